@@ -376,6 +376,8 @@ class SwitchMachine(RuleBasedStateMachine):
                 ("adapter", "two"),
                 ("replicas", 0),
                 ("replicas", 3),
+                ("model", "pvc://models/base"),
+                ("model", "pvc://models/copy"),
                 ("time", 60),
                 ("time", 400),
                 ("time", -600),
@@ -391,6 +393,9 @@ class SwitchMachine(RuleBasedStateMachine):
                 self.world.set_adapter(build_adapter(word))
             case "replicas", number:
                 self.world.spec = self.world.spec | {"replicas": number}
+                self.world.generation += 1
+            case "model", uri:
+                self.world.spec = self.world.spec | {"baseModel": {"uri": uri}}
                 self.world.generation += 1
             case "time", seconds:
                 self.world.now += timedelta(seconds=seconds)

@@ -21,7 +21,7 @@ from tunesmith.decide.serving.record import AliasRecord
 from tunesmith.manifests.environment import Environment
 from tunesmith.manifests.names import STAGE_LABEL
 from tunesmith.manifests.serving_config_maps import RECORD_KEY, alias_of, history_name, with_desired
-from tunesmith.manifests.serving_deployment import serving_image
+from tunesmith.manifests.serving_deployment import base_model_uri, serving_image
 from tunesmith.manifests.verdict_records import VerdictRecord, build_verdicts, number_of, read_verdicts
 from tunesmith_contract.agent import (
     FEATURES,
@@ -97,6 +97,7 @@ class FakePod:
     desired: DesiredState | None = None
     unschedulable: str = ""
     labels: dict[str, str] = field(default_factory=dict)
+    base_model: str = ""
 
     def take(self, desired: DesiredState) -> None:
         """Act on a desired state; an older one is left out."""
@@ -110,7 +111,7 @@ class FakePod:
             alias.name: tuple(
                 version.digest for version in (alias.stable, alias.candidate, alias.previous) if version
             )
-            for alias in desired.aliases
+            for alias in desired.for_base_model(self.base_model).aliases
         }
 
     def restart_agent(self) -> None:
@@ -161,7 +162,9 @@ class FakePod:
         metadata: dict[str, Any] = {"name": self.name, "uid": self.uid, "labels": self.labels}
         if self.created is not None:
             metadata["creationTimestamp"] = self.created.isoformat()
-        return {"metadata": metadata, "status": {"conditions": conditions}}
+        variables = [{"name": "TUNESMITH_BASE_MODEL_URI", "value": self.base_model}]
+        spec = {"containers": [{"env": variables}]} if self.base_model else {}
+        return {"metadata": metadata, "spec": spec, "status": {"conditions": conditions}}
 
 
 class World:
@@ -171,6 +174,7 @@ class World:
         runs_pods: pods follow the Deployments, as if there were nodes; otherwise a test makes them.
         unstartable: images whose pods never get ready.
         forgetful: images whose pods load no version.
+        trained_on: base models of artifacts, by digest; others fit on each model.
     """
 
     def __init__(self, *adapters: dict[str, Any], replicas: int = 2, pods: int = 2, **spec: Any) -> None:
@@ -207,6 +211,7 @@ class World:
         self.runs_pods = False
         self.unstartable: set[str] = set()
         self.forgetful: set[str] = set()
+        self.trained_on: dict[str, str] = {}
         self.created = 0
         self.images: dict[str, str] = {}
         self.events: list[Event] = []
@@ -331,7 +336,13 @@ class World:
             if name not in self.pods:
                 self.created += 1
                 labels = body["spec"]["template"]["metadata"]["labels"]
-                self.pods[name] = FakePod(name, f"uid-{self.created}", labels=labels, created=self.now)
+                self.pods[name] = FakePod(
+                    name,
+                    f"uid-{self.created}",
+                    labels=labels,
+                    created=self.now,
+                    base_model=base_model_uri(body),
+                )
                 self.images[name] = image
                 self.pods[name].take(self.desired)
             pod = self.pods[name]
@@ -521,6 +532,15 @@ class World:
     def _loaded(self, pod: FakePod, alias: str, digest: str) -> LoadedVersion:
         if self.images.get(pod.name) in self.forgetful:
             return LoadedVersion(alias=alias, digest=digest, state=LoadState.LOADING)
+        if self.trained_on.get(digest, pod.base_model) != pod.base_model:
+            return LoadedVersion(
+                alias=alias,
+                digest=digest,
+                state=LoadState.FAILED,
+                reason="WrongBaseModel",
+                message="it was trained on another model",
+                permanent=True,
+            )
         if digest in self.failing or digest in pod.refuting:
             reason, message = self.failing.get(digest) or (PROOF_FAILED, pod.refuting[digest])
             return LoadedVersion(

@@ -244,9 +244,9 @@ class Engine(StrictModel):
         description="The order in which pods are replaced when the engine, its image or artifactSecretRef changes. "
         "SecondSet: as many new pods start beside the old ones and load all adapters; then all requests go to them "
         "at once. It needs as many free GPUs again. StopFirst: pods are replaced one after the other, an old one is "
-        "removed first; a single replica does not answer meanwhile. StartFirst: one after the other, a new one is ready "
-        "first. Auto: SecondSet, but StopFirst where a claim keeps the pods on one node with GPUs or serves one pod at "
-        "a time. A change of this field does not replace pods.",
+        "removed first; a single replica does not answer meanwhile. StartFirst: one after the other, a new one is "
+        "ready first. Auto: SecondSet, but StopFirst where a claim keeps the pods on one node with GPUs or serves one "
+        "pod at a time. A change of this field does not replace pods. A change of baseModel always needs a second set.",
     )
     scale_down_delay: Duration = Field(
         "10m",
@@ -507,16 +507,12 @@ class AdapterDeploymentSpec(StrictModel):
             "artifactVolumes as {claim: …}.",
             field=".artifactVolumes",
         ),
-        Rule(
-            "self.baseModel == oldSelf.baseModel",
-            "baseModel can't be changed, because the adapters do not fit another model. Create a new "
-            "AdapterDeployment.",
-            field=".baseModel",
-        ),
     )
 
     base_model: BaseModelSource = Field(
-        description="The model that the adapters were trained on. This field is immutable."
+        description="The model that the adapters were trained on. For another model change the sources of all adapters "
+        "in the same apply: pods on it start beside the old ones, load a version of each adapter, and then answer in "
+        "their place."
     )
     replicas: int = Field(
         1,

@@ -192,6 +192,7 @@ class AdapterDeploymentReason(StrEnum):
     WARMING_UP = "WarmingUp"
     SWITCHED = "Switched"
     SWITCHED_BACK = "SwitchedBack"
+    WAITING_FOR_SWITCH = "WaitingForSwitch"
     FITS = "Fits"
     DOES_NOT_FIT = "DoesNotFit"
     GPU_MEMORY_UNKNOWN = "GPUMemoryUnknown"

@@ -363,8 +363,14 @@ def base_model_uri(deployment: Body) -> str:
     return _agent_variable(deployment, _BASE_MODEL_URI)
 
 
+def pod_base_model_uri(pod: Body) -> str:
+    """URI of the base model of an observed pod; empty if it tells none."""
+    return _agent_variable({"spec": {"template": pod}}, _BASE_MODEL_URI)
+
+
 def _agent_variable(deployment: Body, name: str) -> str:
-    variables = deployment["spec"]["template"]["spec"]["containers"][0].get("env", ())
+    containers = deployment["spec"]["template"].get("spec", {}).get("containers") or [{}]
+    variables = containers[0].get("env", ())
     found: str = next((each.get("value", "") for each in variables if each["name"] == name), "")
     return found
 

@@ -25,7 +25,7 @@ from tunesmith.manifests.engine_container import ENGINE
 from tunesmith.manifests.objects import Body
 from tunesmith.manifests.serving_deployment import rolling_update, set_labels
 from tunesmith.manifests.serving_service import serving_service_name, serving_url
-from tunesmith_contract.agent import FEATURES, PREVIOUS, REJECTED, LoadState, served_name
+from tunesmith_contract.agent import FEATURES, OTHER, PREVIOUS, REJECTED, LoadState, served_name
 
 from .alias_status import MAX_MESSAGE, build_adapter_status
 from .claims import ClaimLimits, claims_condition, stops_first
@@ -394,6 +394,7 @@ def _tell_wait(before: AdapterDeploymentStatus, wait: SwitchWait) -> Event | Non
 
 #: What agents that lack a feature do not do.
 _WITHHELD = {
+    OTHER: "take over from pods on another base model",
     PREVIOUS: "keep the previous version loaded after a promotion, so that a rollback loads it anew",
     REJECTED: "refuse a version that was rolled back if they start from an old file",
 }

@@ -39,6 +39,14 @@ from tunesmith.manifests.serving_service import build_serving_service
 from tunesmith_contract.agent import Version
 
 from .actions import ActionContext, apply_actions
+from .base_model import (
+    ServedModel,
+    find_next_versions,
+    find_other_model,
+    find_served_model,
+    follow_model,
+    rest,
+)
 from .claims import judge_claims, mounted_claims, stops_first
 from .deployment_status import Explanation, ServingState, plan_status
 from .elapsed import next_pass_seconds, with_elapsed
@@ -114,6 +122,7 @@ class _Advanced:
         aliases: record and context of each alias, ordered by name. The contexts know the changes of this pass: a
             version that was just rolled back is a rejected one.
         targets: the version that each alias was to serve when the pass began, by name.
+        named: the version that the source of each alias names after the pass, by name.
         versions: all versions, with the changes of this pass.
         events: the events about actions and transitions.
         faults: sentences about actions whose IDs were used before.
@@ -121,6 +130,7 @@ class _Advanced:
 
     aliases: tuple[tuple[AliasRecord, AliasContext], ...]
     targets: Mapping[str, TargetVersion]
+    named: Mapping[str, TargetVersion]
     versions: tuple[VersionRecord, ...]
     events: tuple[Event, ...]
     faults: tuple[str, ...]
@@ -151,9 +161,14 @@ def plan_serving(
     claims = judge_claims(deployment, observed.claims)
     obstacle = _find_obstacle(deployment, inputs, fit)
     requested = read_actions(deployment.metadata, [adapter.name for adapter in deployment.spec.adapters])
-    advanced = _advance_all(deployment, observed, stored, requested, fleet, now)
-    desired = next_state(stored, advanced.records, sets.everyone, environment.term)
+    served = find_served_model(deployment.spec, sets, stored.records.values())
+    advanced = _advance_all(deployment, observed, stored, requested, fleet, served, now)
+    upcoming = find_next_versions(advanced.records, advanced.named, served)
+    other = find_other_model(served, upcoming, stored.published, sets, observed.pods)
+    desired = next_state(stored, advanced.records, sets.everyone, environment.term, other)
     demand = Demand(desired.whole.generation, _served_versions(advanced.records))
+    if served.is_changing:
+        demand = Demand(desired.whole.generation, upcoming.versions, upcoming.blocked)
     set_plan = keep_sets(sets)
     if inputs is not None and obstacle is None:
         limits = PodLimits(claims.on_one_node, stops_first(deployment, claims))
@@ -164,9 +179,10 @@ def plan_serving(
 
         wanted = _wanted_pods(deployment, inputs, environment, build)
         # Without a Service of its own there is nothing to switch.
-        in_place = observed.service is not own_service or replaces_in_place(
+        is_alone = observed.service is not own_service or replaces_in_place(
             deployment.spec, limits.stops_first
         )
+        in_place = is_alone and not served.is_changing
         set_plan = plan_sets(sets, wanted, demand, in_place, now)
     state = ServingState(
         sets=sets,
@@ -256,6 +272,7 @@ def _advance_all(
     stored: StoredServing,
     requested: RequestedActions,
     fleet: Fleet,
+    served: ServedModel,
     now: datetime,
 ) -> _Advanced:
     versions = merge_records(stored.versions, stored.records.values())
@@ -275,16 +292,18 @@ def _advance_all(
     faults: list[str] = []
     adapters = sorted(deployment.spec.adapters, key=lambda adapter: adapter.name)
     for adapter in adapters:
-        record = stored.records[adapter.name]
+        record, moves = follow_model(stored.records[adapter.name], served, stored.published, now)
+        events += moves
         waits = bool(fleet.pods) and not is_paused(record, adapter)
         record = with_elapsed(record, adapter, now, waits)
-        context = AliasContext(adapter, resolve_target(adapter, sources), fleet, now)
+        context = AliasContext(adapter, rest(resolve_target(adapter, sources), record, served), fleet, now)
         own = tuple(version for version in versions if version.alias == adapter.name)
         known = stored.history.find(adapter.name).actions
         acted = apply_actions(record, ActionContext(context, deployment.spec, own), requested, known)
         if acted.events:
             changed = replace(sources, versions=merge_records(stored.versions, [acted.record]))
-            context = replace(context, target=resolve_target(adapter, changed))
+            target = rest(resolve_target(adapter, changed), acted.record, served)
+            context = replace(context, target=target)
         record = without_settled_undo(acted.record, context.target)
         targets[adapter.name] = aimed_target(record, context.target)
         record, transitions = advance(record, replace(context, target=targets[adapter.name]))
@@ -293,12 +312,13 @@ def _advance_all(
         faults += acted.faults
     versions = merge_records(versions, records)
     sources = replace(sources, versions=versions)
+    named = {adapter.name: resolve_target(adapter, sources) for adapter in adapters}
     contexts = (
-        AliasContext(adapter, aimed_target(record, resolve_target(adapter, sources)), fleet, now)
+        AliasContext(adapter, aimed_target(record, rest(named[record.name], record, served)), fleet, now)
         for adapter, record in zip(adapters, records, strict=True)
     )
     pairs = tuple(zip(records, contexts, strict=True))
-    return _Advanced(pairs, targets, versions, tuple(events), tuple(faults))
+    return _Advanced(pairs, targets, named, versions, tuple(events), tuple(faults))
 
 
 def _read_jobs(observed: ObservedServing) -> dict[str, FineTuneJobStatus | None]:

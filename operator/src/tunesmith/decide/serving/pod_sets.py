@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from tunesmith.manifests.objects import Body
-from tunesmith.manifests.serving_deployment import set_number
+from tunesmith.manifests.serving_deployment import base_model_uri, set_number
 from tunesmith.manifests.serving_service import Switch, latest_switch, selected_set
 
 from .fleet import Agent, Fleet, build_fleet
@@ -23,6 +23,11 @@ class PodSet:
     number: int
     deployment: Body
     fleet: Fleet
+
+    @property
+    def model(self) -> str:
+        """URI of the base model; empty for pods of the first release."""
+        return base_model_uri(self.deployment)
 
     @property
     def name(self) -> str:

@@ -6,7 +6,7 @@ from tunesmith.api.adapterdeployment import MAX_SETS, AdapterDeployment, PodSetR
 from tunesmith.api.reasons import AdapterDeploymentReason as Reason
 from tunesmith.decide.objects import condition_of
 from tunesmith.manifests.serving_deployment import base_model_uri, serving_image
-from tunesmith_contract.agent import LoadedVersion, LoadState, Version
+from tunesmith_contract.agent import OTHER, LoadedVersion, LoadState, Version
 
 from .fleet import ServingPod
 from .pod_problem import find_pod_problem
@@ -14,6 +14,11 @@ from .pod_sets import PodSet, PodSets
 from .switching import Demand, SetPlan, complete_pods
 
 MAX_MESSAGE = 512
+
+#: Reasons for which an alias gets no version for another base model until a person changes something.
+_FINAL_REASONS = frozenset(
+    {Reason.SOURCE_UNREACHABLE, Reason.SOURCE_FAILED, Reason.DIGEST_REJECTED, Reason.INCOMPATIBLE}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +43,17 @@ def explain_wait(
 ) -> SwitchWait | None:
     """Cause for which the wanted set does not answer; None if it does, or will at once."""
     target = plan.target
-    if target is None or sets.serving is None or target is sets.serving or target.number == plan.number:
+    if sets.serving is None or target is sets.serving or (target and target.number == plan.number):
+        return None
+    if demand.blocked is not None:
+        reason, message = demand.blocked
+        return SwitchWait(reason, message, 0, deployment.spec.replicas, reason in _FINAL_REASONS)
+    if target is None:
         return None
     complete = len(complete_pods(target, sets.serving.fleet, demand))
     replicas = deployment.spec.replicas
-    reason, cause, is_final = _find_cause(deployment, target, demand)
+    changes_model = target.model != sets.serving.model
+    reason, cause, is_final = _find_cause(deployment, target, demand, changes_model)
     message = (
         f"{complete} of {replicas} pods of {target.name} are ready with all adapters{cause}. "
         f"{sets.serving.name} answers meanwhile"
@@ -53,7 +64,9 @@ def explain_wait(
     return SwitchWait(reason, message, complete, replicas, is_final or late)
 
 
-def _find_cause(deployment: AdapterDeployment, target: PodSet, demand: Demand) -> tuple[Reason, str, bool]:
+def _find_cause(
+    deployment: AdapterDeployment, target: PodSet, demand: Demand, changes_model: bool
+) -> tuple[Reason, str, bool]:
     """Reason, the end of a sentence about it, and True if time alone will not help."""
     for condition in target.deployment.get("status", {}).get("conditions", ()):
         if (condition["type"], condition["status"]) == ("ReplicaFailure", "True"):
@@ -64,6 +77,15 @@ def _find_cause(deployment: AdapterDeployment, target: PodSet, demand: Demand) -
             if problem.reason is Reason.UNSCHEDULABLE and gpus:
                 return Reason.WAITING_FOR_GPU, _describe_gpus(deployment, pod, problem.message), False
             return problem.reason, f": pod {pod.name}: {problem.message}", False
+    lacking = [
+        pod.name
+        for pod in target.fleet.outdated
+        if pod.agent is not None and OTHER not in pod.agent.report.features
+    ]
+    if changes_model and lacking:
+        image = serving_image(target.deployment)
+        cause = f": the agent in {image} (pod {lacking[0]}) is of a release that can't change the base model"
+        return Reason.AGENTS_OUTDATED, f"{cause}. Write a newer engine.image", True
     if failed := _find_failure(target, demand):
         alias, version, pod, loaded = failed
         cause = f": {alias}: version {version.version} on pod {pod.name}: {loaded.reason}: {loaded.message}"

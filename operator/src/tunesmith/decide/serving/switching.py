@@ -65,10 +65,12 @@ class Demand:
     Attributes:
         generation: generation of the desired state.
         versions: the versions that get requests, with their aliases.
+        blocked: reason and sentence why no other set may begin or answer; None if nothing prevents it.
     """
 
     generation: int
     versions: tuple[tuple[str, Version], ...]
+    blocked: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +122,7 @@ def plan_sets(sets: PodSets, wanted: WantedPods, demand: Demand, in_place: bool,
         return SetPlan(actions=(wanted.apply(FIRST_SET),))
     target = _choose_target(sets, serving, wanted, in_place)
     if target is None:
-        return _begin_set(sets, serving, wanted)
+        return _begin_set(sets, serving, wanted, is_blocked=demand.blocked is not None)
     chosen = _choose_serving(sets, serving, target, wanted, demand)
     actions = list(_update(target, wanted))
     if serving is not target:
@@ -137,7 +139,9 @@ def plan_sets(sets: PodSets, wanted: WantedPods, demand: Demand, in_place: bool,
     for idle in sets.others:
         if idle is target:
             continue
-        left = _seconds_left(idle, sets.switch, wanted, now) if serving is target else 0.0
+        # Pods on another base model answer differently: none of them stays for clients with open connections.
+        stays = serving is target and idle.model == serving.model
+        left = _seconds_left(idle, sets.switch, wanted, now) if stays else 0.0
         if left > 0:
             removal = left
         else:
@@ -160,8 +164,18 @@ def _is_former(idle: PodSet, switch: Switch | None) -> bool:
     return switch is not None and switch.former == idle.number
 
 
-def _begin_set(sets: PodSets, serving: PodSet, wanted: WantedPods) -> SetPlan:
-    """Begin the next set, in place of any that does not answer."""
+def _begin_set(sets: PodSets, serving: PodSet, wanted: WantedPods, is_blocked: bool) -> SetPlan:
+    """Begin the next set, in place of any that does not answer.
+
+    Args:
+        is_blocked: it must not begin yet.
+    """
+    room = (
+        *_scale(serving, wanted.spec.replicas),
+        *(Delete.of(other.deployment) for other in sets.others),
+    )
+    if is_blocked:
+        return SetPlan(actions=room, number=serving.number, switch=sets.switch)
     # A generation is given once, so no pod of a removed set is taken for one of this set.
     number = max(wanted.generation, *(each.number + 1 for each in sets.all))
     begin = wanted.apply(number)
@@ -170,11 +184,7 @@ def _begin_set(sets: PodSets, serving: PodSet, wanted: WantedPods) -> SetPlan:
         "they are ready"
     )
     return SetPlan(
-        actions=(
-            *_scale(serving, wanted.spec.replicas),
-            *(Delete.of(other.deployment) for other in sets.others),
-            begin,
-        ),
+        actions=(*room, begin),
         number=serving.number,
         switch=sets.switch,
         events=(Event(Reason.WARMING_UP, message),),
@@ -189,7 +199,8 @@ def _choose_serving(
     needed = min(replicas, max(len(serving.fleet.ready), 1))
     if target is not serving:
         # A set of another size is no obstacle: the switch must not lower the number of pods that answer.
-        return target if len(complete_pods(target, serving.fleet, demand)) >= needed else serving
+        is_complete = len(complete_pods(target, serving.fleet, demand)) >= needed
+        return target if is_complete and demand.blocked is None else serving
     if serving.fleet.ready or replicas == 0:
         return serving
     answering = (other for other in sets.others if complete_pods(other, serving.fleet, demand))
@@ -255,7 +266,7 @@ def _tell_switch(serving: PodSet, chosen: PodSet, target: PodSet) -> Event:
 
 
 def _seconds_left(idle: PodSet, switch: Switch | None, wanted: WantedPods, now: datetime) -> float:
-    """Seconds for which a set that is not wanted stays; a clock that was set back prolongs nothing."""
+    """Seconds for which a set that is not wanted stays; never more than the delay, wherever the clock stands."""
     if switch is None or switch.former != idle.number:
         return 0.0
     delay = duration_seconds(wanted.spec.engine.scale_down_delay)
