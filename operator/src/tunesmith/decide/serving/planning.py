@@ -4,7 +4,7 @@ Order of the actions: records and what is published of them (``publication``); h
 annotations; the pods. Status comes last and contains nothing that can't be rebuilt from these.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -17,6 +17,7 @@ from tunesmith.api.reasons import AdapterDeploymentReason as Reason
 from tunesmith.decide.fit.engine_fit import EngineFit
 from tunesmith.decide.plan import Action, Apply, Create, Delete, Event, Plan, Replace, owned_by
 from tunesmith.manifests.applied import is_applied, with_applied
+from tunesmith.manifests.engine_container import EngineNeeds
 from tunesmith.manifests.environment import Environment
 from tunesmith.manifests.names import STAGE_LABEL, Component
 from tunesmith.manifests.objects import Body, KubernetesObject
@@ -151,7 +152,8 @@ def plan_serving(
     """
     now = now.replace(microsecond=0)
     stored = read_stored(deployment, observed.config_maps, observed.history, observed.revisions)
-    own_service = None if _is_foreign(observed.service, deployment) else observed.service
+    is_foreign = _is_foreign(observed.service, deployment)
+    own_service = None if is_foreign else observed.service
     sets = read_pod_sets(observed.deployments, own_service, observed.pods, observed.agents)
     fleet = sets.fleet
     inputs = choose_inputs(deployment, observed, environment)
@@ -172,23 +174,15 @@ def plan_serving(
     set_plan = keep_sets(sets)
     if inputs is not None and obstacle is None:
         limits = PodLimits(claims.on_one_node, stops_first(deployment, claims))
-        needed = engine_needs(deployment, model)
-
-        def build(number: int) -> KubernetesObject:
-            return build_serving_deployment(deployment, inputs, environment, needed, limits, number)
-
-        wanted = _wanted_pods(deployment, inputs, environment, build)
+        wanted = _wanted_pods(deployment, inputs, environment, engine_needs(deployment, model), limits)
         # Without a Service of its own there is nothing to switch.
-        is_alone = observed.service is not own_service or replaces_in_place(
-            deployment.spec, limits.stops_first
-        )
-        in_place = is_alone and not served.is_changing
-        set_plan = plan_sets(sets, wanted, demand, in_place, now)
+        in_place = is_foreign or replaces_in_place(deployment.spec, limits.stops_first)
+        set_plan = plan_sets(sets, wanted, demand, in_place and not served.is_changing, now)
     state = ServingState(
         sets=sets,
         set_plan=set_plan,
         wait=explain_wait(deployment, sets, set_plan, demand),
-        service_is_foreign=_is_foreign(observed.service, deployment),
+        service_is_foreign=is_foreign,
         fleet=fleet,
         generation=desired.whole.generation,
         aliases=advanced.aliases,
@@ -416,7 +410,8 @@ def _wanted_pods(
     deployment: AdapterDeployment,
     inputs: ServingInputs,
     environment: Environment,
-    build: Callable[[int], KubernetesObject],
+    needs: EngineNeeds,
+    limits: PodLimits,
 ) -> WantedPods:
     """Pods that the spec asks for; they don't change because a newer operator would build them differently."""
     spec = deployment.spec
@@ -430,6 +425,10 @@ def _wanted_pods(
         "operatorUrl": environment.operator_url,
     }
     secret = spec.artifact_secret_ref.name if spec.artifact_secret_ref else None
+
+    def build(number: int) -> KubernetesObject:
+        return build_serving_deployment(deployment, inputs, environment, needs, limits, number)
+
     return WantedPods(spec, basis, secret, deployment.metadata.generation, build)
 
 
