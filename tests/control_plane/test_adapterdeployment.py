@@ -95,7 +95,9 @@ def test_another_engine_takes_over_when_its_pod_holds_the_adapters(
 ) -> None:
     first = serving.pod()[0]
     assert serving.selected_pods() == {first}
-    serving.apply(build_adapter("one"), engine={"gpus": 1, "maxRank": 8, "scaleDownDelay": "2s"})
+    # The claims keep all pods on one node, which has GPUs for both.
+    engine = {"gpus": 1, "maxRank": 8, "scaleDownDelay": "2s", "updateStrategy": "SecondSet"}
+    serving.apply(build_adapter("one"), engine=engine)
     selector = "tunesmith.dev/set=2"
     second = serving.pod(selector)[0]
     eventually(lambda: serving.status.get("nextSet") == "0/1", what="the progress of the next set")
