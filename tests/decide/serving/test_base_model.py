@@ -2,9 +2,12 @@
 
 from typing import Any
 
-import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from long_form import cases
 from simulation.serving_world import FakePod, World, build_adapter, digest_of
 
+from tunesmith.manifests.serving_deployment import base_model_uri, set_number
 from tunesmith.manifests.serving_service import selected_set
 from tunesmith_contract.agent import FEATURES, OTHER
 
@@ -171,19 +174,28 @@ def test_agents_that_do_not_know_of_two_models_do_not_take_over() -> None:
     assert answers(world) == {name: {digest_of("one")} for name in NAMES}
 
 
-@pytest.mark.parametrize("kills", [range(14), range(13, -1, -1), [3, 3, 3, 5, 5, 7, 9, 11]])
-def test_an_operator_killed_between_any_two_actions_mixes_nothing(kills: list[int]) -> None:
+@settings(max_examples=cases(10, 500), deadline=None)
+@given(
+    kills=st.lists(st.integers(0, 14), max_size=12),
+    back=st.none() | st.integers(0, 12),
+)
+def test_an_operator_killed_between_any_two_actions_mixes_nothing(kills: list[int], back: int | None) -> None:
+    """There and, at any moment, back again."""
     world = build_world()
     change(world, expenses="two", tickets="three")
-    for actions in [*kills, 99, 99, 99, 99]:
+    models = {1: OLD}
+    for number, actions in enumerate([*kills, 99, 99, 99, 99]):
+        if number == back:
+            change(world, OLD, expenses="one", tickets="one")
         world.reconcile(actions)
-        expected = {"one"} if selected(world) == 1 else {"two", "three"}
+        models |= {set_number(body): base_model_uri(body) for body in world.of_kind("Deployment")}
+        expected = {"one"} if models[selected(world)] == OLD else {"two", "three"}
         for digests in answers(world).values():
-            assert digests & {digest_of(word) for word in expected}, (
-                "clients get no version, or one of the other model"
-            )
+            assert digests & {digest_of(word) for word in expected}, "no version, or one of the other model"
         world.run_pods()
-    world.settle()
-    world.settle()
-    assert stable_words(world) == {"expenses": "two", "tickets": "three"}
+    for _ in range(3):
+        world.settle()
+    went_back = back is not None and back < len(kills) + 4
+    words = {"expenses": "one", "tickets": "one"} if went_back else {"expenses": "two", "tickets": "three"}
+    assert stable_words(world) == words
     assert len(world.of_kind("Deployment")) == 1
