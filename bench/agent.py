@@ -1,7 +1,8 @@
 """How fast the agent is: one core, an engine that answers at once, every feature on; vllm-router beside it.
 
 The agent routes an alias with a stable version and a candidate at 50 % (so every request is hashed), counts,
-and checks both versions as in a pod. Writes ``bench/results/agent.json``. Needs wrk, and two cores: one for
+and checks both versions as in a pod. It writes a line of the access log on each request and a span on one of a hundred;
+a further side does neither. Writes ``bench/results/agent.json``. Needs wrk, and two cores: one for
 whoever is measured, one for engine and load.
 """
 
@@ -127,13 +128,22 @@ def write_desired(folder: Path) -> None:
     (folder / "desired.json").write_text(DesiredState(generation=1, aliases=(alias,)).to_json())
 
 
-def agent_command(folder: Path, port: int, monitoring_port: int, engine_port: int) -> list[str]:
-    """The agent as a pod starts it, on other ports."""
+def agent_command(
+    folder: Path, port: int, monitoring_port: int, engine_port: int, *, writes: bool
+) -> list[str]:
+    """The agent as a pod starts it, on other ports.
+
+    Args:
+        writes: an access log of all requests, and traces.
+    """
+    traces = f"--traces-endpoint=http://127.0.0.1:{engine_port}/v1/traces"
+    telemetry = ["--access-logs=All", traces] if writes else ["--access-logs=None"]
     return [
         sys.executable, "-m", "tunesmith_agent",
         "--host=127.0.0.1", f"--port={port}", f"--monitoring-port={monitoring_port}",
         f"--engine-port={engine_port}", f"--mount-root={folder}/mnt", f"--desired-dir={folder}",
         f"--state-dir={folder}/state", f"--cache-dir={folder}/cache", "--lame-duck-seconds=0",
+        *telemetry,
     ]  # fmt: skip
 
 
@@ -179,10 +189,11 @@ def bench(router: str | None, seconds: int) -> dict[str, Any]:
         results["backend"] = measure(engine, "base", pid, seconds, folder)
         write_desired(folder)
         url = f"http://127.0.0.1:{port}"
-        command = agent_command(folder, port, monitoring_port, engine_port)
         ready = f"http://127.0.0.1:{monitoring_port}/readyz"
-        with running(MEASURED_CORE, command, ready, folder / "agent.log") as pid:
-            results["agent"] = measure(url, ALIAS, pid, seconds, folder)
+        for name, writes in (("agent", True), ("agent without log and traces", False)):
+            command = agent_command(folder, port, monitoring_port, engine_port, writes=writes)
+            with running(MEASURED_CORE, command, ready, folder / "agent.log") as pid:
+                results[name] = measure(url, ALIAS, pid, seconds, folder)
         if router:
             command = router_command(router, port, engine_port)
             with running(MEASURED_CORE, command, f"{url}/health", folder / "router.log") as pid:

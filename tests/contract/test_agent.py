@@ -16,6 +16,7 @@ from tunesmith_contract.agent import (
     LoadedVersion,
     LoadState,
     OtherModel,
+    Peer,
     Version,
     VersionCounters,
     first_generation,
@@ -38,6 +39,7 @@ FULL = DesiredState(
         aliases=(DesiredAlias(name="sql", stable=THREE), DesiredAlias(name="new", rejected=(ONE.digest,))),
         current="hf://org/model",
     ),
+    peers=(Peer(name="pod-1", host="10.0.0.1", port=8000, homes=("sql",)),),
 )
 
 

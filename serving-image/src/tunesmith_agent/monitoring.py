@@ -34,6 +34,7 @@ class Monitoring:
         self._engine_metrics = engine_metrics
         self._not_ready_reason = not_ready_reason
         self._rendered, self._rendered_at = b"", float("-inf")
+        self._rendering = asyncio.Lock()
         self._background = BackgroundAnswers()
         self._handlers: dict[bytes, Handler] = {
             b"/healthz": self._healthz,
@@ -73,20 +74,21 @@ class Monitoring:
             connection.respond(200, _TEXT, b"ready\n")
 
     async def _metrics_answer(self) -> Answer:
-        now = asyncio.get_running_loop().time()
-        if now - self._rendered_at >= KEPT_SECONDS:
-            self._rendered, self._rendered_at = self._render(), now
+        loop = asyncio.get_running_loop()
+        async with self._rendering:
+            if loop.time() - self._rendered_at >= KEPT_SECONDS:
+                # Beside the data path: with many versions it takes tenths of a second.
+                self._rendered = await asyncio.to_thread(self._metrics.render, self._gauges())
+                self._rendered_at = loop.time()
         engine = await self._engine_metrics.read()
         return 200, _METRICS_TYPE, self._rendered + self._metrics.render_residency(engine) + engine
 
-    def _render(self) -> bytes:
+    def _gauges(self) -> ConnectionGauges:
         server = self._data_path
-        return self._metrics.render(
-            ConnectionGauges(
-                open=len(server.connections),
-                idle_closed=server.counts.idle_closed,
-                slow_closed=server.counts.slow_closed,
-                dropped=server.counts.dropped,
-                buffered_bytes=server.shares.held,
-            )
+        return ConnectionGauges(
+            open=len(server.connections),
+            idle_closed=server.counts.idle_closed,
+            slow_closed=server.counts.slow_closed,
+            dropped=server.counts.dropped,
+            buffered_bytes=server.shares.held,
         )

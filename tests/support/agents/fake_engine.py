@@ -31,7 +31,9 @@ class FakeEngine:
         most_adapters: largest number of adapters at one time.
         unloads_in_use: adapters that were unloaded while they answered a request.
         left: set when a client closed its connection in the middle of an answer.
+        usage: tokens of each answer; a stream has them in an event of their own, where that is asked for.
         peers: address of the client's end of the connection of each request for an answer.
+        endpoints: paths in its OpenAPI document.
     """
 
     def __init__(self) -> None:
@@ -61,6 +63,11 @@ class FakeEngine:
         self.fail_loads = 0
         self.hang_probes_of = ""
         self.most_adapters = self.unloads_in_use = 0
+        self.endpoints = ("/v1/chat/completions", "/v1/completions", "/v1/responses")
+        self.usage: dict[str, Any] = {
+            "prompt_tokens": 40, "completion_tokens": 3, "total_tokens": 43,
+            "prompt_tokens_details": {"cached_tokens": 32},
+        }  # fmt: skip
         self.port = 0
         self._runner: web.AppRunner | None = None
 
@@ -74,6 +81,8 @@ class FakeEngine:
         app.router.add_post("/v1/unload_lora_adapter", self._unload)
         app.router.add_post("/v1/completions", self._generate)
         app.router.add_post("/v1/chat/completions", self._generate)
+        app.router.add_post("/v1/responses", self._generate)
+        app.router.add_get("/openapi.json", self._openapi)
         self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.01)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True)
@@ -94,6 +103,9 @@ class FakeEngine:
 
     async def _health(self, request: web.Request) -> web.Response:
         return web.Response()
+
+    async def _openapi(self, request: web.Request) -> web.Response:
+        return web.json_response({"paths": {path: {} for path in self.endpoints}})
 
     async def _metrics(self, request: web.Request) -> web.Response:
         self.metric_reads += 1
@@ -169,7 +181,8 @@ class FakeEngine:
         self.answering.append(model)
         try:
             if body.get("stream"):
-                return await self._stream(request)
+                options = body.get("stream_options") or {}
+                return await self._stream(request, asks_for_usage=bool(options.get("include_usage")))
             if self.hold is not None:
                 await self.hold.wait()
         except (asyncio.CancelledError, ConnectionError):
@@ -177,9 +190,9 @@ class FakeEngine:
             raise
         finally:
             self.answering.remove(model)
-        return web.json_response(_completion(model))
+        return web.json_response(_completion(model) | {"usage": self.usage})
 
-    async def _stream(self, request: web.Request) -> web.StreamResponse:
+    async def _stream(self, request: web.Request, asks_for_usage: bool) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
         async for piece in self._pieces():
@@ -188,6 +201,9 @@ class FakeEngine:
                 request.transport.abort()
                 return response
             await response.write(piece)
+        if asks_for_usage:
+            event = {"object": "chat.completion.chunk", "choices": [], "usage": self.usage}
+            await response.write(b"data: %b\n\n" % json.dumps(event, separators=(",", ":")).encode())
         await response.write_eof()
         return response
 

@@ -20,7 +20,13 @@ from tunesmith.decide.serving.planning import ObservedServing, plan_serving
 from tunesmith.decide.serving.record import AliasRecord
 from tunesmith.manifests.environment import Environment
 from tunesmith.manifests.names import STAGE_LABEL
-from tunesmith.manifests.serving_config_maps import RECORD_KEY, alias_of, history_name, with_desired
+from tunesmith.manifests.serving_config_maps import (
+    RECORD_KEY,
+    alias_of,
+    build_record_data,
+    history_name,
+    with_desired,
+)
 from tunesmith.manifests.serving_deployment import base_model_uri, serving_image
 from tunesmith.manifests.verdict_records import VerdictRecord, build_verdicts, number_of, read_verdicts
 from tunesmith_contract.agent import (
@@ -80,6 +86,8 @@ class FakePod:
         features: what its agent understands of the protocol; nothing: one of the first release.
         tripped: versions whose breaker is open, by alias and digest.
         desired: the state that it applied last.
+        slots: number of adapters that its engine keeps in memory; 0: an agent that does not say it.
+        told: the operator that leads has sent it a state.
     """
 
     name: str
@@ -97,11 +105,20 @@ class FakePod:
     refuting: dict[str, str] = field(default_factory=dict)
     desired: DesiredState | None = None
     unschedulable: str = ""
+    slots: int = 0
     labels: dict[str, str] = field(default_factory=dict)
     base_model: str = ""
 
+    @property
+    def address(self) -> str:
+        """IP address of the pod."""
+        return f"10.0.0.{1 + sum(self.uid.encode()) % 250}"
+
+    told: bool = True
+
     def take(self, desired: DesiredState) -> None:
         """Act on a desired state; an older one is left out."""
+        self.told = True
         desired = desired.for_features(self.features)
         if desired.generation < self.generation:
             return
@@ -165,7 +182,11 @@ class FakePod:
             metadata["creationTimestamp"] = self.created.isoformat()
         variables = [{"name": "TUNESMITH_BASE_MODEL_URI", "value": self.base_model}]
         spec = {"containers": [{"env": variables}]} if self.base_model else {}
-        return {"metadata": metadata, "spec": spec, "status": {"conditions": conditions}}
+        return {
+            "metadata": metadata,
+            "spec": spec,
+            "status": {"conditions": conditions, "podIP": self.address},
+        }
 
 
 class World:
@@ -257,6 +278,19 @@ class World:
         body = self.objects["ConfigMap", name]
         data = {**body["data"], key: text} if text is not None else {}
         self.objects["ConfigMap", name] = self._versioned({**body, "data": data})
+
+    def record_text(self, alias: str = "expenses") -> str:
+        """The record of an alias as it is stored."""
+        text: str = self.objects["ConfigMap", self.record_name(alias)]["data"][RECORD_KEY]
+        return text
+
+    def put_record(self, record: AliasRecord) -> None:
+        """Store a record as the operator does."""
+        name = self.record_name(record.name)
+        body = self.objects["ConfigMap", name]
+        self.objects["ConfigMap", name] = self._versioned(
+            {**body, "data": build_record_data(record.to_json())}
+        )
 
     def record_name(self, alias: str = "expenses") -> str:
         """Name of the ConfigMap with the record of an alias."""
@@ -389,7 +423,7 @@ class World:
             pods=tuple(pod.to_body() for pod in self.pods.values()),
             agents=(
                 *(Agent(report, False, True) for report in self.ended),
-                *(Agent(self.report(pod), pod.connected) for pod in self.pods.values()),
+                *(Agent(self.report(pod), pod.connected, told=pod.told) for pod in self.pods.values()),
             ),
             jobs=self.jobs,
             eval_runs=tuple(self.eval_runs),
@@ -496,6 +530,7 @@ class World:
             features=pod.features,
             versions=versions,
             counters=counters,
+            adapter_slots=pod.slots,
         )
 
     def of_kind(self, kind: str) -> tuple[dict[str, Any], ...]:

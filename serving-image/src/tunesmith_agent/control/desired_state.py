@@ -36,6 +36,7 @@ class DesiredStore:
         current: the state that is applied, with the aliases for the pod's base model; None before the first one.
         applied_digest: digest of the state as it was sent; empty before the first one.
         confirmed_generation: the latest generation that the operator sent; 0 before the first one.
+        is_confirmed: the operator has sent a state to this process.
 
     Args:
         kept: file on the pod's disk, which outlives the agent's process.
@@ -48,6 +49,7 @@ class DesiredStore:
         self.applied_digest = ""
         self._base_model_uri = base_model_uri
         self.confirmed_generation = 0
+        self.is_confirmed = False
         self._kept = kept
         self._on_change = on_change
 
@@ -71,6 +73,7 @@ class DesiredStore:
             log.error("desired state is invalid", extra={"source": source.value, "problems": problems[:3]})
             return False
         state = sent.for_base_model(self._base_model_uri)
+        self.is_confirmed = self.is_confirmed or source is Source.OPERATOR
         if self.current is not None and not self._is_news(state, self.current, source):
             return False
         log.info("new desired state", extra={"source": source.value, "generation": state.generation})

@@ -1,33 +1,41 @@
 """Forwarding of one request to the engine, and of the answer to the client."""
 
-import asyncio
 from collections.abc import Callable
 
 from tunesmith_agent.http.connection import ServerConnection
 from tunesmith_agent.http.messages import JSON_TYPE, Refusal
 from tunesmith_agent.http.upstream import UpstreamConnection, UpstreamPool
+from tunesmith_agent.metrics import End
 from tunesmith_agent.routing.table import Target
+from tunesmith_agent.telemetry.record import record_of
+from tunesmith_agent.telemetry.usage import AnswerReader
+
+from .passing import Passing
 
 #: Headers of the engine's answer that the client gets to see.
-_PASSED_HEADERS = (b"content-type", b"x-request-id", b"retry-after")
+PASSED_HEADERS = (b"content-type", b"retry-after")
+
+_STREAM_TYPE = b"text/event-stream"
 
 #: The engine has each version that is routed to, unless it was restarted a moment ago.
 _NOT_FOUND = 404
 
 
-class Forward:
-    """One forwarded request; everything happens in callbacks, so that a request needs no task.
+class Forward(Passing):
+    """One request that is forwarded to the engine.
 
     Args:
         on_engine_failure: answers the client when the request never reached a version: the engine accepts no
             connection, or does not have the version.
         abandoned_seconds: see ``Limits``.
         key: sticky key of the client, as a number; None if it was not needed.
+        begun: time at which the request began to be answered, by the loop's clock.
+        hides_usage: see ``AnswerReader``.
     """
 
     __slots__ = (
-        "_abandoned_seconds", "_begun_at", "_client", "_connecting", "_data_at", "_head_at", "_key", "_not_found",
-        "_on_engine_failure", "_pool", "_request", "_status", "_target", "_upstream",
+        "_abandoned_seconds", "_answer", "_begun_at", "_data_at", "_first_at", "_key", "_not_found",
+        "_on_engine_failure", "_record", "_request", "_status", "_target",
     )  # fmt: skip
 
     def __init__(
@@ -39,29 +47,31 @@ class Forward:
         on_engine_failure: Callable[[ServerConnection], None],
         abandoned_seconds: float,
         key: int | None,
+        begun: float,
+        hides_usage: bool,
     ) -> None:
+        super().__init__(pool, client)
         self._on_engine_failure = on_engine_failure
         self._abandoned_seconds = abandoned_seconds
         self._key = key
-        self._pool = pool
-        self._client = client
         self._target = target
         self._request = request
-        self._upstream: UpstreamConnection | None = None
-        self._connecting: asyncio.Task[UpstreamConnection] | None = None
         self._not_found = False
         self._status = 0
-        self._begun_at = self._data_at = client.loop.time()
-        self._head_at = 0.0
+        self._begun_at = begun
+        self._data_at = client.loop.time()
+        self._first_at = 0.0
+        self._record = record_of(client)
+        self._answer = AnswerReader(hides_usage, self._record is not None and self._record.is_traced)
 
     def start(self) -> None:
         """Send the request, on an idle connection if there is one."""
         self._client.exchange = self
-        self._target.stats.begin()
-        if (upstream := self._pool.take()) is not None:
-            self._send(upstream)
-        else:
-            self._connect()
+        stats = self._target.stats
+        stats.begin()
+        if self._record is not None:
+            self._record.alias, self._record.version = stats.alias, stats.name
+        self._open()
 
     # -- from the client's connection
 
@@ -71,15 +81,8 @@ class Forward:
         now = self._client.loop.time()
         # A client that reads slowly holds the answer back itself.
         abandoned = now - self._data_at >= self._abandoned_seconds and not self._client.paused
-        self._target.stats.count_disconnect(now, self._key, abandoned=abandoned)
-
-    def pause(self) -> None:
-        if self._upstream is not None:
-            self._upstream.pause()
-
-    def resume(self) -> None:
-        if self._upstream is not None:
-            self._upstream.resume()
+        end = self._target.stats.count_disconnect(now, self._key, abandoned=abandoned)
+        self._note_end(end, now)
 
     def timed_out(self) -> None:
         self._drop_upstream()
@@ -89,19 +92,27 @@ class Forward:
 
     # -- from the engine's connection
 
+    def on_continue(self) -> None:
+        """No effect: the request was sent as a whole."""
+
     def on_head(self, status: int, headers: dict[bytes, bytes], length: int | None) -> None:
         if status == _NOT_FOUND:
             self._not_found = True
             return
         self._status = status
-        self._head_at = self._client.loop.time()
-        lines = [b"%b: %b\r\n" % (name, headers[name]) for name in _PASSED_HEADERS if name in headers]
+        # It may keep the body, to ask another pod: that is over.
+        self._on_engine_failure = _do_nothing
+        self._answer.is_stream = headers.get(b"content-type", b"").startswith(_STREAM_TYPE)
+        lines = [b"%b: %b\r\n" % (name, headers[name]) for name in PASSED_HEADERS if name in headers]
         self._client.begin(status, self._target.headers + b"".join(lines), length)
 
     def on_data(self, data: bytes) -> None:
         self._data_at = self._client.loop.time()
-        if not self._not_found:
-            self._client.send(data)
+        if self._not_found:
+            return
+        if not self._first_at and self._answer.is_stream and self._status < 400:
+            self._first_at = self._data_at
+        self._client.send(self._answer.read(data))
 
     def on_pause(self) -> None:
         if self._status:
@@ -113,6 +124,7 @@ class Forward:
             self._target.stats.count_refused()
             self._on_engine_failure(self._client)
             return
+        self._client.send(self._answer.end())
         self._count(broken=False)
         self._client.end()
 
@@ -128,19 +140,11 @@ class Forward:
 
     # -- inside
 
-    def _connect(self) -> None:
-        self._connecting = self._client.loop.create_task(self._pool.connect())
-        self._connecting.add_done_callback(self._connected)
-
-    def _connected(self, connecting: asyncio.Task[UpstreamConnection]) -> None:
-        self._connecting = None
-        if connecting.cancelled():
-            return
-        if connecting.exception() is not None:
-            self._target.stats.count_engine_lost()
-            self._on_engine_failure(self._client)
-            return
-        self._send(connecting.result())
+    def _not_connected(self) -> None:
+        self._target.stats.count_engine_lost()
+        if self._record is not None:
+            self._record.end = End.ENGINE_LOST
+        self._on_engine_failure(self._client)
 
     def _send(self, upstream: UpstreamConnection) -> None:
         self._upstream = upstream
@@ -149,22 +153,12 @@ class Forward:
         if self._client.paused:
             upstream.pause()
 
-    def _drop_upstream(self) -> None:
-        if self._connecting is not None:
-            self._connecting.remove_done_callback(self._connected)
-            self._connecting.add_done_callback(_close_late)
-            self._connecting.cancel()
-        if self._upstream is not None:
-            self._upstream.close()
-            self._upstream = None
-
     def _fail(self, refusal: Refusal) -> None:
         """Answer with an error, or cut the connection if a part of the answer was sent already."""
         if self._status:
             self._cut()
             return
         self._status = refusal.status
-        self._head_at = self._client.loop.time()
         self._count(broken=True)
         body = refusal.to_body()
         self._client.respond(refusal.status, self._target.headers + JSON_TYPE, body)
@@ -177,10 +171,20 @@ class Forward:
 
     def _count(self, *, broken: bool) -> None:
         now = self._client.loop.time()
-        self._target.stats.finish(self._status, self._begun_at, self._head_at, now, self._key, broken=broken)
+        end = self._target.stats.finish(self._status, self._begun_at, now, self._key, broken=broken)
+        self._note_end(end, now)
+
+    def _note_end(self, end: End, now: float) -> None:
+        """Count the tokens of an answer that the engine began, and complete the record."""
+        usage = self._answer.usage()
+        if 0 < self._status < 400:
+            self._target.stats.count_tokens(usage, self._begun_at, self._first_at, now)
+        if (record := self._record) is not None:
+            record.end = end
+            record.first_token_at = self._first_at
+            record.usage = usage
+            record.finish_reasons = self._answer.finish_reasons()
 
 
-def _close_late(connecting: asyncio.Task[UpstreamConnection]) -> None:
-    """Close a connection that was made after its request had ended."""
-    if not connecting.cancelled() and connecting.exception() is None:
-        connecting.result().close()
+def _do_nothing(client: ServerConnection) -> None:
+    """Failure of an engine that has answered: it is no failure."""

@@ -25,7 +25,7 @@ from tunesmith.manifests.engine_container import ENGINE
 from tunesmith.manifests.objects import Body
 from tunesmith.manifests.serving_deployment import rolling_update, set_labels
 from tunesmith.manifests.serving_service import serving_service_name, serving_url
-from tunesmith_contract.agent import FEATURES, OTHER, PREVIOUS, REJECTED, LoadState, served_name
+from tunesmith_contract.agent import FEATURES, OTHER, PEERS, PREVIOUS, REJECTED, LoadState, served_name
 
 from .alias_status import MAX_MESSAGE, build_adapter_status
 from .claims import ClaimLimits, claims_condition, stops_first
@@ -401,6 +401,7 @@ _WITHHELD = {
     OTHER: "take over from pods on another base model",
     PREVIOUS: "keep the previous version loaded after a promotion, so that a rollback loads it anew",
     REJECTED: "refuse a version that was rolled back if they start from an old file",
+    PEERS: "hand requests on to the pods that hold an adapter, nor take such requests",
 }
 
 

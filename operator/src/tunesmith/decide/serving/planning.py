@@ -16,7 +16,17 @@ from tunesmith.api.common import Model
 from tunesmith.api.job_status import FineTuneJobStatus
 from tunesmith.api.reasons import AdapterDeploymentReason as Reason
 from tunesmith.decide.fit.engine_fit import EngineFit
-from tunesmith.decide.plan import Action, Apply, Create, Delete, Event, Plan, Replace, owned_by
+from tunesmith.decide.plan import (
+    Action,
+    Apply,
+    Create,
+    Delete,
+    Event,
+    Plan,
+    Replace,
+    owned_by,
+    soonest,
+)
 from tunesmith.manifests.applied import is_applied, with_applied
 from tunesmith.manifests.engine_container import EngineNeeds
 from tunesmith.manifests.environment import Environment
@@ -56,6 +66,7 @@ from .engine_memory import REFUSALS, engine_needs, find_base_model, judge_memory
 from .evaluations import ObservedEvalRun, read_evaluations
 from .fleet import Agent, Fleet
 from .history import update_history
+from .peers import next_peers
 from .pod_sets import read_pod_sets
 from .publication import next_state, plan_publication
 from .record import AliasRecord
@@ -75,6 +86,8 @@ BUSY_SECONDS = 2.0
 WAITING_SECONDS = 15.0
 #: Interval while no pod is started because no GPU can be used, or the model fits on none: nodes with others may join.
 REFUSED_SECONDS = 60.0
+#: Interval between moves of home pods: an agent loads the versions that are new at home on it in less.
+MOVE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +181,8 @@ def plan_serving(
     advanced = _advance_all(deployment, observed, stored, requested, fleet, served, now)
     upcoming = find_next_versions(advanced.records, advanced.named, served)
     other = find_other_model(served, upcoming, stored.published, sets, observed.pods)
-    desired = next_state(stored, advanced.records, sets.everyone, environment.term, other)
+    peers = next_peers(deployment, advanced.records, fleet, stored.published.peers)
+    desired = next_state(stored, advanced.records, sets.everyone, environment.term, peers.peers, other)
     demand = Demand(desired.whole.generation, _served_versions(advanced.records))
     if served.is_changing:
         demand = Demand(desired.whole.generation, upcoming.versions, upcoming.blocked)
@@ -212,7 +226,7 @@ def plan_serving(
         ),
         status=status,
         events=(*stored.events, *advanced.events, *set_plan.events, *status_events),
-        requeue_after=_requeue_after(state, wait),
+        requeue_after=soonest(_requeue_after(state, wait), None if peers.is_settled else MOVE_SECONDS),
     )
 
 
