@@ -48,11 +48,13 @@ BASE_MODEL_NAME = "base"
 BUCKETS = 10_000
 MAX_REJECTED_DIGESTS = 20
 
-#: Fields of the desired state that were added after the first release, as agents name them in their reports.
+#: Fields of ``DesiredAlias`` and ``DesiredState`` that were added after the first release, as agents name them in their
+#: reports.
 PREVIOUS = "previous"
 REJECTED = "rejected"
 PEERS = "peers"
-FEATURES = (PREVIOUS, REJECTED, PEERS)
+OTHER = "other"
+FEATURES = (PREVIOUS, REJECTED, PEERS, OTHER)
 
 #: Bits of a generation that count within one term of a leader.
 _NUMBER_BITS = 32
@@ -95,6 +97,20 @@ class DesiredAlias(Report):
     rejected: tuple[Digest, ...] = Field((), max_length=MAX_REJECTED_DIGESTS)
 
 
+class OtherModel(Report):
+    """Versions to be served by the pods on another base model, while there are pods on two.
+
+    Attributes:
+        base_model: URI of that base model.
+        aliases: what its pods serve in place of the aliases of the state.
+        current: URI of the base model that the aliases of the state are for.
+    """
+
+    base_model: str
+    aliases: tuple[DesiredAlias, ...] = Field((), max_length=64)
+    current: str = ""
+
+
 class Peer(Report):
     """A pod whose agent answers requests that other pods' agents hand on to it.
 
@@ -124,19 +140,29 @@ class DesiredState(Report):
     generation: int = Field(ge=0)
     aliases: tuple[DesiredAlias, ...] = Field((), max_length=64)
     peers: tuple[Peer, ...] = ()
+    other: OtherModel | None = None
+
+    def for_base_model(self, uri: str) -> "DesiredState":
+        """This state as pods on this base model serve it."""
+        if self.other is None or self.other.base_model != uri:
+            return self.model_copy(update={"other": None})
+        # Peers are the pods that serve the aliases of the state.
+        return self.model_copy(update={"aliases": self.other.aliases, "peers": (), "other": None})
 
     def for_features(self, features: Iterable[str]) -> "DesiredState":
         """This state without the fields that an agent with these features does not understand."""
-        missing = [name for name in FEATURES if name not in set(features)]
-        fields = DesiredAlias.model_fields
-        unknown = {name: fields[name].default for name in missing if name in fields}
-        aliases = tuple(alias.model_copy(update=unknown) for alias in self.aliases)
-        return self.model_copy(update={"aliases": aliases} | ({"peers": ()} if PEERS in missing else {}))
+        unknown = set(FEATURES).difference(features)
+        of_alias, of_state = (
+            {name: fields[name].default for name in unknown & fields.keys()}
+            for fields in (DesiredAlias.model_fields, DesiredState.model_fields)
+        )
+        aliases = tuple(alias.model_copy(update=of_alias) for alias in self.aliases)
+        return self.model_copy(update={**of_state, "aliases": aliases})
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types; fields with their default value are left out but the weight, as in the first release."""
         document = super().to_dict()
-        for alias in document["aliases"]:
+        for alias in (*document["aliases"], *document.get("other", {}).get("aliases", ())):
             if not alias["rejected"]:
                 del alias["rejected"]
         if not document["peers"]:

@@ -21,6 +21,7 @@ from tunesmith_contract.agent import (
     STATE_FILE,
     DesiredAlias,
     DesiredState,
+    OtherModel,
     Peer,
     first_generation,
 )
@@ -54,6 +55,7 @@ def next_state(
     fleet: Fleet,
     term: int,
     peers: tuple[Peer, ...] = (),
+    other: OtherModel | None = None,
 ) -> NextState:
     """Desired state that follows from the records.
 
@@ -63,6 +65,7 @@ def next_state(
         records: the records of the aliases of the resource, ordered by name.
         term: number of times that the operator's lease changed hands.
         peers: pods that answer requests for each other.
+        other: what pods on another base model serve.
     """
     published = {alias.name: alias for alias in stored.published.aliases}
     aliases = tuple(record.to_desired() for record in records)
@@ -73,6 +76,7 @@ def next_state(
     is_sent = (
         stored.is_current
         and aliases == stored.published.aliases
+        and other == stored.published.other
         and peers == stored.published.peers
         and fleet.generation <= stored.generation
         and stored.published.generation == stored.generation
@@ -82,11 +86,15 @@ def next_state(
         return NextState(frozenset(), None, stored.published)
     following = 1 + max(stored.generation, fleet.generation, first_generation(term))
     if not urgent:
-        return NextState(urgent, None, DesiredState(generation=following, aliases=aliases, peers=peers))
+        return NextState(
+            urgent, None, DesiredState(generation=following, aliases=aliases, peers=peers, other=other)
+        )
     partly = tuple(wanted[name] if name in urgent else published[name] for name in published)
-    first = DesiredState(generation=following, aliases=partly, peers=peers)
+    first = DesiredState(generation=following, aliases=partly, peers=peers, other=other)
     generation = following if partly == aliases else following + 1
-    return NextState(urgent, first, DesiredState(generation=generation, aliases=aliases, peers=peers))
+    return NextState(
+        urgent, first, DesiredState(generation=generation, aliases=aliases, peers=peers, other=other)
+    )
 
 
 def _is_urgent(before: DesiredAlias, after: DesiredAlias) -> bool:
