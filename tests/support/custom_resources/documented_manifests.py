@@ -68,7 +68,7 @@ def _complete(shown: dict[str, Any]) -> dict[str, Any]:
         job = load_good("finetunejob-minimal")
         return job | {"spec": job["spec"] | spec}
     if _SERVING_MEMBERS & set(spec):
-        deployment = load_good("adapterdeployment-minimal")
+        deployment = load_good("adapterdeployment")
         return deployment | {"spec": deployment["spec"] | spec}
     if "candidate" in spec and "baseline" not in spec and "baseModel" not in spec:
         spec = {"baseModel": {"uri": "hf://org/base@main"}, **spec}
