@@ -33,10 +33,18 @@ STICKINESS_HEADER = "x-tunesmith-key"
 BUCKETS = 10_000
 MAX_REJECTED_DIGESTS = 20
 
-#: Fields of ``DesiredAlias`` that were added after the first release, as agents name them in their reports.
+#: Entries of the Secret with the keys of clients; of each, the current period and the one before are reported.
+MAX_CLIENTS = 500
+MAX_USAGE = 2 * MAX_CLIENTS
+MAX_CLIENT_NAME = 63
+MAX_CLIENT_FAULTS = 8
+
+#: Fields of ``DesiredAlias`` and ``DesiredState`` that were added after the first release, as agents name them in their
+#: reports.
 PREVIOUS = "previous"
 REJECTED = "rejected"
-FEATURES = (PREVIOUS, REJECTED)
+PODS = "pods"
+FEATURES = (PREVIOUS, REJECTED, PODS)
 
 #: Bits of a generation that count within one term of a leader.
 _NUMBER_BITS = 32
@@ -84,19 +92,25 @@ class DesiredState(Report):
 
     ``generation`` grows with each change: it counts within the term of the leader that wrote it, in its low bits
     (``first_generation``), so a leader that was replaced can't overrule its successor.
+
+    Attributes:
+        pods: number of pods that share the limits of clients; None where clients need no keys.
     """
 
     schema_version: Literal[1] = 1
     generation: int = Field(ge=0)
     aliases: tuple[DesiredAlias, ...] = Field((), max_length=64)
+    pods: int | None = Field(None, ge=1)
 
     def for_features(self, features: Iterable[str]) -> "DesiredState":
         """This state without the fields that an agent with these features does not understand."""
-        unknown = {
-            name: DesiredAlias.model_fields[name].default for name in FEATURES if name not in set(features)
-        }
-        aliases = tuple(alias.model_copy(update=unknown) for alias in self.aliases)
-        return self.model_copy(update={"aliases": aliases})
+        unknown = set(FEATURES).difference(features)
+        of_alias, of_state = (
+            {name: fields[name].default for name in unknown & fields.keys()}
+            for fields in (DesiredAlias.model_fields, DesiredState.model_fields)
+        )
+        aliases = tuple(alias.model_copy(update=of_alias) for alias in self.aliases)
+        return self.model_copy(update={**of_state, "aliases": aliases})
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types; fields with their default value are left out but the weight, as in the first release."""
@@ -177,6 +191,63 @@ class VersionCounters(Report):
     requests_failures: int = Field(0, ge=0)
 
 
+class ClientUsage(Report):
+    """Tokens of one client with a budget in one period, as one pod knows them.
+
+    Attributes:
+        client: entry of the Secret.
+        period: the day (``2030-01-15``) or the month (``2030-01``) in UTC.
+        tokens: prompts and answers that this pod has counted.
+        budget: most tokens of the client in this period.
+        others: tokens that all others have counted, as the operator said last; None: it has said nothing yet.
+    """
+
+    client: str = Field(max_length=MAX_CLIENT_NAME)
+    period: str = Field(max_length=10)
+    tokens: int = Field(ge=0)
+    budget: int = Field(ge=1)
+    others: int | None = Field(None, ge=0)
+
+
+class ClientFault(Report):
+    """Entry of the Secret that can't be used; the message has nothing of its value."""
+
+    client: str = Field(max_length=MAX_CLIENT_NAME)
+    message: str = Field(max_length=512)
+
+
+class AccessReport(Report):
+    """Clients of one pod that asks them for keys.
+
+    Attributes:
+        run: new whenever the counts of tokens start from zero.
+        clients: number of clients that have a usable entry.
+        fault_count: number of entries that can't be used.
+        faults: the first of them by name.
+        usage: tokens of the clients with budgets.
+    """
+
+    run: str = Field(max_length=64)
+    clients: int = Field(0, ge=0)
+    fault_count: int = Field(0, ge=0)
+    faults: tuple[ClientFault, ...] = Field((), max_length=MAX_CLIENT_FAULTS)
+    usage: tuple[ClientUsage, ...] = Field((), max_length=MAX_USAGE)
+
+
+class CountedTokens(Report):
+    """Tokens of one client that all pods but the receiver have counted in one period."""
+
+    client: str
+    period: str
+    tokens: int = Field(ge=0)
+
+
+class UsageOfOthers(Report):
+    """Message of the operator to one agent, beside ``DesiredState``; only to agents whose report has ``access``."""
+
+    counted_by_others: tuple[CountedTokens, ...]
+
+
 class AgentReport(Report):
     """The state of one serving pod.
 
@@ -185,6 +256,7 @@ class AgentReport(Report):
         applied_generation: generation of the desired state that is applied.
         applied_digest: ``DesiredState.digest`` of it; empty from agents of the first release.
         features: the later fields of the desired state that this agent understands.
+        access: the clients with keys; None where none are asked for.
     """
 
     schema_version: Literal[1] = 1
@@ -197,6 +269,7 @@ class AgentReport(Report):
     features: tuple[str, ...] = ()
     versions: tuple[LoadedVersion, ...] = ()
     counters: tuple[VersionCounters, ...] = ()
+    access: AccessReport | None = None
 
 
 def served_name(alias: str, digest: str) -> str:

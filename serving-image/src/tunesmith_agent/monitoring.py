@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import Callable
 
+from .access.access import Access
+from .access.metrics import render_access
 from .engine.metrics import KEPT_SECONDS, EngineMetrics
 from .http.background import Answer, BackgroundAnswers
 from .http.connection import Handler, ServerConnection
@@ -20,6 +22,7 @@ class Monitoring:
     Args:
         data_path: the server for clients: the process lives while that one moves.
         not_ready_reason: gives the reason why the pod can't take requests; empty if it can.
+        access: the clients with keys; None where clients need none.
     """
 
     def __init__(
@@ -28,7 +31,9 @@ class Monitoring:
         metrics: AgentMetrics,
         engine_metrics: EngineMetrics,
         not_ready_reason: Callable[[], str],
+        access: Access | None = None,
     ) -> None:
+        self._access = access
         self._data_path = data_path
         self._metrics = metrics
         self._engine_metrics = engine_metrics
@@ -81,7 +86,8 @@ class Monitoring:
 
     def _render(self) -> bytes:
         server = self._data_path
-        return self._metrics.render(
+        of_clients = render_access(self._access) if self._access is not None else b""
+        return of_clients + self._metrics.render(
             ConnectionGauges(
                 open=len(server.connections),
                 idle_closed=server.counts.idle_closed,

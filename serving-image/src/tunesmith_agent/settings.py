@@ -42,6 +42,8 @@ class Settings:
         drain_seconds: time for requests in progress to finish, at SIGTERM.
         engine_silence_seconds: time without a byte of any answer from which on the engine is asked for a token.
         engine_token_seconds: time in which that token must come, or else the engine hangs and the pod is not ready.
+        keys_dir: the mounted Secret with the keys of clients; empty: clients need none.
+        queue_requests: requests that may wait in the engine; further ones are refused.
         limits: limits on clients; each is an argument of its own.
     """
 
@@ -76,6 +78,8 @@ class Settings:
     drain_seconds: float = 60.0
     engine_silence_seconds: float = 3.0
     engine_token_seconds: float = 10.0
+    keys_dir: str = ""
+    queue_requests: int = 64
     limits: Limits = field(default_factory=Limits)
 
 
@@ -92,6 +96,7 @@ ENVIRONMENT = {
     "TUNESMITH_ENGINE_TOKEN_SECONDS": "engine_token_seconds",
     "TUNESMITH_DRAIN_SECONDS": "drain_seconds",
     "TUNESMITH_LAME_DUCK_SECONDS": "lame_duck_seconds",
+    "TUNESMITH_QUEUE_REQUESTS": "queue_requests",
     "POD_NAMESPACE": "namespace",
     "POD_NAME": "pod_name",
     "POD_UID": "pod_uid",

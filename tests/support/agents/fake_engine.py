@@ -31,6 +31,8 @@ class FakeEngine:
         most_adapters: largest number of adapters at one time.
         unloads_in_use: adapters that were unloaded while they answered a request.
         left: set when a client closed its connection in the middle of an answer.
+        usage: counts of tokens at the end of each answer, and of each stream that asks for them.
+        waiting: requests that its metrics say wait.
         peers: address of the client's end of the connection of each request for an answer.
     """
 
@@ -41,7 +43,8 @@ class FakeEngine:
         self.requests: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.peers: list[tuple[str, int]] = []
-        self.drop = 0
+        self.drop = self.waiting = 0
+        self.usage: dict[str, int] = {}
         self.pieces: asyncio.Queue[bytes | None] = asyncio.Queue()
         self.fail_with: dict[str, int] = {}
         self.arrived = asyncio.Event()
@@ -101,6 +104,7 @@ class FakeEngine:
             await self.metrics_gate.wait()
         tokens = self.metric_reads * self.tokens_per_read
         lines = ["# TYPE vllm:num_requests_running gauge", "vllm:num_requests_running{} 0"]
+        lines += ["# TYPE vllm:num_requests_waiting gauge", f"vllm:num_requests_waiting{{}} {self.waiting}.0"]
         for kind in ("prompt", "generation"):
             lines += [
                 f"# TYPE vllm:{kind}_tokens counter",
@@ -169,7 +173,8 @@ class FakeEngine:
         self.answering.append(model)
         try:
             if body.get("stream"):
-                return await self._stream(request)
+                options = body.get("stream_options") or {}
+                return await self._stream(request, bool(options.get("include_usage")))
             if self.hold is not None:
                 await self.hold.wait()
         except (asyncio.CancelledError, ConnectionError):
@@ -177,9 +182,10 @@ class FakeEngine:
             raise
         finally:
             self.answering.remove(model)
-        return web.json_response(_completion(model))
+        answer = _completion(model) | ({"usage": self.usage} if self.usage else {})
+        return web.json_response(answer)
 
-    async def _stream(self, request: web.Request) -> web.StreamResponse:
+    async def _stream(self, request: web.Request, with_usage: bool) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
         async for piece in self._pieces():
@@ -188,6 +194,10 @@ class FakeEngine:
                 request.transport.abort()
                 return response
             await response.write(piece)
+        if with_usage and self.usage:
+            await response.write(
+                b"data: " + json.dumps({"choices": [], "usage": self.usage}).encode() + b"\n\n"
+            )
         await response.write_eof()
         return response
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 
+from tunesmith_agent.access.clients import Charge
 from tunesmith_agent.http.connection import ServerConnection
 from tunesmith_agent.http.messages import JSON_TYPE, Refusal
 from tunesmith_agent.http.upstream import UpstreamConnection, UpstreamPool
@@ -23,11 +24,12 @@ class Forward:
             connection, or does not have the version.
         abandoned_seconds: see ``Limits``.
         key: sticky key of the client, as a number; None if it was not needed.
+        charge: what the request takes from the client's limits; None where clients need no keys.
     """
 
     __slots__ = (
-        "_abandoned_seconds", "_begun_at", "_client", "_connecting", "_data_at", "_head_at", "_key", "_not_found",
-        "_on_engine_failure", "_pool", "_request", "_status", "_target", "_upstream",
+        "_abandoned_seconds", "_begun_at", "_charge", "_client", "_connecting", "_data_at", "_head_at", "_key",
+        "_not_found", "_on_engine_failure", "_pool", "_request", "_status", "_target", "_upstream",
     )  # fmt: skip
 
     def __init__(
@@ -39,10 +41,12 @@ class Forward:
         on_engine_failure: Callable[[ServerConnection], None],
         abandoned_seconds: float,
         key: int | None,
+        charge: Charge | None = None,
     ) -> None:
         self._on_engine_failure = on_engine_failure
         self._abandoned_seconds = abandoned_seconds
         self._key = key
+        self._charge = charge
         self._pool = pool
         self._client = client
         self._target = target
@@ -67,11 +71,14 @@ class Forward:
 
     def client_lost(self) -> None:
         """Close the connection to the engine, which then stops generating."""
+        was_sent = self._upstream is not None
         self._drop_upstream()
         now = self._client.loop.time()
         # A client that reads slowly holds the answer back itself.
         abandoned = now - self._data_at >= self._abandoned_seconds and not self._client.paused
         self._target.stats.count_disconnect(now, self._key, abandoned=abandoned)
+        if self._charge is not None:
+            self._charge.settle(answered=False, left=was_sent)
 
     def pause(self) -> None:
         if self._upstream is not None:
@@ -96,12 +103,14 @@ class Forward:
         self._status = status
         self._head_at = self._client.loop.time()
         lines = [b"%b: %b\r\n" % (name, headers[name]) for name in _PASSED_HEADERS if name in headers]
+        if self._charge is not None:
+            lines.append(self._charge.headers)
         self._client.begin(status, self._target.headers + b"".join(lines), length)
 
     def on_data(self, data: bytes) -> None:
         self._data_at = self._client.loop.time()
         if not self._not_found:
-            self._client.send(data)
+            self._client.send(data if self._charge is None else self._charge.pass_on(data))
 
     def on_pause(self) -> None:
         if self._status:
@@ -111,8 +120,10 @@ class Forward:
         self._upstream = None
         if self._not_found:
             self._target.stats.count_refused()
-            self._on_engine_failure(self._client)
+            self._not_reached()
             return
+        if self._charge is not None:
+            self._client.send(self._charge.rest())
         self._count(broken=False)
         self._client.end()
 
@@ -138,7 +149,7 @@ class Forward:
             return
         if connecting.exception() is not None:
             self._target.stats.count_engine_lost()
-            self._on_engine_failure(self._client)
+            self._not_reached()
             return
         self._send(connecting.result())
 
@@ -157,6 +168,12 @@ class Forward:
         if self._upstream is not None:
             self._upstream.close()
             self._upstream = None
+
+    def _not_reached(self) -> None:
+        """Let the client be answered, as the request never reached a version."""
+        if self._charge is not None:
+            self._charge.settle(answered=False)
+        self._on_engine_failure(self._client)
 
     def _fail(self, refusal: Refusal) -> None:
         """Answer with an error, or cut the connection if a part of the answer was sent already."""
@@ -178,6 +195,8 @@ class Forward:
     def _count(self, *, broken: bool) -> None:
         now = self._client.loop.time()
         self._target.stats.finish(self._status, self._begun_at, self._head_at, now, self._key, broken=broken)
+        if self._charge is not None:
+            self._charge.settle(answered=self._status < 400 and not broken)
 
 
 def _close_late(connecting: asyncio.Task[UpstreamConnection]) -> None:

@@ -5,6 +5,8 @@ from typing import Any
 
 import orjson
 
+from tunesmith_agent.access.access import Access
+from tunesmith_agent.access.clients import Charge, Client
 from tunesmith_agent.http.connection import ServerConnection
 from tunesmith_agent.http.messages import JSON_TYPE, Refusal, Request
 from tunesmith_agent.http.upstream import UpstreamPool
@@ -53,9 +55,12 @@ class Proxy:
         on_engine_failure: called when the engine accepts no connection, or does not have a routed version.
         abandoned_seconds: see ``Limits``.
 
+        access: the clients with keys; None where clients need none.
+
     Attributes:
         table: the current routes.
         engine_hangs: the engine generates nothing, so that requests are refused.
+        queue_seconds: gives the time after which the engine's queue may have room; 0 while it has.
     """
 
     def __init__(
@@ -65,10 +70,13 @@ class Proxy:
         on_engine_failure: Callable[[], None],
         abandoned_seconds: float,
         wait_seconds: float,
+        access: Access | None = None,
     ) -> None:
         self.table = RoutingTable()
         self.waiting_room = WaitingRoom(wait_seconds, metrics.residency)
         self.engine_hangs = False
+        self.queue_seconds: Callable[[], int] = int
+        self._access = access
         self._pool = pool
         self._metrics = metrics
         self._on_engine_failure = on_engine_failure
@@ -94,9 +102,20 @@ class Proxy:
             handler(connection, request)
 
     def _list_models(self, connection: ServerConnection, request: Request) -> None:
-        connection.respond(200, JSON_TYPE, self.table.models_body)
+        if self._access is None:
+            connection.respond(200, JSON_TYPE, self.table.models_body)
+            return
+        client = self._access.identify(request.headers)
+        if isinstance(client, Refusal):
+            connection.respond_refusal(client)
+            return
+        connection.respond(200, JSON_TYPE, self._access.models_body(client, self.table))
 
     def _generate(self, connection: ServerConnection, request: Request) -> None:
+        client = self._access.identify(request.headers) if self._access is not None else None
+        if isinstance(client, Refusal):
+            connection.respond_refusal(client)
+            return
         if self.engine_hangs:
             connection.close_after_answer()
             connection.respond_refusal(_ENGINE_HANGS)
@@ -108,11 +127,11 @@ class Proxy:
         if _asks_for_prompt_log_probs(body):
             connection.respond_refusal(_NO_PROMPT_LOG_PROBS)
             return
-        route = self._find_route(body)
+        route = self._find_route(body, client)
         if isinstance(route, Refusal):
             connection.respond_refusal(route)
             return
-        self._forward(connection, request, body, route, len(request.body))
+        self._forward(connection, request, body, route, len(request.body), client)
 
     def _forward(
         self,
@@ -121,12 +140,14 @@ class Proxy:
         body: dict[str, Any],
         route: Route,
         size: int,
+        client: Client | None,
         deadline: float | None = None,
     ) -> None:
         """Send a request to the version that is chosen for it, as soon as the engine holds it.
 
         Args:
             size: bytes of the body, as it arrived.
+            client: the client whose key it has; None where clients need none.
             deadline: end of the wait for a version, by the loop's clock; None if the request has not waited yet.
         """
         key = stickiness_key(request.headers, body) if route.uses_keys else b""
@@ -139,12 +160,22 @@ class Proxy:
             def go_on(deadline: float) -> None:
                 # The routes may have changed while the request waited.
                 known = self.table.routes.get(route.model, Route(route.model, None, unavailable_reason=_GONE))
-                self._forward(connection, request, body, known, size, deadline)
+                self._forward(connection, request, body, known, size, client, deadline)
 
             self.waiting_room.admit(connection, target, size, deadline, go_on)
             return
         if deadline is None and target.gate is not None:
             self._metrics.residency.hits += 1
+        if seconds := self.queue_seconds():
+            connection.respond_refusal(_queue_full(seconds))
+            return
+        charge: Charge | None = None
+        if client is not None:
+            admitted = client.admit(request.path, body, size)
+            if isinstance(admitted, Refusal):
+                connection.respond_refusal(admitted)
+                return
+            charge = admitted
         body["model"] = target.name
         Forward(
             self._pool,
@@ -154,6 +185,7 @@ class Proxy:
             self._answer_not_ready,
             self._abandoned_seconds,
             hash(key) if route.uses_keys else None,
+            charge,
         ).start()
 
     def _answer_not_ready(self, connection: ServerConnection) -> None:
@@ -162,21 +194,32 @@ class Proxy:
         self._on_engine_failure()
         connection.respond_refusal(_ENGINE_NOT_READY)
 
-    def _find_route(self, body: dict[str, Any]) -> Route | Refusal:
+    def _find_route(self, body: dict[str, Any], client: Client | None) -> Route | Refusal:
+        """Route of the model that a request asks for; one that the client may not use does not exist for it."""
         model = body.get("model")
         if not isinstance(model, str):
-            return Refusal(400, f"Say which model to use: {self._list_names()}.", param="model")
+            return Refusal(400, f"Say which model to use: {self._list_names(client)}.", param="model")
         route = self.table.routes.get(model)
-        if route is None:
-            message = f"The model {model[:100]!r} does not exist here: use {self._list_names()}."
+        if route is None or not (client is None or client.may_use(model)):
+            message = f"The model {model[:100]!r} does not exist here: use {self._list_names(client)}."
             return Refusal(404, message, code="model_not_found", param="model")
         return route
 
-    def _list_names(self) -> str:
-        names = self.table.names()
+    def _list_names(self, client: Client | None) -> str:
+        names = [name for name in self.table.names() if client is None or client.may_use(name)]
         unlisted = len(names) - _MAX_NAMES_LISTED
         more = f" or one of {unlisted} others" if unlisted > 0 else ""
         return (", ".join(names[:_MAX_NAMES_LISTED]) or "(none is served yet)") + more
+
+
+def _queue_full(seconds: int) -> Refusal:
+    return Refusal(
+        429,
+        f"The engine's queue is full: try again in {seconds} s.",
+        kind="rate_limit_error",
+        code="queue_full",
+        headers=b"retry-after: %d\r\n" % seconds,
+    )
 
 
 def _unavailable(route: Route) -> Refusal:
