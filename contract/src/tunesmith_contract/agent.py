@@ -34,8 +34,9 @@ BUCKETS = 10_000
 MAX_REJECTED_DIGESTS = 20
 
 #: Entries of the Secret with the keys of clients; of each, the current period and the one before are reported.
-MAX_CLIENTS = 500
+MAX_CLIENTS = 250
 MAX_USAGE = 2 * MAX_CLIENTS
+MAX_TOKENS = 10**18
 MAX_CLIENT_NAME = 63
 MAX_CLIENT_FAULTS = 8
 
@@ -204,8 +205,8 @@ class ClientUsage(Report):
 
     client: str = Field(max_length=MAX_CLIENT_NAME)
     period: str = Field(max_length=10)
-    tokens: int = Field(ge=0)
-    budget: int = Field(ge=1)
+    tokens: int = Field(ge=0, le=MAX_TOKENS)
+    budget: int = Field(ge=1, le=MAX_TOKENS)
     others: int | None = Field(None, ge=0)
 
 

@@ -12,7 +12,7 @@ from simulation.judged_runs import judged_run
 from tunesmith.api import AdapterDeployment
 from tunesmith.api.actions import ACTION_ANNOTATION
 from tunesmith.controller_runtime.errors import Conflict
-from tunesmith.decide.plan import Apply, Create, Delete, Event, Mount, Patch, Plan, Push, Replace
+from tunesmith.decide.plan import Apply, Create, Delete, Event, Mount, Patch, Plan, Push, Replace, Tell
 from tunesmith.decide.serving.engine_memory import asks_for_nodes, find_base_model
 from tunesmith.decide.serving.evaluations import ObservedEvalRun
 from tunesmith.decide.serving.fleet import Agent
@@ -26,10 +26,12 @@ from tunesmith_contract.agent import (
     FEATURES,
     PROOF_FAILED,
     UNPROVEN,
+    AccessReport,
     AgentReport,
     DesiredState,
     LoadedVersion,
     LoadState,
+    UsageOfOthers,
     VersionCounters,
 )
 from tunesmith_contract.shared_rules.verdict import Verdict
@@ -95,6 +97,7 @@ class FakePod:
     refuting: dict[str, str] = field(default_factory=dict)
     desired: DesiredState | None = None
     unschedulable: str = ""
+    access: AccessReport | None = None
 
     def take(self, desired: DesiredState) -> None:
         """Act on a desired state; an older one is left out."""
@@ -110,6 +113,16 @@ class FakePod:
             )
             for alias in desired.aliases
         }
+
+    def learn(self, usage: UsageOfOthers) -> None:
+        """Take over what other pods have counted."""
+        assert self.access is not None
+        others = {(each.client, each.period): each.tokens for each in usage.counted_by_others}
+        known = (
+            each.model_copy(update={"others": others.get((each.client, each.period), each.others)})
+            for each in self.access.usage
+        )
+        self.access = self.access.model_copy(update={"usage": tuple(known)})
 
     def restart_agent(self) -> None:
         """Another life: counters from zero, nothing held."""
@@ -377,6 +390,10 @@ class World:
                 for pod in self.pods.values():
                     if pod.connected:
                         pod.take(publication.without(unwritten))
+            case Tell(usage):
+                for pod in self.pods.values():
+                    if pod.connected and pod.uid in usage:
+                        pod.learn(usage[pod.uid])
 
     def _replace(self, manifest: dict[str, Any]) -> None:
         known = self.objects.get(_key(manifest))
@@ -420,6 +437,7 @@ class World:
             features=pod.features,
             versions=versions,
             counters=counters,
+            access=pod.access,
         )
 
     def of_kind(self, kind: str) -> tuple[dict[str, Any], ...]:

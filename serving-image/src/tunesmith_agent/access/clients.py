@@ -196,8 +196,8 @@ class Client:
         seconds = math.ceil(seconds_to_end(budget.period, self._shared.wall_clock()))
         message = (
             f"Your budget is {budget.tokens} tokens per {budget.period.lower()} (UTC). {account.used} are used and "
-            f"{self.reserved} reserved by requests in progress; this one may take {reserved}. The next period begins in "
-            f"{seconds} s."
+            f"{self.reserved} reserved by requests in progress; this one may take {reserved}. The next period begins "
+            f"in {seconds} s."
         )
         headers = b"retry-after: %d\r\n%b" % (seconds, _NO_RETRY)
         return Refusal(429, message, kind="insufficient_quota", code="insufficient_quota", headers=headers)

@@ -37,6 +37,7 @@ from tunesmith.manifests.serving_deployment import (
 from tunesmith.manifests.serving_network_policy import build_serving_network_policy
 from tunesmith.manifests.serving_service import build_serving_service
 
+from .access import fold_usage, sharing_pods
 from .actions import ActionContext, apply_actions
 from .claims import judge_claims, mounted_claims, stops_first
 from .deployment_status import Explanation, ServingState, plan_status
@@ -146,7 +147,9 @@ def plan_serving(
     obstacle = _find_obstacle(deployment, inputs, fit)
     requested = read_actions(deployment.metadata, [adapter.name for adapter in deployment.spec.adapters])
     advanced = _advance_all(deployment, observed, stored, requested, fleet, now)
-    desired = next_state(stored, advanced.records, fleet, environment.term)
+    desired = next_state(stored, advanced.records, fleet, environment.term, sharing_pods(deployment, fleet))
+    pod_uids = frozenset(pod["metadata"]["uid"] for pod in observed.pods)
+    usage = fold_usage(deployment, observed.config_maps, fleet, pod_uids, now)
     state = ServingState(
         observed=observed.deployment,
         service_is_foreign=_is_foreign(observed.service, deployment),
@@ -159,6 +162,8 @@ def plan_serving(
         claims=claims if mounted_claims(deployment.spec) else None,
         foreign_history=history_name(deployment.metadata.name) if stored.history_is_foreign else "",
         action_faults=(*requested.faults, *advanced.faults),
+        has_network_policy=environment.serving_network is not None,
+        usage=usage.record,
     )
     status, status_events, wait = plan_status(deployment, state, now)
     pods: tuple[Action, ...] = ()
@@ -170,6 +175,7 @@ def plan_serving(
     return Plan(
         actions=(
             *plan_publication(deployment, stored, advanced.records, desired, fleet, environment.ca_bundle),
+            *usage.actions,
             *_history_action(deployment, stored, advanced.records, requested),
             *_version_actions(deployment, stored, advanced, now),
             *_inputs_action(deployment, observed, inputs),
@@ -179,7 +185,7 @@ def plan_serving(
             *_disruption_budget_action(deployment, observed.disruption_budget),
         ),
         status=status,
-        events=(*stored.events, *advanced.events, *status_events),
+        events=(*stored.events, *usage.events, *advanced.events, *status_events),
         requeue_after=_requeue_after(state, wait),
     )
 
@@ -189,7 +195,8 @@ def choose_inputs(
 ) -> ServingInputs | None:
     """Image of the pods, or None if the operator was installed without one for this device.
 
-    It stays the one chosen last, unless ``spec.engine.image`` has changed since, or pods get GPUs that had none.
+    It stays the one chosen last, unless ``spec.engine.image`` has changed since, pods get GPUs that had none, or
+    clients are to be asked for keys and its agent can't.
     """
     chosen = [
         read_serving_inputs(config_map)
@@ -199,8 +206,10 @@ def choose_inputs(
     requested = deployment.spec.engine.image or ""
     on_gpus = deployment.spec.engine.gpus > 0
     last = max(chosen, key=lambda inputs: inputs.number, default=None)
-    if last is not None and last.requested == requested and (requested or last.on_gpus in (None, on_gpus)):
-        return last
+    if last is not None and last.requested == requested:
+        suits = last.on_gpus in (None, on_gpus) and (last.asks_for_keys or deployment.spec.access is None)
+        if requested or suits:
+            return last
     image = requested or (environment.serving_gpu_image if on_gpus else environment.serving_image)
     if not image:
         return None
@@ -372,6 +381,7 @@ def _deployment_action(
         "artifactVolumes": [volume.claim for volume in spec.artifact_volumes],
         "inputs": inputs.number,
         "operatorUrl": environment.operator_url,
+        **({"keysSecret": spec.access.keys_secret_ref.name} if spec.access else {}),
     }
     # Compared with the pods, not in the basis: there it would replace pods of a release whose basis lacks it.
     secret = spec.artifact_secret_ref.name if spec.artifact_secret_ref else None

@@ -41,7 +41,13 @@ class NextState:
     whole: DesiredState
 
 
-def next_state(stored: StoredServing, records: tuple[AliasRecord, ...], fleet: Fleet, term: int) -> NextState:
+def next_state(
+    stored: StoredServing,
+    records: tuple[AliasRecord, ...],
+    fleet: Fleet,
+    term: int,
+    pods: int | None = None,
+) -> NextState:
     """Desired state that follows from the records.
 
     Its generation grows whenever the content changes, and where pods may hold another content or a higher generation.
@@ -49,6 +55,7 @@ def next_state(stored: StoredServing, records: tuple[AliasRecord, ...], fleet: F
     Args:
         records: the records of the aliases of the resource, ordered by name.
         term: number of times that the operator's lease changed hands.
+        pods: number of pods that share the limits of clients; None where clients need no keys.
     """
     published = {alias.name: alias for alias in stored.published.aliases}
     aliases = tuple(record.to_desired() for record in records)
@@ -59,6 +66,7 @@ def next_state(stored: StoredServing, records: tuple[AliasRecord, ...], fleet: F
     is_sent = (
         stored.is_current
         and aliases == stored.published.aliases
+        and pods == stored.published.pods
         and fleet.generation <= stored.generation
         and stored.published.generation == stored.generation
         and not fleet.disagrees(stored.published)
@@ -67,11 +75,11 @@ def next_state(stored: StoredServing, records: tuple[AliasRecord, ...], fleet: F
         return NextState(frozenset(), None, stored.published)
     following = 1 + max(stored.generation, fleet.generation, first_generation(term))
     if not urgent:
-        return NextState(urgent, None, DesiredState(generation=following, aliases=aliases))
+        return NextState(urgent, None, DesiredState(generation=following, aliases=aliases, pods=pods))
     partly = tuple(wanted[name] if name in urgent else published[name] for name in published)
-    first = DesiredState(generation=following, aliases=partly)
+    first = DesiredState(generation=following, aliases=partly, pods=pods)
     generation = following if partly == aliases else following + 1
-    return NextState(urgent, first, DesiredState(generation=generation, aliases=aliases))
+    return NextState(urgent, first, DesiredState(generation=generation, aliases=aliases, pods=pods))
 
 
 def _is_urgent(before: DesiredAlias, after: DesiredAlias) -> bool:
