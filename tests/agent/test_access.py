@@ -258,7 +258,7 @@ async def test_budgets_outlive_the_agent(
     secret.write(ada={"key": ADA, "budget": {"tokens": 1000, "period": "Month"}})
     engine.usage = {"prompt_tokens": 300, "completion_tokens": 350, "total_tokens": 650}
     settings: dict[str, Any] = {"keys_dir": str(secret.folder), "state_dir": tmp_path / "state"}
-    runs = []
+    runs: list[str] = []
     for status in (200, 429):
         async with running_agent(engine, storage.root, **settings) as running:
             running.generation = len(runs)

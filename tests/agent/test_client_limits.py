@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from tunesmith_agent.access.answer_tokens import AnswerTokens, Tokens
 from tunesmith_agent.access.buckets import Bucket
 from tunesmith_agent.access.clients import Charge, Client, Shared
-from tunesmith_agent.access.entries import MAX_CLIENTS, Entries, Entry, Period, digest_of, parse_entries
+from tunesmith_agent.access.entries import Entries, Entry, Period, digest_of, parse_entries
 from tunesmith_agent.access.ledger import Ledger
 from tunesmith_agent.access.periods import Calendar, seconds_to_end
 from tunesmith_agent.access.reservation import reserve
 from tunesmith_agent.http.messages import Refusal
-from tunesmith_contract.agent import CountedTokens, UsageOfOthers
+from tunesmith_contract.agent import MAX_CLIENTS, CountedTokens, UsageOfOthers
 
 KEY = "sk-0123456789abcdef"
 CHAT = b"/v1/chat/completions"

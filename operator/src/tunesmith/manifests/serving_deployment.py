@@ -243,7 +243,8 @@ def _secrets(deployment: AdapterDeployment) -> tuple[list[dict[str, Any]], list[
 
     A pod starts without them, and its agent says what it lacks.
     """
-    spec, secrets = deployment.spec, {}
+    spec = deployment.spec
+    secrets: dict[str, str] = {}
     if spec.artifact_secret_ref:
         secrets[SecretRole.ARTIFACTS] = spec.artifact_secret_ref.name
     if spec.access:
