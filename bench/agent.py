@@ -1,6 +1,6 @@
 """How fast the agent is: one core, an engine that answers at once, every feature on; vllm-router beside it.
 
-The agent routes an alias with a stable version and a candidate at 50 % (so every request is hashed), counts,
+The agent is measured without and with keys of clients, whose limits are never reached. It routes an alias with a stable version and a candidate at 50 % (so every request is hashed), counts,
 and checks both versions as in a pod. Writes ``bench/results/agent.json``. Needs wrk, and two cores: one for
 whoever is measured, one for engine and load.
 """
@@ -32,11 +32,21 @@ RESULTS = ROOT / "bench/results/agent.json"
 LOAD_CORE, MEASURED_CORE = "0", "1"
 CONNECTIONS = (16, 1)
 ALIAS = "expenses"
+KEY = "sk-0123456789abcdef"
+#: A client with every kind of limit.
+CLIENT = {
+    "key": KEY,
+    "adapters": [ALIAS],
+    "requestsPerMinute": 10**9,
+    "tokensPerMinute": 10**12,
+    "budget": {"tokens": 10**15, "period": "Month"},
+}
 
 #: A request as a small application sends it; each of 1,000 users in turn.
 SCRIPT = """
 wrk.method = "POST"
 wrk.headers["content-type"] = "application/json"
+wrk.headers["authorization"] = "Bearer %s"
 local n = 0
 function request()
   n = (n + 1) %% 1000
@@ -92,7 +102,7 @@ def wait_until_answering(url: str, process: subprocess.Popen[bytes], log: Path, 
 def load(url: str, model: str, connections: int, seconds: int, folder: Path) -> dict[str, float]:
     """Requests per second and latencies in milliseconds, as wrk measures them."""
     script = folder / "post.lua"
-    script.write_text(SCRIPT % model)
+    script.write_text(SCRIPT % (KEY, model))
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-s", str(script), url]
     text = subprocess.run(
         ["taskset", "-c", LOAD_CORE, *command], check=True, capture_output=True, text=True
@@ -125,6 +135,17 @@ def write_desired(folder: Path) -> None:
     stable, candidate = storage.commit(-1.0), storage.commit(-0.5)
     alias = DesiredAlias(name=ALIAS, stable=stable, candidate=candidate, weight=50)
     (folder / "desired.json").write_text(DesiredState(generation=1, aliases=(alias,)).to_json())
+
+
+def write_keys(folder: Path) -> str:
+    """A mounted Secret with a thousand keys; its folder."""
+    keys = folder / "keys"
+    keys.mkdir()
+    (keys / "bench").write_text(json.dumps(CLIENT))
+    for number in range(124):
+        other = {"keys": [f"sk-{number:04}-{key:08}" for key in range(8)]}
+        (keys / f"client-{number}").write_text(json.dumps(other))
+    return f"--keys-dir={keys}"
 
 
 def agent_command(folder: Path, port: int, monitoring_port: int, engine_port: int) -> list[str]:
@@ -183,6 +204,9 @@ def bench(router: str | None, seconds: int) -> dict[str, Any]:
         ready = f"http://127.0.0.1:{monitoring_port}/readyz"
         with running(MEASURED_CORE, command, ready, folder / "agent.log") as pid:
             results["agent"] = measure(url, ALIAS, pid, seconds, folder)
+        command = [*command, write_keys(folder)]
+        with running(MEASURED_CORE, command, ready, folder / "agent-with-keys.log") as pid:
+            results["agentWithKeys"] = measure(url, ALIAS, pid, seconds, folder)
         if router:
             command = router_command(router, port, engine_port)
             with running(MEASURED_CORE, command, f"{url}/health", folder / "router.log") as pid:

@@ -152,11 +152,12 @@ def test_a_bucket_never_gives_more_than_fills_in(limit: int, steps: list[tuple[f
     used: list[tuple[float, int]] = []
     for seconds, amount, actual in steps:
         now += seconds
+        bucket.fill(now)
         if len(reserved) > 3:
             taken, spent = reserved.pop(0)
-            bucket.give(taken - spent, now)
-        if not bucket.wait(amount, now):
-            bucket.take(amount, now)
+            bucket.give(taken - spent)
+        if not bucket.wait(amount):
+            bucket.take(amount)
             reserved.append((amount, min(actual, amount)))
             used.append((now, min(actual, amount)))
     for index, (since, _) in enumerate(used):
@@ -169,27 +170,29 @@ def test_a_bucket_never_gives_more_than_fills_in(limit: int, steps: list[tuple[f
 
 def test_a_bucket_says_when_to_try_again() -> None:
     bucket = Bucket(60, 0.0)
-    bucket.take(60, 0.0)
-    assert bucket.wait(30, 0.0) == pytest.approx(30)
-    assert bucket.wait(30, 30.0) == 0
-    bucket.take(200, 60.0)
-    assert bucket.left(60.0) == pytest.approx(-140)
-    assert bucket.wait(1, 60.0) == pytest.approx(141)
+    bucket.take(60)
+    assert bucket.wait(30) == pytest.approx(30)
+    bucket.fill(30.0)
+    assert bucket.wait(30) == 0
+    bucket.fill(60.0)
+    bucket.take(200)
+    assert bucket.level == pytest.approx(-140)
+    assert bucket.wait(1) == pytest.approx(141)
 
 
 def test_another_share_keeps_debts_and_parts() -> None:
     bucket = Bucket(60, 0.0)
-    bucket.take(15, 0.0)
-    bucket.resize(20, 0.0)
-    assert bucket.left(0.0) == pytest.approx(15)
-    bucket.resize(60, 0.0)
-    assert bucket.left(0.0) == pytest.approx(45)
-    bucket.give(15, 0.0)
-    bucket.take(90, 0.0)
-    bucket.resize(6, 0.0)
-    assert bucket.wait(1, 0.0) == pytest.approx(310)
-    bucket.resize(600, 310.0)
-    assert bucket.left(310.0) == pytest.approx(100)
+    bucket.take(15)
+    bucket.resize(20)
+    assert bucket.level == pytest.approx(15)
+    bucket.resize(60)
+    assert bucket.level == pytest.approx(45)
+    bucket.take(75)
+    bucket.resize(6)
+    assert bucket.wait(1) == pytest.approx(310)
+    bucket.fill(310.0)
+    bucket.resize(600)
+    assert bucket.level == pytest.approx(100)
 
 
 # -- limits

@@ -64,7 +64,17 @@ class Client:
         reserved: tokens of requests in progress, of a client with a budget.
     """
 
-    __slots__ = ("_entry", "_requests", "_shared", "_tokens", "adapters", "counts", "name", "reserved")
+    __slots__ = (
+        "_entry",
+        "_header_lines",
+        "_requests",
+        "_shared",
+        "_tokens",
+        "adapters",
+        "counts",
+        "name",
+        "reserved",
+    )
 
     def __init__(self, name: str, entry: Entry, shared: Shared) -> None:
         self.name = name
@@ -81,6 +91,12 @@ class Client:
         self.adapters = None if entry.adapters is None else frozenset(entry.adapters)
         self._requests = self._resized(self._requests, entry.requests_per_minute)
         self._tokens = self._resized(self._tokens, entry.tokens_per_minute)
+        self._header_lines = b"".join(
+            b"x-ratelimit-limit-%b: %d\r\nx-ratelimit-remaining-%b: %%d\r\nx-ratelimit-reset-%b: %%ds\r\n"
+            % (kind, bucket.per_minute, kind, kind)
+            for kind, bucket in ((b"requests", self._requests), (b"tokens", self._tokens))
+            if bucket is not None
+        )
 
     def share_limits(self) -> None:
         """Take over another number of pods."""
@@ -92,7 +108,8 @@ class Client:
         now, share = self._shared.clock(), limit / self._shared.pods
         if bucket is None:
             return Bucket(share, now)
-        bucket.resize(share, now)
+        bucket.fill(now)
+        bucket.resize(share)
         return bucket
 
     def may_use(self, model: str) -> bool:
@@ -112,25 +129,26 @@ class Client:
             body: the request, which is sent next.
             size: bytes of the body.
         """
-        now = self._shared.clock()
-        reserved = 0
-        if self._tokens is not None or self._entry.budget is not None:
+        requests, tokens, reserved = self._requests, self._tokens, 0
+        if requests is not None or tokens is not None:
+            self._fill()
+        if tokens is not None or self._entry.budget is not None:
             reservation = reserve(path, body, size, self._default_max_tokens())
             reserved = reservation.total
-            if (refusal := self._check_tokens(reserved, now)) is not None:
+            if (refusal := self._check_tokens(reserved)) is not None:
                 return refusal
             if reservation.default is not None:
                 body.update((reservation.default,))
-        if self._requests is not None:
-            if wait := self._requests.wait(1, now):
-                return self._refuse_rate("requests", wait, now, 1)
-            self._requests.take(1, now)
-        if self._tokens is not None:
-            self._tokens.take(reserved, now)
+        if requests is not None:
+            if wait := requests.wait(1):
+                return self._refuse_rate("requests", wait, 1)
+            requests.take(1)
+        if tokens is not None:
+            tokens.take(reserved)
         self.reserved += reserved
         self.counts.requests += 1
         hides_usage = bool(body.get("stream")) and path in _STREAMS_WITH_USAGE and _ask_for_usage(body)
-        return Charge(self, reserved, size, hides_usage, self._rate_headers(now))
+        return Charge(self, reserved, size, hides_usage, self._rate_headers())
 
     def settle(self, reserved: int, tokens: Tokens) -> None:
         """Replace a reservation by what was used."""
@@ -138,7 +156,8 @@ class Client:
         self.counts.prompt_tokens += tokens.prompt
         self.counts.answer_tokens += tokens.answer
         if self._tokens is not None:
-            self._tokens.give(reserved - tokens.total, self._shared.clock())
+            self._tokens.fill(self._shared.clock())
+            self._tokens.give(reserved - tokens.total)
         if self._entry.budget is not None and tokens.total:
             self._account(self._entry.budget).own += tokens.total
 
@@ -147,6 +166,12 @@ class Client:
         return self._account(self._entry.budget).used if self._entry.budget else 0
 
     # -- inside
+
+    def _fill(self) -> None:
+        now = self._shared.clock()
+        for bucket in (self._requests, self._tokens):
+            if bucket is not None:
+                bucket.fill(now)
 
     def _default_max_tokens(self) -> int:
         """Limit of an answer where the request has none: half of a small limit, so that it can be admitted."""
@@ -158,7 +183,7 @@ class Client:
         shared = self._shared
         return shared.ledger.account(self.name, shared.calendar.name(budget.period, shared.wall_clock()))
 
-    def _check_tokens(self, reserved: int, now: float) -> Refusal | None:
+    def _check_tokens(self, reserved: int) -> Refusal | None:
         """Refusal of a request that the budget or the limit of tokens does not allow now."""
         budget, limit = self._entry.budget, self._entry.tokens_per_minute
         if budget is not None:
@@ -175,11 +200,11 @@ class Client:
                 "minute: lower max_tokens, or send less."
             )
             return Refusal(429, message, kind="tokens", code="rate_limit_exceeded", headers=_NO_RETRY)
-        if wait := self._tokens.wait(reserved, now):
-            return self._refuse_rate("tokens", wait, now, reserved)
+        if wait := self._tokens.wait(reserved):
+            return self._refuse_rate("tokens", wait, reserved)
         return None
 
-    def _refuse_rate(self, kind: str, wait: float, now: float, asked: int) -> Refusal:
+    def _refuse_rate(self, kind: str, wait: float, asked: int) -> Refusal:
         self._count_refusal(kind)
         limit = self._entry.tokens_per_minute if kind == "tokens" else self._entry.requests_per_minute
         seconds = _retry_seconds(wait)
@@ -188,7 +213,7 @@ class Client:
         message = (
             f"{what}; your limit is {limit} {kind} per minute, over {pods} pods. Try again in {seconds} s."
         )
-        headers = b"retry-after: %d\r\n%b" % (seconds, self._rate_headers(now))
+        headers = b"retry-after: %d\r\n%b" % (seconds, self._rate_headers())
         return Refusal(429, message, kind=kind, code="rate_limit_exceeded", headers=headers)
 
     def _refuse_budget(self, budget: Budget, account: Account, reserved: int) -> Refusal:
@@ -205,20 +230,13 @@ class Client:
     def _count_refusal(self, limit: str) -> None:
         self.counts.refusals[limit] = self.counts.refusals.get(limit, 0) + 1
 
-    def _rate_headers(self, now: float) -> bytes:
+    def _rate_headers(self) -> bytes:
         """OpenAI's headers, with this pod's share of the limits."""
-        lines = b""
-        for kind, bucket in ((b"requests", self._requests), (b"tokens", self._tokens)):
+        values: list[int] = []
+        for bucket in (self._requests, self._tokens):
             if bucket is not None:
-                left = bucket.left(now)
-                lines += (
-                    b"x-ratelimit-limit-%b: %d\r\nx-ratelimit-remaining-%b: %d\r\nx-ratelimit-reset-%b: %ds\r\n"
-                    % (
-                        kind, bucket.per_minute, kind, left if left > 0 else 0, kind,
-                        math.ceil(bucket.seconds_to_full(now)),
-                    )
-                )  # fmt: skip
-        return lines
+                values += (max(int(bucket.level), 0), math.ceil(bucket.seconds_to_full))
+        return self._header_lines % tuple(values) if values else b""
 
 
 class Charge:
