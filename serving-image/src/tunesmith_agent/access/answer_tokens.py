@@ -1,7 +1,7 @@
 """Token counts of an answer, read from its bytes as they pass."""
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 #: The engine writes its counts at the end of an answer, behind all text.
 _TAIL_BYTES = 4096
@@ -14,8 +14,7 @@ _COUNT = re.compile(rb'"(prompt|input|completion|output|total)_tokens":\s*(\d+)'
 _NO_CHOICES = re.compile(rb'"choices":\s*\[\]')
 
 
-@dataclass(frozen=True, slots=True)
-class Tokens:
+class Tokens(NamedTuple):
     """Tokens of a prompt and of its answers."""
 
     prompt: int

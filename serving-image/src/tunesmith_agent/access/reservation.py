@@ -1,7 +1,6 @@
 """Tokens that a request may take, before it is sent."""
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 #: Bytes of a request for which one token is reserved; most texts have more bytes per token.
 BYTES_PER_TOKEN = 3
@@ -17,8 +16,7 @@ _LIMITS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Reservation:
+class Reservation(NamedTuple):
     """Most tokens that a request is expected to take.
 
     Attributes:
