@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import socket
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,6 +17,7 @@ from agents.agent_harness import Running, running_agent
 from pydantic import TypeAdapter
 
 from tunesmith_agent.engine.log_probs import build_prompt_requests, parse_prompt_log_probs
+from tunesmith_cluster.controlplane import free_ports
 from tunesmith_contract.agent import VERSION_HEADER, DesiredAlias, LoadState, Version, served_name
 from tunesmith_contract.artifact import Probe
 from tunesmith_images.venvs import make_environment
@@ -53,9 +53,7 @@ def make_versions(folder: Path, architecture: str) -> dict[str, Version]:
 
 @pytest.fixture
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
+    (port,) = free_ports(1)
     return port
 
 
@@ -102,27 +100,28 @@ async def test_proves_and_serves(
 ) -> None:
     """Each architecture serves what is proved; that others are refused does not depend on it."""
     versions = await asyncio.to_thread(make_versions, tmp_path, architecture)
-    async with (
-        running_engine(tmp_path / "model", free_port) as engine,
-        running_agent(
-            engine,
-            tmp_path / "mnt",
-            seconds=ENGINE_SECONDS,
-            engine_silence_seconds=0.5,
-            engine_token_seconds=5,
-        ) as running,
-        openai.AsyncOpenAI(base_url=f"{running.url}/v1", api_key="none", max_retries=0) as client,
-    ):
-        running.want(*(DesiredAlias(name=name, stable=versions[name]) for name in ("right", *refused)))
-        await running.active(versions["right"])
-        for name in refused:
-            assert await running.failed(versions[name]) == "ProofFailed"
-            with pytest.raises(openai.InternalServerError, match="ProofFailed"):
-                await say(client, name)
-        await check_whole_prompts(running, free_port)
-        if architecture == "llama":
-            await check_hang(running, engine.pid)
-        await check_answers(running, client, versions["right"])
+    async with running_engine(tmp_path / "model", free_port) as engine:
+        async with (
+            running_agent(
+                engine,
+                tmp_path / "mnt",
+                seconds=ENGINE_SECONDS,
+                engine_silence_seconds=0.5,
+                engine_token_seconds=5,
+            ) as running,
+            openai.AsyncOpenAI(base_url=f"{running.url}/v1", api_key="none", max_retries=0) as client,
+        ):
+            running.want(*(DesiredAlias(name=name, stable=versions[name]) for name in ("right", *refused)))
+            await running.active(versions["right"])
+            for name in refused:
+                assert await running.failed(versions[name]) == "ProofFailed"
+                with pytest.raises(openai.InternalServerError, match="ProofFailed"):
+                    await say(client, name)
+            await check_whole_prompts(running, free_port)
+            if architecture == "llama":
+                await check_hang(running, engine.pid)
+            await check_answers(running, client, versions["right"])
+        # Only now: an agent unloads what it does not know.
         await check_one_slot(engine, tmp_path / "mnt", versions["right"])
 
 

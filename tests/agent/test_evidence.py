@@ -144,11 +144,12 @@ async def test_an_engine_that_is_not_there_is_lost(agent: Running, expenses: Ver
 
 
 async def test_a_version_that_the_engine_forgot_was_refused(agent: Running, expenses: Version) -> None:
-    agent.engine.load_gate = asyncio.Event()
+    # The agent learns it by this request, not by a list that it happens to ask for.
+    agent.engine.listing_gate = asyncio.Event()
     del agent.engine.adapters[served_name("expenses", expenses.digest)]
     assert await ask(agent, "expenses") == 503
     assert (counters(agent, expenses).refused, counters(agent, expenses).requests) == (1, 0)
-    agent.engine.load_gate.set()
+    agent.engine.listing_gate.set()
     await agent.active(expenses)
 
 

@@ -224,7 +224,7 @@ def test_the_operator_is_told_who_may_reach_serving_pods(default: list[dict[str,
     name = "TUNESMITH_SERVING_NETWORK"
     sources = read_settings([], {name: variables_of(default)[name]}).serving_network
     assert sources is not None
-    own_namespace = ({"podSelector": {}},)
+    own_namespace: tuple[dict[str, Any], ...] = ({"podSelector": {}},)
     assert sources.to_network() == ServingNetwork(own_namespace, own_namespace)
     assert name not in variables_of(render("servingNetworkPolicy.enabled=false"))
     gateway = "servingNetworkPolicy.clients[0].ipBlock.cidr=10.0.0.0/8"

@@ -111,6 +111,12 @@ def test_they_are_enough_for_a_rollout(control_plane: ControlPlane, tmp_path: Pa
             serving.wait("Progressing", digest_of("one"))
             agent.counters["expenses", digest_of("two")] = (20, 15)
             serving.wait("RolledBack", digest_of("one"))
+            serving.apply(build_adapter("three"), revisionHistoryLimit=0)
+            serving.wait("Progressing", digest_of("one"))
+            serving.apply(build_adapter("four"), revisionHistoryLimit=0)
+            eventually(
+                lambda: "three" not in serving.remembered_artifacts(), what="the end of an old version"
+            )
             serving.apply(build_adapter("two"), replicas=2)
             path = f"/apis/apps/v1/namespaces/{serving.namespace}/deployments"
             eventually(

@@ -7,7 +7,7 @@ from tunesmith.controller_runtime.bodies import Bodies, key_of
 
 
 def entry(manager: str, annotation: str | None = None) -> dict[str, Any]:
-    annotations = {f"f:{annotation}": {}} if annotation else {}
+    annotations: dict[str, Any] = {f"f:{annotation}": {}} if annotation else {}
     fields = {"f:metadata": {"f:annotations": {".": {}, **annotations}}, "f:spec": {"f:adapters": {}}}
     return {"manager": manager, "operation": "Update", "time": "2030-01-01T00:00:00Z", "fieldsV1": fields}
 
@@ -24,7 +24,7 @@ def test_only_the_writers_of_the_annotation_are_kept() -> None:
     bodies.put(body)
     stored = bodies.get(key_of(body))
     assert stored is not None
-    kept = {"f:metadata": {"f:annotations": {f"f:{ACTION_ANNOTATION}": {}}}}
+    kept: dict[str, Any] = {"f:metadata": {"f:annotations": {f"f:{ACTION_ANNOTATION}": {}}}}
     assert stored["metadata"]["managedFields"] == [
         {"manager": "argocd", "time": "2030-01-01T00:00:00Z", "fieldsV1": kept}
     ]

@@ -242,6 +242,23 @@ def test_what_a_pod_lacks_is_named(status: dict[str, Any], reason: str, said: st
     assert said in world.status["pods"][0]["message"]
 
 
+def test_a_pod_whose_engine_does_not_answer_is_named() -> None:
+    world = World(build_adapter("one"))
+    world.settle()
+    name, deployment = next((key, body) for key, body in world.objects.items() if key[0] == "Deployment")
+    world.objects[name] = deployment | {"status": {**deployment["status"], "availableReplicas": 1}}
+    pod = world.pods["pod-1"]
+    pod.ready = pod.engine_ready = False
+    world.reconcile()
+    ready = world.condition("Ready")
+    assert (ready["status"], ready["reason"]) == ("False", "EngineStarting")
+    assert ready["message"] == "1 of 2 pods are ready; no engine answers in pod-1"
+    assert "engine" in world.status["pods"][1]["message"] and "message" not in world.status["pods"][0]
+    pod.connected = False
+    world.pass_seconds(20)
+    assert world.condition("Ready")["message"] == "1 of 2 pods are ready", "nobody knows any more"
+
+
 def test_an_empty_deployment_is_ready() -> None:
     world = World()
     world.settle()

@@ -29,10 +29,11 @@ words = st.sampled_from(WORDS)
 class RolloutMachine(RuleBasedStateMachine):
     """Two aliases on a few pods, with operators that may be killed between any two actions, or stand still."""
 
-    @initialize(gated=st.booleans())
-    def begin(self, gated: bool) -> None:
-        self.gated = gated
-        self.world = World(*(self.adapter("one", name) for name in NAMES))
+    @initialize(gated=st.booleans(), remembered=st.sampled_from([0, 10]))
+    def begin(self, gated: bool, remembered: int) -> None:
+        self.gated, self.remembered = gated, remembered
+        adapters = (self.adapter("one", name) for name in NAMES)
+        self.world = World(*adapters, revisionHistoryLimit=remembered)
         self.rejected: set[tuple[str, str]] = set()
         self.numbers: dict[tuple[str, int], str] = {}
         self.told: tuple[int, dict[str, DesiredAlias]] = (0, {})
@@ -283,7 +284,17 @@ class RolloutMachine(RuleBasedStateMachine):
             if version:
                 assert self.numbers.setdefault((name, version.version), version.digest) == version.digest
         digests = [(name, digest) for (name, _), digest in self.numbers.items()]
-        assert len(digests) == len(set(digests)), "a version has two numbers"
+        assert not self.remembered or len(digests) == len(set(digests)), "a version has two numbers"
+
+    @invariant()
+    def versions_in_use_are_remembered(self) -> None:
+        if not self.is_complete or self.edited:
+            return
+        data = [revision["data"] for revision in self.world.of_kind("ControllerRevision")]
+        remembered = {(each["alias"], each["digest"]) for each in data}
+        for name, alias in self.aliases().items():
+            used = {version.digest for version in (alias.stable, alias.candidate, alias.previous) if version}
+            assert {(name, digest) for digest in used} <= remembered
 
     @invariant()
     def stable_and_candidate_differ(self) -> None:

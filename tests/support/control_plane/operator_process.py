@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tunesmith_cluster.client import eventually
+from tunesmith_cluster.controlplane import free_ports
 
 START_SECONDS = 60.0
 STOP_SECONDS = 20.0
@@ -104,7 +105,7 @@ def operator_process(
         folder: for its log.
         settings: as in ``tunesmith.process.settings``, such as ``watch_namespaces="a,b"``.
     """
-    http_port, tls_port = free_port(), free_port()
+    http_port, tls_port = free_ports(2)
     arguments = [f"--{key.replace('_', '-')}={value}" for key, value in settings.items()]
     log = folder / f"{name}.log"
     with launch(kubeconfig, log, http_port, tls_port, [f"--pod-name={name}", *arguments]) as process:
@@ -115,11 +116,3 @@ def operator_process(
             if process.poll() is None:
                 operator.stop()
     assert not re.search(r"Task was destroyed|never retrieved|never awaited", log.read_text())
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port

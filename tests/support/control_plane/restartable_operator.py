@@ -5,9 +5,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from control_plane.operator_process import OperatorProcess, free_port, launch
+from control_plane.operator_process import OperatorProcess, launch
 from control_plane.pod_credentials import read_authority
 
+from tunesmith_cluster.controlplane import free_ports
 from tunesmith_cluster.fake import ControlPlane
 
 
@@ -25,7 +26,7 @@ class RestartableOperator:
         self._server = server
         self._kubeconfig = kubeconfig or server.kubeconfig
         self._log = folder / "operator.log"
-        self._http_port, self.tls_port = free_port(), free_port()
+        self._http_port, self.tls_port = free_ports(2)
         self.namespace = namespace or server.namespace("operator")
         self.host_name = f"tunesmith.{self.namespace}.svc"
         self._watch_namespace = watch_namespace

@@ -82,6 +82,11 @@ class Serving:
             error.add_note(json.dumps(self.status))
             raise
 
+    def remembered_artifacts(self) -> set[str]:
+        """Names of the artifacts whose versions have a ControllerRevision."""
+        revisions = self.server.api.get(f"/apis/apps/v1/namespaces/{self.namespace}/controllerrevisions")
+        return {revision["data"]["uri"].rpartition("/")[2] for revision in revisions["items"]}
+
     def pod_uids(self) -> set[str]:
         """The pods there are."""
         pods = self.server.api.get(f"/api/v1/namespaces/{self.namespace}/pods")["items"]

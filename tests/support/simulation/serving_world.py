@@ -88,6 +88,7 @@ class FakePod:
     boot: int = 0
     ready: bool = True
     connected: bool = True
+    engine_ready: bool = True
     generation: int = 0
     features: tuple[str, ...] = FEATURES
     created: datetime | None = None
@@ -266,7 +267,7 @@ class World:
     def annotate(self, text: str, manager: str = "kubectl-annotate") -> None:
         """Write the annotation for actions."""
         self.annotations = {ACTION_ANNOTATION: text}
-        fields = {"f:metadata": {"f:annotations": {f"f:{ACTION_ANNOTATION}": {}}}}
+        fields: dict[str, Any] = {"f:metadata": {"f:annotations": {f"f:{ACTION_ANNOTATION}": {}}}}
         self.writers = [{"manager": manager, "time": self.now.isoformat(), "fieldsV1": fields}]
 
     def ask(self, verb: str, identity: str = "", adapter: str = "expenses", **fields: Any) -> dict[str, Any]:
@@ -431,7 +432,7 @@ class World:
             pod_name=pod.name,
             pod_uid=pod.uid,
             boot_id=f"{pod.uid}-{pod.boot}",
-            engine_ready=True,
+            engine_ready=pod.engine_ready,
             applied_generation=pod.generation,
             applied_digest=pod.desired.digest() if pod.desired and pod.features else "",
             features=pod.features,

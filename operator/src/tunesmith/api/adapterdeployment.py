@@ -554,6 +554,14 @@ class AdapterDeploymentSpec(StrictModel):
         "their own adapter with server-side apply.",
         json_schema_extra=keyed_by("name"),
     )
+    revision_history_limit: int = Field(
+        10,
+        ge=0,
+        le=100,
+        description="The number of earlier versions of each adapter that are remembered, and that the action undo "
+        "can go back to: those that were promoted last. Versions that are loaded or being rolled out do not count. Of "
+        "rejected versions the latest 20 are remembered.",
+    )
 
 
 class CheckResult(StatusModel):

@@ -1,7 +1,7 @@
 """Latest bodies of the watched resources, and which resources refer to which."""
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tunesmith.api.actions import ACTION_ANNOTATION
 from tunesmith.manifests.objects import Body
@@ -43,7 +43,7 @@ def without_managed_fields(body: Body) -> Body:
 def with_writers(body: Body, annotation: str) -> Body:
     """The body, with managed fields reduced to who wrote this annotation."""
     member = f"f:{annotation}"
-    fields = {"f:metadata": {"f:annotations": {member: {}}}}
+    fields: dict[str, Any] = {"f:metadata": {"f:annotations": {member: {}}}}
     writers = [
         {"manager": entry.get("manager", ""), "time": entry.get("time"), "fieldsV1": fields}
         for entry in body["metadata"].get("managedFields", ())

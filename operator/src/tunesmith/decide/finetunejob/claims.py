@@ -4,7 +4,8 @@ from collections.abc import Iterable, Mapping
 
 from tunesmith.api.finetunejob import FineTuneJob, FineTuneJobSpec
 from tunesmith.api.reasons import RunReason
-from tunesmith.decide.run.claims import CACHE_FIELD, SharedClaim, cache_uri
+from tunesmith.decide.claims import SharedClaim
+from tunesmith.decide.run.claims import CACHE_FIELD, cache_uri
 from tunesmith_contract.exit_codes import FailureCategory
 from tunesmith_contract.report import Failure
 from tunesmith_contract.uris import Scheme, parse_uri_or_none

@@ -220,9 +220,10 @@ def _undo(record: AliasRecord, context: ActionContext, action: Action) -> Action
     found = _find_earlier(record, context, action)
     if isinstance(found, str):
         return None, found
-    assert record.stable is not None
+    stable = record.stable
+    assert stable is not None
     source = context.alias.target.version
-    left = [record.stable.digest, *([source.digest] if source else [])]
+    left = [stable.digest, *([source.digest] if source else [])]
     undo = Undo(version=found, left=tuple(dict.fromkeys(left)), by=action.by, reason=action.reason)
     if record.candidate is not None and record.undo is None:
         record = _take_back(record, Reason.UNDONE, f"undone to {describe(found)}", action, context.now)
@@ -231,12 +232,12 @@ def _undo(record: AliasRecord, context: ActionContext, action: Action) -> Action
     previous = record.watch.previous
     is_kept = previous is not None and previous.digest == found.digest
     if is_kept and context.alias.fleet.is_active_on_half(record.name, found.digest):
-        message = f"{describe(found)} answers all requests again, {describe(record.stable)} is rejected"
+        message = f"{describe(found)} answers all requests again, {describe(stable)} is rejected"
         return finish_undo(record, undo, context.now), message
     watch = record.watch.model_copy(update={"previous": None})
     message = (
         f"{describe(found)} is loaded, and answers all requests once it is active; then "
-        f"{describe(record.stable)} is rejected"
+        f"{describe(stable)} is rejected"
     )
     return record.model_copy(update={"undo": undo, "watch": watch}), message
 

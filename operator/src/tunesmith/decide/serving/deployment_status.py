@@ -208,6 +208,8 @@ def _pod_message(pod: ServingPod) -> str | None:
         return f"{problem.reason}: {problem.message}"[:MAX_MESSAGE]
     if pod.agent is None or not pod.agent.connected:
         return "its agent is not connected to the operator" if pod.ready else None
+    if pod.lacks_engine:
+        return "its engine is starting, was restarted or hangs"
     failures = "; ".join(
         f"{served_name(version.alias, version.digest)}: {version.reason}: {version.message}"
         for version in pod.agent.report.versions
@@ -322,7 +324,9 @@ def _pods_pending(deployment: AdapterDeployment, state: ServingState) -> Explana
                 return Reason.WAITING_FOR_GPU, _spare_gpu_message(deployment, pod, problem.message)
             return problem.reason, f"pod {pod.name}: {problem.message}{_claims_note(state)}"
     replicas = (state.observed or {}).get("spec", {}).get("replicas", 0)
-    message = f"{len(state.fleet.ready)} of {replicas} pods are ready{_claims_note(state)}"
+    silent = [pod.name for pod in state.fleet.pods if pod.lacks_engine]
+    note = f"; no engine answers in {', '.join(silent[:3])}" if silent else ""
+    message = f"{len(state.fleet.ready)} of {replicas} pods are ready{note}{_claims_note(state)}"
     return Reason.ENGINE_STARTING, message
 
 

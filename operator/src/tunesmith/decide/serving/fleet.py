@@ -74,6 +74,11 @@ class ServingPod:
         """Generation of the desired state that the pod applied last."""
         return self.agent.report.applied_generation if self.agent else 0
 
+    @property
+    def lacks_engine(self) -> bool:
+        """True if its connected agent says that the engine does not answer."""
+        return self.agent is not None and self.agent.connected and not self.agent.report.engine_ready
+
 
 @dataclass(frozen=True, slots=True)
 class Fleet:

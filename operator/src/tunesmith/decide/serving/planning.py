@@ -1,7 +1,8 @@
 """Plan of the next actions for an AdapterDeployment.
 
 Order of the actions: records and what is published of them (``publication``); history of the name, versions and their
-annotations; the pods. Status comes last and contains nothing that can't be rebuilt from these.
+annotations; the pods; deletion of old versions. Status comes last and contains nothing that can't be rebuilt from
+these.
 """
 
 from collections.abc import Mapping
@@ -54,7 +55,7 @@ from .stored import StoredServing, read_stored
 from .targets import Sources, TargetVersion, VersionRecord, resolve_target
 from .transition import QUORUM_SECONDS, AliasContext, is_paused
 from .undo import aimed_target, without_settled_undo
-from .versions import merge_records, plan_annotations, plan_revisions
+from .versions import merge_records, plan_annotations, plan_deletions, plan_revisions
 
 #: Interval while something is in progress whose end causes no watch event.
 BUSY_SECONDS = 2.0
@@ -183,6 +184,7 @@ def plan_serving(
             *pods,
             *_service_action(deployment, observed.service),
             *_disruption_budget_action(deployment, observed.disruption_budget),
+            *_old_versions_action(deployment, observed, advanced),
         ),
         status=status,
         events=(*stored.events, *usage.events, *advanced.events, *status_events),
@@ -343,6 +345,18 @@ def _version_actions(
         for patch in plan_annotations(deployment, record, stored.versions)
     ]
     return (*revisions, *annotations)
+
+
+def _old_versions_action(
+    deployment: AdapterDeployment, observed: ObservedServing, advanced: _Advanced
+) -> tuple[Action, ...]:
+    """Deletion of old versions' ControllerRevisions beyond ``revisionHistoryLimit``."""
+    limit = deployment.spec.revision_history_limit
+    return tuple(
+        delete
+        for record, context in advanced.aliases
+        for delete in plan_deletions(observed.revisions, record, advanced.versions, context.target, limit)
+    )
 
 
 def _inputs_action(

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
 
-from tunesmith.decide.plan import Create, Patch
+from tunesmith.decide.plan import Create, Delete, Patch
 from tunesmith.manifests.names import Owner
 from tunesmith.manifests.objects import Body, KubernetesObject
 from tunesmith.manifests.version_revision import (
@@ -19,7 +19,7 @@ from tunesmith.manifests.version_revision import (
     rejection_patch,
     version_revision_name,
 )
-from tunesmith_contract.agent import Version
+from tunesmith_contract.agent import MAX_REJECTED_DIGESTS, Version
 
 from .record import AliasRecord
 from .targets import UNEVALUATED, TargetVersion, VersionRecord
@@ -64,6 +64,40 @@ def plan_revisions(
             revision = build_version_revision(owner, record.name, version, *evaluation, now)
             creations.append(Create(revision, record.name))
     return tuple(creations)
+
+
+def plan_deletions(
+    revisions: Iterable[Body],
+    record: AliasRecord,
+    versions: Iterable[VersionRecord],
+    target: TargetVersion,
+    limit: int,
+) -> tuple[Delete, ...]:
+    """Deletion of the ControllerRevisions of an alias's old versions, but for the latest ones.
+
+    None is deleted whose version may answer requests, is being loaded, or is what the source names. Of the others
+    there stay those that were promoted last, so many as the limit says, and the latest rejected ones.
+
+    Args:
+        revisions: the ControllerRevisions of all aliases.
+        versions: the versions of all aliases, as of this pass.
+        target: the version that the alias is to serve.
+    """
+    needed = _needed_digests(record, target)
+    old = [
+        version
+        for version in versions
+        if version.alias == record.name and version.version.digest not in needed
+    ]
+    rejected = sorted((version for version in old if version.rejected), key=_rejection_order, reverse=True)
+    others = sorted((version for version in old if not version.rejected), key=_promotion_order, reverse=True)
+    dropped = {version.version.digest for version in (*others[limit:], *rejected[MAX_REJECTED_DIGESTS:])}
+    stored = ((revision, _read_version(revision)) for revision in revisions)
+    return tuple(
+        Delete.of(revision)
+        for revision, version in stored
+        if version is not None and version.alias == record.name and version.version.digest in dropped
+    )
 
 
 def plan_annotations(
@@ -139,6 +173,25 @@ def _current_versions(record: AliasRecord) -> tuple[Version, ...]:
     rejected = record.rejections[0].version if record.rejections else None
     named = (record.watch.previous, record.stable, rejected, candidate)
     return tuple({version.digest: version for version in named if version}.values())
+
+
+def _needed_digests(record: AliasRecord, target: TargetVersion) -> frozenset[str]:
+    """Digests of the versions that the alias serves, loads, goes back to, or is to serve."""
+    named = {version.digest for version in _current_versions(record)}
+    if target.version is not None:
+        named.add(target.version.digest)
+    if record.undo is not None:
+        named |= {record.undo.version.digest, *record.undo.left}
+    return frozenset(named)
+
+
+def _promotion_order(version: VersionRecord) -> tuple[float, int]:
+    """Order of versions by their last promotion; those that never answered all requests come first."""
+    return version.promoted.timestamp() if version.promoted else 0.0, version.version.version
+
+
+def _rejection_order(version: VersionRecord) -> tuple[float, int]:
+    return version.rejected.timestamp() if version.rejected else 0.0, version.version.version
 
 
 def _with_record(version: VersionRecord, record: AliasRecord) -> VersionRecord:
