@@ -1,8 +1,8 @@
 """How fast the agent is: one core, an engine that answers at once, every feature on; vllm-router beside it.
 
-The agent is measured without and with keys of clients, whose limits are never reached. It routes an alias with a stable version and a candidate at 50 % (so every request is hashed), counts,
-and checks both versions as in a pod. Writes ``bench/results/agent.json``. Needs wrk, and two cores: one for
-whoever is measured, one for engine and load.
+The agent is measured without and with keys of clients, whose limits are never reached. It routes an alias with a
+stable version and a candidate at 50 % (so every request is hashed), counts, and checks both versions as in a pod.
+Writes ``bench/results/agent.json``. Needs wrk, and two cores: one for whoever is measured, one for engine and load.
 """
 
 import argparse

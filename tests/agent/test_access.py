@@ -216,6 +216,12 @@ async def test_a_stream_is_counted_without_the_client_seeing_it(guarded: Running
     asked = await once(guarded, with_key(ADA, stream=True, stream_options={"include_usage": True}))
     assert b'"total_tokens": 12' in asked.body
     assert (await once(guarded, with_key(ADA))).status == 200
+    engine.usage = {}
+    for piece in (pieces[0], b"data: without an end", None):
+        engine.pieces.put_nowait(piece)
+    assert (await once(guarded, with_key(BEN, model="sql", stream=True))).body == pieces[
+        0
+    ] + b"data: without an end"
     counts = access_of(guarded).clients[0].counts
     assert (counts.requests, counts.prompt_tokens, counts.answer_tokens) == (3, 21, 15)
     async with connect(guarded, port=guarded.monitoring_port) as wire:

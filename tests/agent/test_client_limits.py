@@ -371,7 +371,14 @@ def test_accounts_outlive_the_agent(clock: Clock, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", '{"run": "x"}', '{"run": 1, "accounts": {"a": {"b": [1, 2, 3, 4]}}}']
+    "text",
+    [
+        "",
+        "[]",
+        '{"run": "x"}',
+        '{"run": 1, "accounts": {"a": {"b": [1, 2, 3, 4]}}}',
+        '{"run": "x", "accounts": {"ada": {"2030-01": ["many", null, 0]}}}',
+    ],
 )
 def test_a_broken_file_of_accounts_is_begun_anew(tmp_path: Path, text: str) -> None:
     (tmp_path / "usage.json").write_text(text)

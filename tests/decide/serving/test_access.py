@@ -260,8 +260,8 @@ def test_a_missing_secret_is_said_with_what_to_write(world: World) -> None:
 
 
 def test_broken_entries_are_told_once_for_each_change(world: World) -> None:
-    def break_entries(count: int, *names: str) -> None:
-        faults = tuple(ClientFault(client=name, message="is no JSON object") for name in names)
+    def break_entries(count: int, *names: str, message: str = "is no JSON object") -> None:
+        faults = tuple(ClientFault(client=name, message=message) for name in names)
         world.pods["pod-1"].access = report("pod-1", fault_count=count, faults=faults)
         world.pass_seconds(25)
 
@@ -270,8 +270,10 @@ def test_broken_entries_are_told_once_for_each_change(world: World) -> None:
     assert "a: is no JSON object; b:" in condition(world)[2] and condition(world)[2].endswith("and 2 others")
     assert world.condition("Ready")["status"] == "True"
     assert world.reasons().count("InvalidClients") == 1
+    break_entries(99, *(4 * "x" for _ in range(4)), message="m" * 512)
+    assert len(condition(world)[2]) == 1024 and condition(world)[2].endswith("and 95 others")
     break_entries(1, "b")
-    assert world.reasons().count("InvalidClients") == 2
+    assert world.reasons().count("InvalidClients") == 3
     assert world.events[-1].type == "Warning"
 
 
@@ -279,10 +281,18 @@ def test_pods_that_ask_for_no_keys_are_named(world: World) -> None:
     world.pods["pod-1"].access = None
     world.settle()
     assert condition(world) == ("False", "PodsOpen", "pods ask for no keys until they are replaced: pod-1")
-    for pod in world.pods.values():
-        pod.connected = False
+
+
+def test_agents_that_have_not_come_back_change_nothing(world: World) -> None:
+    """After a restart of the operator, pods are ready and their agents not yet connected."""
+    before = world.condition("AccessRestricted")
+    observed = world.observe()
+    world.observe = lambda: replace(observed, agents=())  # type: ignore[method-assign]
+    world.pass_seconds(30)
+    assert world.condition("AccessRestricted") == before
+    world.status = {}
     world.settle()
-    assert condition(world)[0] == "Unknown"
+    assert condition(world) == ("Unknown", "EngineStarting", "no agent has reported yet")
 
 
 def test_an_image_that_can_not_ask_for_keys_is_replaced() -> None:

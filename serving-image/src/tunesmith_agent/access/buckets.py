@@ -47,8 +47,11 @@ class Bucket:
         self.level -= amount
 
     def give(self, amount: float) -> None:
-        """Give back what was taken and not used; a negative amount is taken in addition."""
-        self.level = min(self.level + amount, self.per_minute)
+        """Give back what was taken and not used; a negative amount is taken in addition.
+
+        What is more than it holds is gone when it is filled next.
+        """
+        self.level += amount
 
     @property
     def seconds_to_full(self) -> float:

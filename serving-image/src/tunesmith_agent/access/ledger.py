@@ -90,7 +90,7 @@ class Ledger:
         try:
             document = json.loads(self._kept.read_bytes())
             accounts = {
-                client: {period: Account(*counts) for period, counts in periods.items()}
+                client: {period: _read_account(*counts) for period, counts in periods.items()}
                 for client, periods in document["accounts"].items()
             }
             self.run, self._accounts = str(document["run"]), accounts
@@ -118,6 +118,10 @@ class Ledger:
             log.warning("the usage of clients can't be kept", extra={"error": error.strerror})
             return
         self._written = text
+
+
+def _read_account(own: Any, others: Any, own_before: Any) -> Account:
+    return Account(int(own), None if others is None else int(others), int(own_before))
 
 
 def _counts(account: Account) -> list[Any]:

@@ -20,6 +20,7 @@ from .fleet import Fleet
 REPORTED = frozenset({Reason.NO_CLIENTS, Reason.INVALID_CLIENTS})
 
 _FAULTS_SHOWN = 4
+MAX_MESSAGE = 1024
 
 
 def sharing_pods(deployment: AdapterDeployment, fleet: Fleet) -> int | None:
@@ -85,15 +86,14 @@ def access_condition(
         message = f"open to {whom}; with access.keysSecretRef keys are asked for"
         return ConditionUpdate(kind, "False", Reason.OPEN_TO_NETWORK, message)
     secret = access.keys_secret_ref.name
-    connected = [pod for pod in fleet.pods if pod.agent is not None and pod.agent.connected]
-    open_pods = [pod.name for pod in connected if pod.ready and pod.agent and pod.agent.report.access is None]
-    if open_pods:
+    heard = [(pod, pod.agent.report.access) for pod in fleet.pods if pod.agent is not None]
+    if open_pods := [pod.name for pod, report in heard if pod.ready and report is None]:
         names = ", ".join(open_pods[:3]) + (" and others" if len(open_pods) > 3 else "")
         message = f"pods ask for no keys until they are replaced: {names}"
         return ConditionUpdate(kind, "False", Reason.PODS_OPEN, message)
-    reports = [pod.agent.report.access for pod in connected if pod.agent and pod.agent.report.access]
-    if not reports:
-        return ConditionUpdate(kind, "Unknown", Reason.ENGINE_STARTING, "no agent is connected")
+    reports = [report for _, report in heard if report is not None]
+    if not reports or any(pod.ready and pod.agent is None for pod in fleet.pods):
+        return _last_condition(deployment)
     if all(report.clients + report.fault_count == 0 for report in reports):
         message = (
             f"Secret {secret} does not exist or has no entries, so every request is refused. Write one entry for each "
@@ -109,12 +109,22 @@ def access_condition(
     )
 
 
+def _last_condition(deployment: AdapterDeployment) -> ConditionUpdate:
+    """The condition while agents have not come back to an operator that was restarted, or have never come."""
+    kind = ConditionType.ACCESS_RESTRICTED.value
+    last = next((each for each in deployment.status.conditions if each.type == kind), None)
+    if last is None or last.reason == Reason.OPEN_TO_NETWORK:
+        return ConditionUpdate(kind, "Unknown", Reason.ENGINE_STARTING, "no agent has reported yet")
+    return ConditionUpdate(kind, last.status, last.reason, last.message)
+
+
 def _faults_message(secret: str, report: AccessReport) -> str:
     shown = report.faults[:_FAULTS_SHOWN]
     unshown = report.fault_count - len(shown)
     more = f"; and {unshown} others" if unshown > 0 else ""
     told = "; ".join(f"{fault.client}: {fault.message}" for fault in shown)
-    return f"clients of Secret {secret} are refused, the others are not affected: {told}{more}"
+    message = f"clients of Secret {secret} are refused, the others are not affected: {told}"
+    return message[: MAX_MESSAGE - len(more)] + more
 
 
 def build_access_status(
