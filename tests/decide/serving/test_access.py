@@ -242,7 +242,7 @@ def test_a_service_without_keys_says_that_it_is_open() -> None:
 
 
 def test_keys_are_asked_for(world: World) -> None:
-    assert condition(world) == ("True", "KeysRequired", "2 clients have keys in Secret clients")
+    assert condition(world) == ("True", "KeysRequired", "clients with keys in Secret clients: 2")
     assert world.condition("Ready")["status"] == "True"
 
 

@@ -105,7 +105,7 @@ def access_condition(
         return ConditionUpdate(kind, "True", Reason.INVALID_CLIENTS, _faults_message(secret, worst))
     clients = max(report.clients for report in reports)
     return ConditionUpdate(
-        kind, "True", Reason.KEYS_REQUIRED, f"{clients} clients have keys in Secret {secret}"
+        kind, "True", Reason.KEYS_REQUIRED, f"clients with keys in Secret {secret}: {clients}"
     )
 
 
