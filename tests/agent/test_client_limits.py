@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from custom_resources.manifest_cases import SERVING_EXAMPLES
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -136,6 +138,14 @@ def test_two_clients_with_one_key_are_told_apart_by_their_names() -> None:
 def test_more_clients_than_are_reported_are_refused() -> None:
     values = {f"c{number:04}": {"key": f"{number:016}"} for number in range(MAX_CLIENTS + 1)}
     assert list(parse(**values).faults) == [f"c{MAX_CLIENTS:04}"]
+
+
+def test_the_example_is_one() -> None:
+    secret = yaml.safe_load((SERVING_EXAMPLES / "client-keys-secret.yaml").read_text())
+    entries = parse_entries({name: value.encode() for name, value in secret["stringData"].items()})
+    assert list(entries.entries) == ["accounting", "nightly-batch"] and not entries.faults
+    deployment = yaml.safe_load((SERVING_EXAMPLES / "client-keys.yaml").read_text())
+    assert deployment["spec"]["access"]["keysSecretRef"]["name"] == secret["metadata"]["name"]
 
 
 # -- buckets

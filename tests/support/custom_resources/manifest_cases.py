@@ -18,6 +18,8 @@ EXAMPLES = [
     *JOB_EXAMPLES,
     *EVALUATION_EXAMPLES,
     SERVING_EXAMPLES / "autoscaled.yaml",
+    SERVING_EXAMPLES / "client-keys.yaml",
+    SERVING_EXAMPLES / "client-keys-secret.yaml",
     SERVING_EXAMPLES / "hpa.yaml",
 ]
 
