@@ -1,8 +1,9 @@
 """How fast the agent is: one core, an engine that answers at once, every feature on; vllm-router beside it.
 
-The agent is measured without and with keys of clients, whose limits are never reached. It routes an alias with a
-stable version and a candidate at 50 % (so every request is hashed), counts, and checks both versions as in a pod.
-Writes ``bench/results/agent.json``. Needs wrk, and two cores: one for whoever is measured, one for engine and load.
+The agent routes an alias with a stable version and a candidate at 50 % (so every request is hashed), counts,
+and checks both versions as in a pod. Its client has a key, one of a thousand, and every kind of limit. It writes a
+line of the access log on each request and a span on one of a hundred; further sides do without. Writes
+``bench/results/agent.json``. Needs wrk, and two cores: one for whoever is measured, one for engine and load.
 """
 
 import argparse
@@ -148,13 +149,22 @@ def write_keys(folder: Path) -> str:
     return f"--keys-dir={keys}"
 
 
-def agent_command(folder: Path, port: int, monitoring_port: int, engine_port: int) -> list[str]:
-    """The agent as a pod starts it, on other ports."""
+def agent_command(
+    folder: Path, port: int, monitoring_port: int, engine_port: int, *, writes: bool
+) -> list[str]:
+    """The agent as a pod starts it, on other ports.
+
+    Args:
+        writes: an access log of all requests, and traces.
+    """
+    traces = f"--traces-endpoint=http://127.0.0.1:{engine_port}/v1/traces"
+    telemetry = ["--access-logs=All", traces] if writes else ["--access-logs=None"]
     return [
         sys.executable, "-m", "tunesmith_agent",
         "--host=127.0.0.1", f"--port={port}", f"--monitoring-port={monitoring_port}",
         f"--engine-port={engine_port}", f"--mount-root={folder}/mnt", f"--desired-dir={folder}",
         f"--state-dir={folder}/state", f"--cache-dir={folder}/cache", "--lame-duck-seconds=0",
+        *telemetry,
     ]  # fmt: skip
 
 
@@ -200,13 +210,17 @@ def bench(router: str | None, seconds: int) -> dict[str, Any]:
         results["backend"] = measure(engine, "base", pid, seconds, folder)
         write_desired(folder)
         url = f"http://127.0.0.1:{port}"
-        command = agent_command(folder, port, monitoring_port, engine_port)
         ready = f"http://127.0.0.1:{monitoring_port}/readyz"
-        with running(MEASURED_CORE, command, ready, folder / "agent.log") as pid:
-            results["agent"] = measure(url, ALIAS, pid, seconds, folder)
-        command = [*command, write_keys(folder)]
-        with running(MEASURED_CORE, command, ready, folder / "agent-with-keys.log") as pid:
-            results["agentWithKeys"] = measure(url, ALIAS, pid, seconds, folder)
+        keys = write_keys(folder)
+        sides = (
+            ("agent", True, [keys]),
+            ("agent without log and traces", False, [keys]),
+            ("agent without log, traces and keys", False, []),
+        )
+        for name, writes, more in sides:
+            command = agent_command(folder, port, monitoring_port, engine_port, writes=writes)
+            with running(MEASURED_CORE, [*command, *more], ready, folder / "agent.log") as pid:
+                results[name] = measure(url, ALIAS, pid, seconds, folder)
         if router:
             command = router_command(router, port, engine_port)
             with running(MEASURED_CORE, command, f"{url}/health", folder / "router.log") as pid:

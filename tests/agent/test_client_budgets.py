@@ -10,6 +10,7 @@ import pytest
 from tunesmith.decide.serving.client_usage import UsageRecord
 from tunesmith_agent.access.access import Access
 from tunesmith_agent.access.clients import Charge
+from tunesmith_agent.metrics import Usage
 from tunesmith_contract.agent import AgentReport, UsageOfOthers
 
 BUDGET = 60_000
@@ -29,7 +30,7 @@ class Pod:
 
     def start(self) -> None:
         self.boots += 1
-        self.running: list[Charge] = []
+        self.running: list[tuple[Charge, Usage]] = []
         fleet = self.fleet
         self.access = Access(
             fleet.keys, self.disk, lambda: self.connected, lambda: fleet.time, lambda: fleet.time
@@ -88,8 +89,7 @@ class Fleet:
         body: dict[str, Any] = {"max_tokens": choice.randint(1, LARGEST - 40)}
         charge = pod.access.clients[0].admit(b"/v1/chat/completions", body, 100)
         if isinstance(charge, Charge):
-            charge.pass_on(b'"usage":{"prompt_tokens":30,"completion_tokens":%d}' % body["max_tokens"])
-            pod.running.append(charge)
+            pod.running.append((charge, Usage(30, body["max_tokens"], 0)))
 
     @property
     def used(self) -> int:
@@ -112,7 +112,8 @@ def test_pods_together_keep_a_budget(tmp_path: Path, seed: int, cuts: bool) -> N
                 fleet.ask(pod, choice)
             while pod.running and choice.random() < 0.7:
                 before = _own(pod)
-                pod.running.pop(0).settle(answered=True)
+                charge, usage = pod.running.pop(0)
+                charge.settle(usage, answered=True)
                 counted += _own(pod) - before
             pod.keep()
         largest_step = max(largest_step, counted - since)

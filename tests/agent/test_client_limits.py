@@ -12,7 +12,6 @@ from custom_resources.manifest_cases import SERVING_EXAMPLES
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunesmith_agent.access.answer_tokens import AnswerTokens, Tokens
 from tunesmith_agent.access.buckets import Bucket
 from tunesmith_agent.access.clients import Charge, Client, Shared
 from tunesmith_agent.access.entries import Entries, Entry, Period, digest_of, parse_entries
@@ -20,6 +19,7 @@ from tunesmith_agent.access.ledger import Ledger
 from tunesmith_agent.access.periods import Calendar, seconds_to_end
 from tunesmith_agent.access.reservation import reserve
 from tunesmith_agent.http.messages import Refusal
+from tunesmith_agent.metrics import Usage
 from tunesmith_contract.agent import MAX_CLIENTS, CountedTokens, UsageOfOthers
 
 KEY = "sk-0123456789abcdef"
@@ -74,9 +74,7 @@ def refused(client: Client, body: dict[str, Any] | None = None, size: int = 29) 
 
 def end(charge: Charge, prompt: int, answer: int) -> None:
     """The engine answers with these counts."""
-    usage = {"prompt_tokens": prompt, "completion_tokens": answer, "total_tokens": prompt + answer}
-    charge.pass_on(json.dumps({"choices": [{}], "usage": usage}, separators=(",", ":")).encode())
-    charge.settle(answered=True)
+    charge.settle(Usage(prompt, answer, 0), answered=True)
 
 
 # -- entries
@@ -305,7 +303,7 @@ def test_limits_hold_whatever_is_asked_at_the_same_time(clock: Clock, tmp_path: 
         while running and choice.random() < 0.4:
             ended, length = running.pop(choice.randrange(len(running)))
             if choice.random() < 0.2:
-                ended.settle(answered=False, left=True)
+                ended.settle(None, answered=False, left=True)
             else:
                 end(ended, 1, length - 1)
     for index, (since, _) in enumerate(used):
@@ -341,7 +339,7 @@ def test_requests_in_progress_count_against_a_budget(clock: Clock, tmp_path: Pat
     charges = [admitted(client), admitted(client)]
     assert "0 are used and 200 reserved" in refused(client).message
     for charge in charges:
-        charge.settle(answered=False)
+        charge.settle(None, answered=False)
     admitted(client)
 
 
@@ -419,58 +417,33 @@ def test_periods_are_days_and_months_of_utc() -> None:
     assert seconds_to_end(Period.DAY, NEW_YEAR + 5) == 86_395
 
 
-# -- counts in answers
+# -- without a count
 
 
-USAGE = b'"usage":{"prompt_tokens":7,"total_tokens":12,"completion_tokens":5,"prompt_tokens_details":null}'
-LAST = b'data: {"id":"x","choices":[],' + USAGE + b"}\n\n"
-STREAM = [
-    b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n',
-    b'data: {"choices":[{}]}\n\n',
-    LAST,
-    b"data: [DONE]\n\n",
-]
-
-
-@pytest.mark.parametrize("size", [1, 2, 3, 7, 40, 1000])
-@pytest.mark.parametrize("hides", [True, False])
-def test_the_count_is_read_and_hidden_however_a_stream_is_cut(size: int, hides: bool) -> None:
-    answer, whole = AnswerTokens(hides), b"".join(STREAM)
-    passed = (
-        b"".join(answer.pass_on(whole[at : at + size]) for at in range(0, len(whole), size)) + answer.rest()
-    )
-    assert answer.counted() == Tokens(7, 5)
-    assert passed == (whole.replace(LAST, b"") if hides else whole)
-
-
-def test_events_are_passed_on_as_they_come() -> None:
-    answer = AnswerTokens(hides_usage=True)
-    assert [answer.pass_on(event) for event in STREAM] == [*STREAM[:2], b"", STREAM[3]]
-    assert answer.events == 4
-
-
-def test_text_of_an_answer_is_no_count() -> None:
-    said = json.dumps({"text": '"usage":{"prompt_tokens":1000000}', "choices": []}).encode()
-    answer = AnswerTokens(hides_usage=False)
-    answer.pass_on(said)
-    assert answer.counted() is None
-    answer.pass_on(b"," + USAGE + b"}")
-    assert answer.counted() == Tokens(7, 5)
-
-
-def test_counts_of_other_endpoints() -> None:
-    answer = AnswerTokens(hides_usage=False)
-    answer.pass_on(b'{"usage":{"input_tokens":3,"output_tokens":4,"total_tokens":7}}')
-    assert answer.counted() == Tokens(3, 4)
-    embedding = AnswerTokens(hides_usage=False)
-    embedding.pass_on(b'{"usage":{"prompt_tokens":3,"total_tokens":3}}')
-    assert embedding.counted() == Tokens(3, 0)
+EVENT = b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n'
 
 
 def test_a_stream_that_breaks_off_counts_its_events(clock: Clock, tmp_path: Path) -> None:
     client = clock.client(tmp_path, tokensPerMinute=1000)
     charge = admitted(client, {"max_tokens": 500, "stream": True}, 29)
-    charge.pass_on(STREAM[0] * 20)
-    charge.settle(answered=False, left=True)
+    charge.count_events(EVENT * 20)
+    charge.settle(None, answered=False, left=True)
     assert (client.counts.prompt_tokens, client.counts.answer_tokens) == (10, 20)
     admitted(client, {"max_tokens": 900})
+
+
+@pytest.mark.parametrize(
+    ("ends", "prompt", "answer"),
+    [
+        ({"answered": False}, 0, 0),
+        ({"answered": True}, 10, 0),
+        ({"answered": False, "left": True}, 10, 90),
+    ],
+)
+def test_what_a_request_costs_without_a_count(
+    clock: Clock, tmp_path: Path, ends: dict[str, bool], prompt: int, answer: int
+) -> None:
+    client = clock.client(tmp_path, tokensPerMinute=1000)
+    admitted(client).settle(None, **ends)
+    assert (client.counts.prompt_tokens, client.counts.answer_tokens) == (prompt, answer)
+    assert client.reserved == 0

@@ -3,7 +3,7 @@
 import asyncio
 import shutil
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import aiohttp
@@ -22,6 +22,7 @@ from tunesmith_contract.agent import (
     Version,
     served_name,
 )
+from tunesmith_contract.layout import MANIFEST_FILE
 from tunesmith_storage.remote import Entry
 
 
@@ -62,9 +63,9 @@ async def test_every_version_answers_however_few_slots_there_are(small: Running,
             assert await ask(small, f"v{index}") == (200, served_name(f"v{index}", version.digest))
             assert len(small.engine.adapters) <= 2
     assert small.engine.most_adapters == 2
-    stats = small.agent.metrics.residency
-    assert stats.waits["served"] >= 8
-    assert stats.evictions >= 10
+    stats = tuple(small.agent.metrics.versions.values())
+    assert sum(each.waits.get("served", 0) for each in stats) >= 8
+    assert sum(each.evictions for each in stats) >= 10
     text = small.agent.metrics.render().decode()
     assert "tunesmith_agent_residency_evictions_total" in text
 
@@ -99,7 +100,7 @@ async def test_a_version_with_a_request_in_progress_is_never_unloaded(
 
 async def test_a_request_waits_no_longer_than_it_may(engine: FakeEngine, storage: Storage) -> None:
     async with running_agent(engine, storage.root, adapter_slots=1, wait_seconds=0.05) as running:
-        await serve(running, storage, 2)
+        _, second = await serve(running, storage, 2)
         assert (await ask(running, "v0"))[0] == 200
         engine.hold = asyncio.Event()
         first = asyncio.create_task(ask(running, "v0"))
@@ -113,12 +114,14 @@ async def test_a_request_waits_no_longer_than_it_may(engine: FakeEngine, storage
             assert "not ready within 0.05 s" in await answer.text()
         engine.hold.set()
         assert (await first)[0] == 200
-        assert running.agent.metrics.residency.waits["timed_out"] == 1
+        stats = running.agent.metrics.stats("v1", second.digest)
+        assert (stats.waits, stats.waiting) == ({"timed_out": 1}, 0)
+        assert 0.04 < stats.queued.total < 5
 
 
 async def test_a_client_that_leaves_while_it_waits_is_noticed(engine: FakeEngine, storage: Storage) -> None:
     async with running_agent(engine, storage.root, adapter_slots=1) as running:
-        await serve(running, storage, 2)
+        _, waited_for = await serve(running, storage, 2)
         assert (await ask(running, "v0"))[0] == 200
         engine.hold = asyncio.Event()
         first = asyncio.create_task(ask(running, "v0"))
@@ -128,7 +131,8 @@ async def test_a_client_that_leaves_while_it_waits_is_noticed(engine: FakeEngine
         await running.until(lambda: room.waiting > 0)
         second.cancel()
         await running.until(lambda: room.waiting == 0)
-        assert (room.bytes, running.agent.metrics.residency.waits["left"]) == (0, 1)
+        stats = running.agent.metrics.stats("v1", waited_for.digest)
+        assert (room.bytes, stats.waits, stats.waiting) == (0, {"left": 1}, 0)
         engine.hold.set()
         await first
 
@@ -251,6 +255,29 @@ async def test_a_store_that_hangs_delays_nobody_else(
             await running.active(*bad)
     finally:
         go_on.set()
+
+
+async def test_a_store_that_is_slow_is_waited_for(
+    engine: FakeEngine, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long the whole takes: a store hangs that sends nothing."""
+    version, pause = storage.commit(), threading.Event()
+    read = claims.ClaimFolder.read
+
+    def trickle(folder: claims.ClaimFolder, entry: Entry, offset: int = 0) -> Iterator[bytes]:
+        data = b"".join(read(folder, entry, offset))
+        size = len(data) if entry.path == MANIFEST_FILE else 1
+        for start in range(0, len(data), size):
+            pause.wait(0.02)
+            yield data[start : start + size]
+
+    monkeypatch.setattr(claims.ClaimFolder, "read", trickle)
+    async with running_agent(engine, storage.root, stall_seconds=0.25) as running:
+        began = asyncio.get_running_loop().time()
+        running.want(DesiredAlias(name="a", stable=version))
+        await running.active(version)
+        assert asyncio.get_running_loop().time() - began > 2 * 0.25
+        assert running.agent.metrics.loads == {("a", "Active"): 1}
 
 
 async def test_another_address_is_read_as_soon_as_the_first_read_has_ended(

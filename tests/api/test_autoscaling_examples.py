@@ -20,4 +20,4 @@ def test_an_autoscaler_names_the_resource_that_leaves_its_replicas_open(name: st
     target = {"apiVersion": f"{GROUP}/{VERSION}", "kind": AdapterDeployment.kind_name}
     assert autoscaler["spec"]["scaleTargetRef"] == target | {"name": resource["metadata"]["name"]}
     assert "replicas" not in resource["spec"]
-    assert "tunesmith_agent_in_flight_requests" in str(autoscaler["spec"])
+    assert "tunesmith_agent_num_requests_running" in str(autoscaler["spec"])

@@ -175,6 +175,8 @@ def test_the_operator_is_told_the_cuda_of_its_images(settings: tuple[str, ...], 
         ("replicas=0", "replicas"),
         ("gpu.tolerations[0].kye=reserved", "kye"),
         ("servingNetworkPolicy.clients[0].podSelecter.x=y", "podSelecter"),
+        ("servingTelemetry.traces.sampleRatio=2", "sampleRatio"),
+        ("servingTelemetry.traces.endpoint=http://me:key@collector/v1/traces", "endpoint"),
     ],
 )
 def test_a_wrong_value_is_refused_by_name(setting: str, message: str) -> None:
@@ -230,6 +232,15 @@ def test_the_operator_is_told_who_may_reach_serving_pods(default: list[dict[str,
     gateway = "servingNetworkPolicy.clients[0].ipBlock.cidr=10.0.0.0/8"
     given = read_settings([], {name: variables_of(render(gateway))[name]}).serving_network
     assert given is not None and given.to_network().clients == ({"ipBlock": {"cidr": "10.0.0.0/8"}},)
+
+
+def test_the_operator_is_told_where_traces_go(default: list[dict[str, Any]]) -> None:
+    settings = read_settings([], environment_of(default))
+    assert (settings.traces_endpoint, settings.traces_ratio) == ("", 0.01)
+    url = "http://collector.observability:4318/v1/traces"
+    given = render(f"servingTelemetry.traces.endpoint={url}", "servingTelemetry.traces.sampleRatio=1")
+    settings = read_settings([], environment_of(given))
+    assert (settings.traces_endpoint, settings.traces_ratio) == (url, 1.0)
 
 
 def test_serving_has_an_image_for_cpus_and_one_for_gpus(default: list[dict[str, Any]]) -> None:

@@ -88,6 +88,17 @@ def test_an_old_connections_end_does_not_disconnect_its_successor() -> None:
     assert [state.connected for state in hub.states("ad")] == [False]
 
 
+async def test_who_was_told_nothing_is_known() -> None:
+    """A new operator does not know what an earlier one has sent."""
+    hub = AgentHub(lambda uid, seconds: None)
+    connection = hub.connect("ad", "p")
+    hub.report("ad", build_report(), NOW)
+    assert [state.told for state in hub.states("ad")] == [False]
+    hub.push("ad", DesiredState(generation=1))
+    assert await generations(connection) == [1]
+    assert [state.told for state in hub.states("ad")] == [True]
+
+
 async def test_agents_get_the_state_in_the_form_that_they_understand_once_they_have_told_it() -> None:
     version = Version(version=1, digest=DIGEST, uri="pvc://a/b")
     state = DesiredState(

@@ -8,7 +8,7 @@ from simulation.serving_world import ENVIRONMENT, World, build_adapter
 
 from tunesmith.api.adapterdeployment import Engine, UpdateStrategy
 from tunesmith.manifests.engine_container import EngineNeeds
-from tunesmith.manifests.environment import ServingNetwork
+from tunesmith.manifests.environment import Environment, ServingNetwork
 from tunesmith.manifests.serving_config_maps import ServingInputs
 from tunesmith.manifests.serving_deployment import (
     END_SECONDS,
@@ -19,6 +19,8 @@ from tunesmith.manifests.serving_deployment import (
 from tunesmith.manifests.serving_network_policy import build_serving_network_policy
 from tunesmith.manifests.serving_service import build_serving_service
 from tunesmith_agent.settings import Settings, parse_settings
+from tunesmith_agent.telemetry.telemetry import TelemetrySettings
+from tunesmith_contract.answer_formats import ThinkingFormat, ToolFormat
 
 INPUTS = ServingInputs(1, "", "registry/serving:1")
 
@@ -190,6 +192,7 @@ def test_without_gpus_the_engine_runs_on_the_cpu() -> None:
         "--enforce-eager",
         "--max-model-len 256",
         "--enable-lora",
+        "--enable-prompt-tokens-details",
         "--max-loras 9",
         "--block-size 32",
     ):
@@ -207,6 +210,45 @@ def test_gpus_are_taken_and_split_over() -> None:
 
 def arguments_of(engine: dict[str, Any]) -> str:
     return " ".join(pod_of(build(engine=engine))["initContainers"][0]["args"])
+
+
+def test_media_come_from_listed_hosts_alone() -> None:
+    assert "--allowed-media-domains none.invalid --enable-lora" in arguments_of({"gpus": 1})
+    hosts = ["images.example.com", "other.example.com"]
+    pod = pod_of(build(engine={"gpus": 1, "mediaHosts": hosts}))
+    engine, agent = pod["initContainers"][0], pod["containers"][0]
+    assert f"--allowed-media-domains {' '.join(hosts)} --enable-lora" in " ".join(engine["args"])
+    assert environment_of(agent)["TUNESMITH_MEDIA_HOSTS"] == ",".join(hosts)
+    assert environment_of(engine)["VLLM_MEDIA_URL_ALLOW_REDIRECTS"] == "0"
+
+
+@pytest.mark.parametrize(
+    ("engine", "tools", "thinking"),
+    [
+        ({}, "hermes", "qwen3"),
+        ({"toolCallParser": "mistral"}, "mistral", "qwen3"),
+        ({"toolCallParser": "None", "reasoningParser": "None"}, "", ""),
+    ],
+)
+def test_parsers_are_those_of_the_base_model_unless_they_are_written(
+    engine: dict[str, Any], tools: str, thinking: str
+) -> None:
+    needs = EngineNeeds(tools=ToolFormat.HERMES, thinking=ThinkingFormat.SWITCHED_THINK)
+    resource = World(build_adapter("one"), engine={"gpus": 1, **engine}).resource
+    pod = pod_of(build_serving_deployment(resource, INPUTS, ENVIRONMENT, needs))
+    arguments = pod["initContainers"][0]["args"]
+    variables = environment_of(pod["containers"][0])
+    for argument, variable, name in (
+        ("--tool-call-parser", "TUNESMITH_TOOL_CALL_PARSER", tools),
+        ("--reasoning-parser", "TUNESMITH_REASONING_PARSER", thinking),
+    ):
+        written = arguments[arguments.index(argument) + 1] if argument in arguments else ""
+        assert (written, variables.get(variable, "")) == (name, name)
+    assert ("--enable-auto-tool-choice" in arguments) == bool(tools)
+
+
+def test_an_unknown_base_model_has_no_parser() -> None:
+    assert "parser" not in arguments_of({"gpus": 1})
 
 
 def test_the_length_is_fitted_to_the_memory_unless_it_is_written() -> None:
@@ -390,6 +432,40 @@ def test_a_pod_lives_as_long_as_its_agent_may_drain(lame_duck: str, drain: str, 
     }
     settings = parse_settings([], variables)
     assert settings.lame_duck_seconds + settings.drain_seconds == grace - END_SECONDS
+
+
+def agent_settings(environment: Environment, **spec: Any) -> TelemetrySettings:
+    """What the agent makes of its variables."""
+    resource = World(build_adapter("one"), **spec).resource
+    [agent] = pod_of(build_serving_deployment(resource, INPUTS, environment))["containers"]
+    values = {name: value for name, value in environment_of(agent).items() if isinstance(value, str)}
+    return parse_settings([], values).to_telemetry()
+
+
+def test_the_agent_writes_what_the_resource_says_else_what_the_chart_says() -> None:
+    silent = agent_settings(ENVIRONMENT)
+    assert (silent.access_logs, silent.traces_endpoint) == ("Errors", "")
+    url = "http://collector.team:4318/v1/traces"
+    installed = replace(ENVIRONMENT, traces_endpoint="http://chart:4318/v1/traces", traces_ratio="0.1")
+    by_chart = agent_settings(installed)
+    assert (by_chart.traces_endpoint, by_chart.traces_ratio) == ("http://chart:4318/v1/traces", 0.1)
+    traces = {"endpoint": url, "sampleRatio": "0"}
+    own = agent_settings(installed, telemetry={"traces": traces, "accessLogs": "All"})
+    assert (own.access_logs, own.traces_endpoint, own.traces_ratio) == ("All", url, 0.0)
+
+
+def test_variables_of_traces_are_the_agents_too() -> None:
+    variables = [{"name": "OTEL_SERVICE_NAME", "value": "mine"}, {"name": "OMP_NUM_THREADS", "value": "2"}]
+    pod = pod_of(build(engine={"env": variables}))
+    assert environment_of(pod["initContainers"][0])["OTEL_SERVICE_NAME"] == "mine"
+    agent = environment_of(pod["containers"][0])
+    assert agent["OTEL_SERVICE_NAME"] == "mine"
+    assert "OMP_NUM_THREADS" not in agent
+
+
+def test_policies_leave_the_way_to_a_collector_open() -> None:
+    policy = build_serving_network_policy(World(build_adapter("one")).resource, ServingNetwork())
+    assert policy["spec"]["policyTypes"] == ["Ingress"]
 
 
 def test_pods_are_spread_over_nodes_without_waiting_for_any() -> None:

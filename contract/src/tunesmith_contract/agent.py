@@ -24,11 +24,16 @@ DESIRED_FILE = "desired.json"
 #: The whole desired state.
 STATE_FILE = "state.json"
 
-#: Response headers that say which version answered.
+#: Response headers that say which version answered. In a request the first one asks for a version.
 VERSION_HEADER = "x-tunesmith-version"
 DIGEST_HEADER = "x-tunesmith-digest"
+#: Response header with the names of fields that were left out of a request.
+IGNORED_HEADER = "x-tunesmith-ignored"
 #: Request header whose value keeps a client on one side of a rollout.
 STICKINESS_HEADER = "x-tunesmith-key"
+
+#: The name under which clients ask for the base model without an adapter; no alias has it.
+BASE_MODEL_NAME = "base"
 
 BUCKETS = 10_000
 MAX_REJECTED_DIGESTS = 20

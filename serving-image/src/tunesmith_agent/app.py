@@ -1,6 +1,7 @@
 """Assembly, start and shutdown of the agent."""
 
 import asyncio
+import contextlib
 import logging
 import time
 import uuid
@@ -32,11 +33,14 @@ from .monitoring import Monitoring
 from .proxying.proxy import Proxy
 from .routing.table import RoutingTable
 from .settings import Settings
+from .telemetry.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
 
 #: File beside the kept state, with what clients have used.
 USAGE_FILE = "usage.json"
+#: Between two looks at whether a pod is ready that no event tells of, such as the end of a wait.
+LOOK_SECONDS = 0.5
 
 
 class Agent:
@@ -56,13 +60,17 @@ class Agent:
             self._wake,
             settings.limits.abandoned_seconds,
             settings.wait_seconds,
+            filter(None, settings.media_hosts.split(",")),
             self.access,
         )
         self.engine_queue = EngineQueue(self.pool, self.engine_metrics, settings.queue_requests)
         self.proxy.queue_seconds = self.engine_queue.retry_seconds
-        self.server = Server(self.proxy, self.metrics.count_refusal, settings.limits)
+        self.telemetry = Telemetry(self.proxy, self.proxy.paths, settings.to_telemetry(), self.metrics)
+        self.server = Server(self.telemetry, self.metrics.count_refusal, settings.limits)
         self.cache = ArtifactCache(settings.cache_dir, settings.cache_bytes)
-        limits_of_engine = EngineLimits(settings.max_rank, settings.base_model_uri)
+        limits_of_engine = EngineLimits(
+            settings.max_rank, settings.base_model_uri, settings.tool_call_parser, settings.reasoning_parser
+        )
         sources = ArtifactSources(self.cache, settings.mount_root, settings.secrets_dir, limits_of_engine)
         self.residency = Residency(
             self.engine, settings.adapter_slots, self.metrics.residency, self._reload_failed
@@ -84,6 +92,7 @@ class Agent:
             self.metrics,
             self._use_table,
             int(time.time()),
+            self._use_endpoints,
         )
         self.engine_watch = EngineWatch(
             self.pool,
@@ -116,15 +125,21 @@ class Agent:
         if self.access is not None:
             self.access.load()
         self.store.load()
+        is_restarted = self.store.current is not None
+        self.telemetry.start()
         async with self.engine, self.engine_metrics:
             tasks = [asyncio.create_task(part) for part in self._background_tasks()]
             stopping = asyncio.create_task(stop.wait())
             try:
-                port = await self.server.start(settings.host, settings.port)
-                monitoring_port = await self.monitoring_server.start(settings.host, settings.monitoring_port)
+                port = self.server.listen(settings.host, settings.port)
+                monitoring_port = self.monitoring_server.listen(settings.host, settings.monitoring_port)
+                await self.monitoring_server.accept()
                 log.info("listening", extra={"port": port, "monitoring_port": monitoring_port})
                 if on_listening is not None:
                     on_listening(port, monitoring_port)
+                if is_restarted:
+                    await self._until_ready(stop)
+                await self.server.accept()
                 await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
                 return await self._drain()
             finally:
@@ -135,6 +150,7 @@ class Agent:
                 await self.monitoring_server.stop()
                 await self._monitoring.close()
                 self.pool.close()
+                self.telemetry.stop()
                 for result in results:
                     if isinstance(result, Exception):
                         raise result
@@ -172,6 +188,17 @@ class Agent:
         kept = settings.state_dir / USAGE_FILE
         return Access(Path(settings.keys_dir), kept, lambda: self.metrics.operator_connected)
 
+    async def _until_ready(self, stop: asyncio.Event) -> None:
+        """Keep clients waiting that a Service still sends to this pod, whose agent was away for a moment."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self.settings.wait_seconds
+        with self.reconciler.changes() as changed:
+            while self.reconciler.not_ready_reason() and not stop.is_set() and loop.time() < deadline:
+                changed.clear()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(min(LOOK_SECONDS, deadline - loop.time())):
+                        await changed.wait()
+
     async def _drain(self) -> bool:
         log.info("draining")
         self.server.announce_drain()
@@ -191,6 +218,9 @@ class Agent:
 
     def _use_table(self, table: RoutingTable) -> None:
         self.proxy.table = table
+
+    def _use_endpoints(self, paths: frozenset[str]) -> None:
+        self.proxy.offered = frozenset(path.encode() for path in paths)
 
     def _note_engine_watch(self) -> None:
         self.proxy.engine_hangs = self.metrics.engine_hangs = self.engine_watch.stalled

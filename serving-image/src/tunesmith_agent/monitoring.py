@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 
 from .access.access import Access
-from .access.metrics import render_access
+from .access.metrics import AccessSample, render_access, sample_access
 from .engine.metrics import KEPT_SECONDS, EngineMetrics
 from .http.background import Answer, BackgroundAnswers
 from .http.connection import Handler, ServerConnection
@@ -39,6 +39,7 @@ class Monitoring:
         self._engine_metrics = engine_metrics
         self._not_ready_reason = not_ready_reason
         self._rendered, self._rendered_at = b"", float("-inf")
+        self._rendering = asyncio.Lock()
         self._background = BackgroundAnswers()
         self._handlers: dict[bytes, Handler] = {
             b"/healthz": self._healthz,
@@ -78,21 +79,25 @@ class Monitoring:
             connection.respond(200, _TEXT, b"ready\n")
 
     async def _metrics_answer(self) -> Answer:
-        now = asyncio.get_running_loop().time()
-        if now - self._rendered_at >= KEPT_SECONDS:
-            self._rendered, self._rendered_at = self._render(), now
+        loop = asyncio.get_running_loop()
+        async with self._rendering:
+            if loop.time() - self._rendered_at >= KEPT_SECONDS:
+                # Beside the data path: with many versions it takes tenths of a second.
+                clients = sample_access(self._access) if self._access is not None else None
+                self._rendered = await asyncio.to_thread(self._render, self._gauges(), clients)
+                self._rendered_at = loop.time()
         engine = await self._engine_metrics.read()
         return 200, _METRICS_TYPE, self._rendered + self._metrics.render_residency(engine) + engine
 
-    def _render(self) -> bytes:
+    def _render(self, gauges: ConnectionGauges, clients: AccessSample | None) -> bytes:
+        return self._metrics.render(gauges) + (render_access(clients) if clients is not None else b"")
+
+    def _gauges(self) -> ConnectionGauges:
         server = self._data_path
-        of_clients = render_access(self._access) if self._access is not None else b""
-        return of_clients + self._metrics.render(
-            ConnectionGauges(
-                open=len(server.connections),
-                idle_closed=server.counts.idle_closed,
-                slow_closed=server.counts.slow_closed,
-                dropped=server.counts.dropped,
-                buffered_bytes=server.shares.held,
-            )
+        return ConnectionGauges(
+            open=len(server.connections),
+            idle_closed=server.counts.idle_closed,
+            slow_closed=server.counts.slow_closed,
+            dropped=server.counts.dropped,
+            buffered_bytes=server.shares.held,
         )

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tunesmith_agent.http.limits import Limits
+from tunesmith_agent.telemetry.access_log import AccessLogs
+from tunesmith_agent.telemetry.telemetry import TelemetrySettings
 from tunesmith_contract.layout import ADAPTER_CACHE_DIR, CONFIG_DIR, CREDENTIALS_DIR, SECRETS_DIR
 from tunesmith_contract.uris import MOUNT_ROOT
 
@@ -37,14 +39,20 @@ class Settings:
         proof_seconds: time in which the probes of a version must be answered.
         stall_seconds: time without a byte after which the reading of an artifact is given up.
         wait_seconds: time for which a request waits until its version is loaded.
-        settle_seconds: after this time a stable version that is still loading no longer delays readiness.
+        settle_seconds: after this time a version that is still loading no longer delays readiness.
+        confirm_seconds: after this time an operator that is away no longer delays readiness.
         lame_duck_seconds: time for which requests are accepted after SIGTERM, until no Service routes to this pod.
         drain_seconds: time for requests in progress to finish, at SIGTERM.
         engine_silence_seconds: time without a byte of any answer from which on the engine is asked for a token.
         engine_token_seconds: time in which that token must come, or else the engine hangs and the pod is not ready.
         keys_dir: the mounted Secret with the keys of clients; empty: clients need none.
         queue_requests: requests that may wait in the engine; further ones are refused.
+        access_logs: requests that are written to the access log: ``None``, ``Errors`` or ``All``.
+        traces_endpoint: see ``TelemetrySettings``.
+        traces_ratio: see ``TelemetrySettings``.
         limits: limits on clients; each is an argument of its own.
+        media_hosts: hosts, separated by commas, that the engine may fetch images, audio and video from.
+        tool_call_parser, reasoning_parser: names of the engine's parsers; empty: none, or unknown.
     """
 
     host: str = "0.0.0.0"
@@ -74,13 +82,32 @@ class Settings:
     stall_seconds: float = 120.0
     wait_seconds: float = 30.0
     settle_seconds: float = 120.0
+    confirm_seconds: float = 10.0
     lame_duck_seconds: float = 5.0
     drain_seconds: float = 60.0
     engine_silence_seconds: float = 3.0
     engine_token_seconds: float = 10.0
     keys_dir: str = ""
     queue_requests: int = 64
+    access_logs: AccessLogs = AccessLogs.ERRORS
+    traces_endpoint: str = ""
+    traces_ratio: float = 0.01
     limits: Limits = field(default_factory=Limits)
+    media_hosts: str = ""
+    tool_call_parser: str = ""
+    reasoning_parser: str = ""
+
+    def to_telemetry(self) -> TelemetrySettings:
+        """Settings of access log and traces."""
+        resource = {
+            "service.instance.id": self.pod_uid,
+            "k8s.namespace.name": self.namespace,
+            "k8s.pod.name": self.pod_name,
+            "k8s.pod.uid": self.pod_uid,
+            "tunesmith.adapterdeployment": self.deployment,
+        }
+        given = {name: value for name, value in resource.items() if value}
+        return TelemetrySettings(self.access_logs, self.traces_endpoint, self.traces_ratio, given)
 
 
 #: Environment variables and their settings; an argument for the same setting takes precedence.
@@ -97,6 +124,12 @@ ENVIRONMENT = {
     "TUNESMITH_DRAIN_SECONDS": "drain_seconds",
     "TUNESMITH_LAME_DUCK_SECONDS": "lame_duck_seconds",
     "TUNESMITH_QUEUE_REQUESTS": "queue_requests",
+    "TUNESMITH_MEDIA_HOSTS": "media_hosts",
+    "TUNESMITH_REASONING_PARSER": "reasoning_parser",
+    "TUNESMITH_TOOL_CALL_PARSER": "tool_call_parser",
+    "TUNESMITH_ACCESS_LOGS": "access_logs",
+    "TUNESMITH_TRACES_ENDPOINT": "traces_endpoint",
+    "TUNESMITH_TRACES_RATIO": "traces_ratio",
     "POD_NAMESPACE": "namespace",
     "POD_NAME": "pod_name",
     "POD_UID": "pod_uid",

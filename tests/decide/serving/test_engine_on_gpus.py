@@ -9,6 +9,7 @@ from training_memory.published_memory import LLAMA_3_1_8B, LLAMA_3_3_70B
 
 from tunesmith.decide.serving.planning import REFUSED_SECONDS
 from tunesmith.manifests.result_config_map import RECORD_KEY, AttemptOutcome, AttemptRecord
+from tunesmith_contract.answer_formats import ToolFormat
 from tunesmith_contract.report import ModelReport, Outcome, RunReport
 from tunesmith_contract.stages import Stage
 
@@ -326,3 +327,19 @@ def test_the_other_order_frees_the_gpu_and_replaces_no_pod_by_itself() -> None:
     assert after["spec"]["strategy"]["rollingUpdate"] == {"maxUnavailable": 1, "maxSurge": 0}
     assert after["spec"]["template"] == before["spec"]["template"]
     assert world.condition("Ready")["reason"] == "Unschedulable"
+
+
+@pytest.mark.parametrize("gpus", [0, 1])
+def test_parsers_follow_the_base_model_and_replace_no_pod_by_themselves(gpus: int) -> None:
+    world = World(build_adapter("one"), engine={"gpus": gpus})
+    world.settle()
+    before = world.find("Deployment")
+    world.records = (record_of(LLAMA_3_1_8B.model_copy(update={"tools": ToolFormat.LLAMA_3})),)
+    world.settle()
+    assert world.find("Deployment") == before
+    world.spec |= {"engine": {"gpus": gpus, "maxRank": 16}}
+    world.settle()
+    after = world.find("Deployment")
+    assert after is not None
+    arguments = after["spec"]["template"]["spec"]["initContainers"][0]["args"]
+    assert arguments[arguments.index("--tool-call-parser") + 1] == "llama3_json"

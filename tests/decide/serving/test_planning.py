@@ -159,6 +159,15 @@ def test_an_agent_that_is_behind_is_told_again() -> None:
     assert world.reconcile().actions == ()
 
 
+def test_an_agent_that_a_new_operator_has_told_nothing_is_told() -> None:
+    """It may have all that it kept, and yet waits for the operator's word."""
+    world = World(build_adapter("one"))
+    world.settle()
+    world.pods["pod-0"].told = False
+    assert [type(action) for action in world.reconcile().actions] == [Push]
+    assert world.reconcile().actions == ()
+
+
 def test_a_version_that_cannot_be_proved_is_promoted_and_said_once() -> None:
     world = World(build_adapter("one"))
     world.unproven[digest_of("one")] = "its effect is small"

@@ -31,9 +31,10 @@ class FakeEngine:
         most_adapters: largest number of adapters at one time.
         unloads_in_use: adapters that were unloaded while they answered a request.
         left: set when a client closed its connection in the middle of an answer.
-        usage: counts of tokens at the end of each answer, and of each stream that asks for them.
+        usage: tokens of each answer; a stream has them in an event of their own, where that is asked for.
         waiting: requests that its metrics say wait.
         peers: address of the client's end of the connection of each request for an answer.
+        endpoints: paths in its OpenAPI document.
     """
 
     def __init__(self) -> None:
@@ -44,7 +45,6 @@ class FakeEngine:
         self.headers: list[dict[str, str]] = []
         self.peers: list[tuple[str, int]] = []
         self.drop = self.waiting = 0
-        self.usage: dict[str, int] = {}
         self.pieces: asyncio.Queue[bytes | None] = asyncio.Queue()
         self.fail_with: dict[str, int] = {}
         self.arrived = asyncio.Event()
@@ -64,6 +64,11 @@ class FakeEngine:
         self.fail_loads = 0
         self.hang_probes_of = ""
         self.most_adapters = self.unloads_in_use = 0
+        self.endpoints = ("/v1/chat/completions", "/v1/completions", "/v1/responses")
+        self.usage: dict[str, Any] = {
+            "prompt_tokens": 40, "completion_tokens": 3, "total_tokens": 43,
+            "prompt_tokens_details": {"cached_tokens": 32},
+        }  # fmt: skip
         self.port = 0
         self._runner: web.AppRunner | None = None
 
@@ -77,6 +82,8 @@ class FakeEngine:
         app.router.add_post("/v1/unload_lora_adapter", self._unload)
         app.router.add_post("/v1/completions", self._generate)
         app.router.add_post("/v1/chat/completions", self._generate)
+        app.router.add_post("/v1/responses", self._generate)
+        app.router.add_get("/openapi.json", self._openapi)
         self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.01)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True)
@@ -97,6 +104,9 @@ class FakeEngine:
 
     async def _health(self, request: web.Request) -> web.Response:
         return web.Response()
+
+    async def _openapi(self, request: web.Request) -> web.Response:
+        return web.json_response({"paths": {path: {} for path in self.endpoints}})
 
     async def _metrics(self, request: web.Request) -> web.Response:
         self.metric_reads += 1
@@ -174,7 +184,7 @@ class FakeEngine:
         try:
             if body.get("stream"):
                 options = body.get("stream_options") or {}
-                return await self._stream(request, bool(options.get("include_usage")))
+                return await self._stream(request, asks_for_usage=bool(options.get("include_usage")))
             if self.hold is not None:
                 await self.hold.wait()
         except (asyncio.CancelledError, ConnectionError):
@@ -182,10 +192,9 @@ class FakeEngine:
             raise
         finally:
             self.answering.remove(model)
-        answer = _completion(model) | ({"usage": self.usage} if self.usage else {})
-        return web.json_response(answer)
+        return web.json_response(_completion(model) | {"usage": self.usage})
 
-    async def _stream(self, request: web.Request, with_usage: bool) -> web.StreamResponse:
+    async def _stream(self, request: web.Request, asks_for_usage: bool) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
         async for piece in self._pieces():
@@ -194,10 +203,9 @@ class FakeEngine:
                 request.transport.abort()
                 return response
             await response.write(piece)
-        if with_usage and self.usage:
-            await response.write(
-                b"data: " + json.dumps({"choices": [], "usage": self.usage}).encode() + b"\n\n"
-            )
+        if asks_for_usage:
+            event = {"object": "chat.completion.chunk", "choices": [], "usage": self.usage}
+            await response.write(b"data: %b\n\n" % json.dumps(event, separators=(",", ":")).encode())
         await response.write_eof()
         return response
 

@@ -92,6 +92,22 @@ class Serving:
         pods = self.server.api.get(f"/api/v1/namespaces/{self.namespace}/pods")["items"]
         return {pod["metadata"]["uid"] for pod in pods}
 
+    @property
+    def config_maps_path(self) -> str:
+        """Where the ConfigMaps of the namespace are."""
+        return f"/api/v1/namespaces/{self.namespace}/configmaps"
+
+    def config_maps(self, selector: str) -> list[dict[str, Any]]:
+        """The ConfigMaps that a label selects."""
+        found: list[dict[str, Any]]
+        found = self.server.api.get(f"{self.config_maps_path}?labelSelector={selector}")["items"]
+        return found
+
+    def event_reasons(self) -> set[str]:
+        """Reasons of all events of the namespace."""
+        told = self.server.api.get(f"/api/v1/namespaces/{self.namespace}/events")["items"]
+        return {event["reason"] for event in told}
+
     def wipe_status(self) -> None:
         """As if it had never been written."""
         path = f"/apis/tunesmith.dev/v1alpha1/namespaces/{self.namespace}/adapterdeployments/ad/status"

@@ -20,7 +20,13 @@ from tunesmith.decide.serving.planning import ObservedServing, plan_serving
 from tunesmith.decide.serving.record import AliasRecord
 from tunesmith.manifests.environment import Environment
 from tunesmith.manifests.names import STAGE_LABEL
-from tunesmith.manifests.serving_config_maps import RECORD_KEY, alias_of, history_name, with_desired
+from tunesmith.manifests.serving_config_maps import (
+    RECORD_KEY,
+    alias_of,
+    build_record_data,
+    history_name,
+    with_desired,
+)
 from tunesmith.manifests.verdict_records import VerdictRecord, build_verdicts, number_of, read_verdicts
 from tunesmith_contract.agent import (
     FEATURES,
@@ -81,6 +87,7 @@ class FakePod:
         features: what its agent understands of the protocol; nothing: one of the first release.
         tripped: versions whose breaker is open, by alias and digest.
         desired: the state that it applied last.
+        told: the operator that leads has sent it a state.
     """
 
     name: str
@@ -99,9 +106,11 @@ class FakePod:
     desired: DesiredState | None = None
     unschedulable: str = ""
     access: AccessReport | None = None
+    told: bool = True
 
     def take(self, desired: DesiredState) -> None:
         """Act on a desired state; an older one is left out."""
+        self.told = True
         desired = desired.for_features(self.features)
         if desired.generation < self.generation:
             return
@@ -253,6 +262,19 @@ class World:
         data = {**body["data"], key: text} if text is not None else {}
         self.objects["ConfigMap", name] = self._versioned({**body, "data": data})
 
+    def record_text(self, alias: str = "expenses") -> str:
+        """The record of an alias as it is stored."""
+        text: str = self.objects["ConfigMap", self.record_name(alias)]["data"][RECORD_KEY]
+        return text
+
+    def put_record(self, record: AliasRecord) -> None:
+        """Store a record as the operator does."""
+        name = self.record_name(record.name)
+        body = self.objects["ConfigMap", name]
+        self.objects["ConfigMap", name] = self._versioned(
+            {**body, "data": build_record_data(record.to_json())}
+        )
+
     def record_name(self, alias: str = "expenses") -> str:
         """Name of the ConfigMap with the record of an alias."""
         names = (str(name) for (_, name), body in self.objects.items() if alias_of(body) == alias)
@@ -330,7 +352,7 @@ class World:
             pods=tuple(pod.to_body() for pod in self.pods.values()),
             agents=(
                 *(Agent(report, False, True) for report in self.ended),
-                *(Agent(self.report(pod), pod.connected) for pod in self.pods.values()),
+                *(Agent(self.report(pod), pod.connected, told=pod.told) for pod in self.pods.values()),
             ),
             jobs=self.jobs,
             eval_runs=tuple(self.eval_runs),

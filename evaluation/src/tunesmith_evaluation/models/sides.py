@@ -1,6 +1,6 @@
 """Models of the sides: verified folders of base models, adapters and whole models, by what is loaded together."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,6 +63,16 @@ class LocalSides:
     def lack_templates(self) -> bool:
         """True if a model has no chat template."""
         return any(not padded_tokenizer(group).chat_template for group in self.groups)
+
+    def with_switches(self, sides: Iterable[Side]) -> tuple[Side, ...]:
+        """Sides with the template switches that their artifacts were trained with."""
+        chats = {name: manifest.chat for name, manifest in self.manifests.items() if manifest.chat}
+        return tuple(
+            side.model_copy(update={"switches": dict(chats[side.name].switches)})
+            if side.name in chats
+            else side
+            for side in sides
+        )
 
     def base_revision(self, uri: str | None) -> str:
         """Revision of a base model; empty if no side needed it."""

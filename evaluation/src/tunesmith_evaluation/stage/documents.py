@@ -247,7 +247,7 @@ def _side(side: Side, usage: SideUsage, config: EvaluateConfig, scored: Sequence
         base_model=base or "" if side.is_loaded and of_artifact else "",
         system_prompt=side.system_prompt,
         few_shot=side.few_shot,
-        template_arguments=side.template_arguments,
+        template_arguments=side.asked_switches,
         context_column=side.context_column or "",
         prompt_tokens=usage.prompt_tokens,
         completion_tokens=usage.completion_tokens,

@@ -5,6 +5,8 @@ from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field
 
+from tunesmith_contract.agent import BASE_MODEL_NAME
+
 from .common import (
     BaseModelSource,
     Conditions,
@@ -16,13 +18,15 @@ from .common import (
     StatusModel,
     StrictModel,
 )
+from .engine_arguments import EngineArgument
 from .pod_settings import GPU_RESOURCE, CacheVolume, EngineEnv, GPUResource, gpu_rules
 from .reasons import AdapterPhase
 from .rules import DIGEST_WITH_URI, Rule, exactly_one, keyed_by, matching
 from .sources import STORE_KEYS
 from .status import ContainerRequests
-from .uris import ArtifactUri
+from .uris import ArtifactUri, HttpUrl
 from .values import (
+    AUTO,
     Confidence,
     DigestString,
     DiskSize,
@@ -33,6 +37,7 @@ from .values import (
     Measured,
     ObjectName,
     ProofTolerance,
+    Ratio,
     Timestamp,
 )
 
@@ -44,94 +49,6 @@ MAX_HISTORY = 5
 MAX_ACTIONS = 5
 MAX_BUDGETS = 20
 
-#: Engine arguments, without dashes, that are set from the resource, or that would let clients reach files, the network
-#: or the engine, load code, log contents, or change what was proven.
-OWNED_ARGUMENTS = (
-    "host",
-    "port",
-    "uds",
-    "root-path",
-    "api-key",
-    "api-server-count",
-    "config",
-    "model",
-    "served-model-name",
-    "revision",
-    "tokenizer",
-    "enable-lora",
-    "no-enable-lora",
-    "lora-modules",
-    "max-loras",
-    "max-cpu-loras",
-    "max-lora-rank",
-    "max-model-len",
-    "tensor-parallel-size",
-    "tp",
-    "data-parallel-size",
-    "dp",
-    "ssl-keyfile",
-    "ssl-certfile",
-    "ssl-ca-certs",
-    "trust-remote-code",
-    "hf-token",
-    "headless",
-    "grpc",
-    "grpc-port",
-    "data-parallel-address",
-    "data-parallel-rpc-port",
-    "data-parallel-external-lb",
-    "data-parallel-hybrid-lb",
-    "data-parallel-multi-port-external-lb",
-    "master-addr",
-    "master-port",
-    "nnodes",
-    "node-rank",
-    "allowed-local-media-path",
-    "enable-prompt-embeds",
-    "enable-mm-embeds",
-    "enable-trace-replay",
-    "trust-request-chat-template",
-    "trust-request-mm-kwargs",
-    "tool-server",
-    "enable-scale-out",
-    "tokens-only",
-    "omni",
-    "middleware",
-    "tool-parser-plugin",
-    "reasoning-parser-plugin",
-    "io-processor-plugin",
-    "logits-processors",
-    "worker-cls",
-    "worker-extension-cls",
-    "scheduler-cls",
-    "model-class-overrides",
-    "model-loader-extra-config",
-    "kv-transfer-config",
-    "kv-events-config",
-    "ec-transfer-config",
-    "ec-manager-config",
-    "weight-transfer-config",
-    "default-mm-loras",
-    "profiler-config",
-    "enable-log-requests",
-    "enable-log-outputs",
-    "enable-log-deltas",
-    "logging-config",
-    "log-config-file",
-)
-
-
-_OWNED_LIST = ", ".join(f"'{name}'" for name in OWNED_ARGUMENTS)
-# A member of an argument that is JSON is written behind a dot, as in --profiler-config.profiler.
-_NAME_IN_CEL = "self.split('=')[0].split('.')[0].replace('_', '-').replace('-', ' ').trim().replace(' ', '-')"
-# The engine's parser accepts a unique prefix of a name.
-_NOT_OWNED = Rule(
-    f"!self.startsWith('-') || [{_NAME_IN_CEL}].all(name, ![{_OWNED_LIST}].exists(owned, owned.startsWith(name)))",
-    "This argument is set from other fields, would bypass the agent, give clients files or the network, load code or "
-    "log contents: leave it out. Use baseModel, engine.residentAdapters, engine.maxRank, engine.maxModelLength and "
-    "engine.gpus for what they set.",
-)
-
 Rank = Literal[1, 8, 16, 32, 64, 128, 256, 320, 512]
 RANKS: tuple[int, ...] = get_args(Rank)
 Weight = Annotated[int, Field(ge=1, le=100)]
@@ -142,6 +59,28 @@ AliasName = Annotated[
         r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$",
         "Write the name that clients send as model: lower-case letters, digits, dashes and dots, at most 63 "
         "characters. Each dot stands between letters or digits.",
+    ),
+    Rule(
+        f"self != '{BASE_MODEL_NAME}'",
+        f"{BASE_MODEL_NAME} is the name of the base model without an adapter, which clients can always ask for: write "
+        "another name.",
+        lambda name: name != BASE_MODEL_NAME,
+    ),
+]
+ParserName = Annotated[
+    str,
+    Field(max_length=63),
+    matching(
+        r"^(Auto|None|[a-z0-9]([-_a-z0-9]*[a-z0-9])?)$",
+        "Write Auto, None, or the name of one of vLLM's parsers, such as hermes.",
+    ),
+]
+MediaHost = Annotated[
+    str,
+    Field(max_length=253),
+    matching(
+        r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)+$",
+        "Write the name of a host without scheme, port and path, such as images.example.com.",
     ),
 ]
 
@@ -218,9 +157,7 @@ class Engine(StrictModel):
     resources: Resources | None = Field(
         None, description="CPU and memory requests and limits of the engine's container."
     )
-    args: Annotated[
-        tuple[Annotated[str, Field(min_length=1, max_length=256), _NOT_OWNED], ...], Field(max_length=32)
-    ] = Field(
+    args: Annotated[tuple[EngineArgument, ...], Field(max_length=32)] = Field(
         (),
         description='Additional command-line arguments for vLLM, such as ["--enforce-eager", "--dtype=float32"]. '
         "Arguments that other fields already set are rejected.",
@@ -264,6 +201,60 @@ class Engine(StrictModel):
         description="A PersistentVolumeClaim that keeps downloaded models and compiled kernels for later pods. If "
         "unset, each pod downloads and compiles them again. Use a ReadWriteMany claim with replicas above 1: with a "
         "ReadWriteOnce claim all pods run on one node.",
+    )
+    tool_call_parser: ParserName = Field(
+        AUTO,
+        description="The parser of vLLM that turns calls of tools in answers into tool_calls, such as hermes. Auto: by "
+        "the chat template of baseModel, once a FineTuneJob on it in this namespace has prepared its data; otherwise "
+        "none. None: calls stay in the text.",
+    )
+    reasoning_parser: ParserName = Field(
+        AUTO,
+        description="The parser of vLLM that separates thinking from the answer, such as qwen3. Auto: by the chat "
+        "template of baseModel, as for toolCallParser, where it begins every answer with thinking; otherwise none. "
+        "Name one for models that think now and then. None: thinking stays in the text.",
+    )
+    media_hosts: Annotated[tuple[MediaHost, ...], Field(max_length=16)] = Field(
+        (),
+        description="Hosts that the engine may fetch images, audio and video from, where requests name them by a URL, "
+        "such as images.example.com. Redirects are not followed. With an empty list, clients send media within the "
+        "request, as data: URLs.",
+        json_schema_extra={"x-kubernetes-list-type": "set"},
+    )
+
+
+class Traces(StrictModel):
+    """OpenTelemetry traces of requests, without contents."""
+
+    endpoint: HttpUrl | None = Field(
+        None,
+        description="The URL to which spans are sent by OTLP over HTTP, with its path, such as "
+        "http://otel-collector.observability:4318/v1/traces. If unset, the one that the operator was installed with is "
+        "used; without one no traces are sent. The header traceparent is passed to the engine in any case.",
+    )
+    sample_ratio: Ratio | None = Field(
+        None,
+        description='The share of requests that are recorded, such as "0.05", of those whose client does not say '
+        "by a traceparent if they are. If unset, the one that the operator was installed with is used.",
+    )
+
+
+class AccessLogs(StrEnum):
+    """Requests that are written to the access log."""
+
+    NONE = "None"
+    ERRORS = "Errors"
+    ALL = "All"
+
+
+class Telemetry(StrictModel):
+    """What serving pods write of the requests; never contents, keys or names of users."""
+
+    traces: Traces = Field(Traces(), description="OpenTelemetry traces of requests.")
+    access_logs: AccessLogs = Field(
+        AccessLogs.ERRORS,
+        description="The requests of which the agent writes one line of JSON to its standard output. Errors: those "
+        "that were not answered with a status below 400.",
     )
 
 
@@ -530,6 +521,11 @@ class AdapterDeploymentSpec(StrictModel):
         "autoscaler sets it: HorizontalPodAutoscaler and KEDA name this AdapterDeployment as their target.",
     )
     engine: Engine = Field(Engine(), description="Configuration of the inference engine (vLLM) in each pod.")
+    telemetry: Telemetry = Field(
+        Telemetry(),
+        description="The access log and traces of the serving pods; metrics are always published. A change replaces "
+        "the pods.",
+    )
     artifact_volumes: Annotated[tuple[ArtifactVolume, ...], Field(max_length=16)] = Field(
         (),
         description="PersistentVolumeClaims with artifacts, mounted read-only into each pod. With a ReadWriteOnce "

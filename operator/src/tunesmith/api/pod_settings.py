@@ -25,6 +25,15 @@ _LIBRARIES = (
 _DOWNLOADS = ("HF_HUB_DOWNLOAD_TIMEOUT", "HF_HUB_ETAG_TIMEOUT", "HF_HUB_DISABLE_XET")
 #: Time limits of the trainer that people may set.
 TRAINER_SETTINGS = ("TUNESMITH_SILENCE_SECONDS", "TUNESMITH_WAIT_SECONDS", "TUNESMITH_JOIN_SECONDS")
+#: Settings of traces, without those that name files, code, keys or other endpoints.
+_TRACES = (
+    "OTEL_SERVICE_NAME",
+    "OTEL_RESOURCE_ATTRIBUTES",
+    "OTEL_EXPORTER_OTLP_TIMEOUT",
+    "OTEL_EXPORTER_OTLP_COMPRESSION",
+    "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
+    "OTEL_EXPORTER_OTLP_TRACES_INSECURE",
+)
 _ENGINE_LIBRARIES = ("VLLM_", "FLASHINFER_")
 
 #: The device plugin chooses the GPUs; the other one makes torch run the code in files that it loads.
@@ -35,10 +44,12 @@ _RESERVED_ENGINE = (
     "VLLM_ALLOW_RUNTIME_LORA_UPDATING",
     "VLLM_CACHE_ROOT",
     "VLLM_CONFIG_ROOT",
+    "VLLM_ENABLE_RESPONSES_API_STORE",
     "VLLM_HOST_IP",
     "VLLM_KEEP_ALIVE_ON_ENGINE_DEATH",
     "VLLM_LORA_RESOLVER_CACHE_DIR",
     "VLLM_LORA_RESOLVER_HF_REPO_LIST",
+    "VLLM_MEDIA_URL_ALLOW_REDIRECTS",
     "VLLM_MODEL_REDIRECT_PATH",
     "VLLM_PLUGINS",
     "VLLM_PORT",
@@ -101,12 +112,12 @@ class TrainerEnvVar(EnvVar):
 
 
 class EngineEnvVar(EnvVar):
-    """An environment variable of the engine's container."""
+    """An environment variable of the engine's container; those of traces are the agent's, too."""
 
     name: Annotated[
         str,
         Field(max_length=128),
-        _allowed((*_LIBRARIES, *_ENGINE_LIBRARIES), _DOWNLOADS),
+        _allowed((*_LIBRARIES, *_ENGINE_LIBRARIES), (*_DOWNLOADS, *_TRACES)),
         _not_reserved((*_RESERVED, *_RESERVED_ENGINE)),
         _NO_SECRET,
     ] = Field(description="The name of the variable, such as VLLM_LOGGING_LEVEL.")
@@ -135,7 +146,8 @@ EngineEnv = Annotated[
         max_length=32,
         description="Environment variables that configure vLLM and its libraries, such as [{name: "
         "VLLM_LOGGING_LEVEL, value: DEBUG}]. Allowed are settings of vLLM, FlashInfer, NCCL, torch, Triton, OpenMP, "
-        f"gloo, UCX, libfabric (FI_*), CUDA and hub downloads. {_ENV_OVERRIDES}",
+        f"gloo, UCX, libfabric (FI_*), CUDA and hub downloads, and of traces (OTEL_*), which the agent gets, too. "
+        f"{_ENV_OVERRIDES}",
         json_schema_extra=keyed_by("name"),
     ),
 ]

@@ -135,6 +135,9 @@ Fraction = Annotated[
 ]
 """Decimal number in [0, 1), in quotes."""
 
+Ratio = Annotated[str, _Decimal("a decimal number from 0 to 1", "0.05", at_least=0.0, at_most=1.0)]
+"""Share in [0, 1], in quotes."""
+
 Share = Annotated[str, _Decimal("a decimal number above 0 and up to 1", "0.9", above=0.0, at_most=1.0)]
 """Share in (0, 1], in quotes."""
 

@@ -48,12 +48,14 @@ class AgentState:
 
     Attributes:
         ended: another run of the agent has followed, or the pod is gone.
+        told: a desired state was sent on its connection.
     """
 
     report: AgentReport
     received: datetime
     connected: bool
     ended: bool = False
+    told: bool = False
 
 
 class ProgressBoard:
@@ -86,6 +88,11 @@ class Connection:
         self._usage: UsageOfOthers | None = None
         self._sent = -1
         self._changed = asyncio.Event()
+
+    @property
+    def told(self) -> bool:
+        """True once a state was sent."""
+        return self._sent >= 0
 
     def offer(self, desired: DesiredState) -> None:
         """Send this next, in place of a state that was not sent yet."""
@@ -149,8 +156,11 @@ class AgentHub:
         fleet = self._fleets.get(owner_uid, _Fleet())
         ended = (AgentState(report, received, False, True) for _, report, received in fleet.ended)
         current = (
-            AgentState(report, received, pod_uid in fleet.connections)
+            AgentState(
+                report, received, connection is not None, told=connection is not None and connection.told
+            )
             for pod_uid, (report, received) in fleet.reports.items()
+            for connection in [fleet.connections.get(pod_uid)]
         )
         return (*ended, *current)
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 
 from tunesmith.api.adapterdeployment import AdapterDeployment
 from tunesmith.api.common import ObjectMeta
+from tunesmith.api.values import AUTO
 from tunesmith.controller_runtime.bodies import Key, Reference
 from tunesmith.controller_runtime.errors import Refused
 from tunesmith.decide.serving.claims import asks_for_claims, mounted_claims
@@ -53,7 +54,7 @@ async def observe_adapterdeployment(reader: Reader, deployment: AdapterDeploymen
         revisions=await observe_children(client, "apps/v1", "ControllerRevision", metadata),
         pods=pods,
         agents=tuple(
-            Agent(state.report, state.connected, state.ended)
+            Agent(state.report, state.connected, state.ended, state.told)
             for state in reader.live.agents.states(metadata.uid)
         ),
         jobs=jobs,
@@ -95,8 +96,12 @@ async def _observe_service(reader: Reader, deployment: AdapterDeployment) -> Bod
 
 
 async def _observe_records(reader: Reader, deployment: AdapterDeployment) -> tuple[Body, ...]:
-    """Records of the first FineTuneJob on the same base model that has prepared its data; they hold its sizes."""
-    if deployment.spec.engine.gpus == 0:
+    """Records of the first FineTuneJob on the same base model that has prepared its data.
+
+    They hold its sizes, and the forms of its answers.
+    """
+    engine = deployment.spec.engine
+    if engine.gpus == 0 and AUTO not in {engine.tool_call_parser, engine.reasoning_parser}:
         return ()
     named = _jobs(deployment)
     bodies = reader.bodies.in_namespace("FineTuneJob", deployment.metadata.namespace)

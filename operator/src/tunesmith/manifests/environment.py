@@ -50,6 +50,8 @@ class Environment:
         serving_gpu_cuda: major version of CUDA that the default serving image for GPUs is built for.
         gpu_runtime_class: default RuntimeClass of pods with GPUs; empty: that of the node.
         gpu_tolerations: tolerations of all pods with GPUs, beside that of the taint ``nvidia.com/gpu``.
+        traces_endpoint: default endpoint of serving pods for traces; empty: none.
+        traces_ratio: default share of requests that are recorded in traces.
         serving_network: who may reach serving pods; None: no NetworkPolicy is made for them.
         term: number of times that the operator's lease changed hands; later leaders have higher ones.
     """
@@ -66,6 +68,8 @@ class Environment:
     gpu_tolerations: tuple[Mapping[str, Any], ...] = ()
     term: int = 0
     serving_network: ServingNetwork | None = None
+    traces_endpoint: str = ""
+    traces_ratio: str = "0.01"
 
     def trainer_needs(self, image: str) -> GPUNeeds:
         """Needs of a trainer image; the CUDA of images other than the default one is unknown."""

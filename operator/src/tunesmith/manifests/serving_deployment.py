@@ -3,20 +3,21 @@
 from dataclasses import dataclass
 from typing import Any
 
-from tunesmith.api.adapterdeployment import AdapterDeployment, Engine, UpdateStrategy
+from tunesmith.api.adapterdeployment import AccessLogs, AdapterDeployment, Engine, Telemetry, UpdateStrategy
 from tunesmith.api.values import AUTO, duration_seconds, memory_bytes
-from tunesmith_contract.agent import DESIRED_FILE, STATE_FILE
+from tunesmith_contract.agent import BASE_MODEL_NAME, DESIRED_FILE, STATE_FILE
 from tunesmith_contract.layout import ADAPTER_CACHE_DIR, CONFIG_DIR, SecretRole, secret_dir
 from tunesmith_contract.uris import MOUNT_ROOT, Scheme, StorageUri, mount_path, parse_uri
 
 from .engine_container import (
-    BASE_MODEL_NAME,
     ENGINE,
     MODEL_CACHE,
     EngineNeeds,
     build_engine_container,
     loaded_adapters,
+    reasoning_parser,
     start_seconds,
+    tool_call_parser,
 )
 from .environment import Environment
 from .gpu_placement import usable_node_requirements, with_requirements
@@ -42,6 +43,9 @@ MONITORING_PORT, MONITORING_PORT_NAME = 8002, "metrics"
 
 #: Time for one token without GPUs: one step of the engine may read thousands of tokens of other requests first.
 CPU_TOKEN_SECONDS = 120
+
+#: Variables of OpenTelemetry in ``engine.env``, which the agent gets, too.
+TRACES_PREFIX = "OTEL_"
 
 #: Time to end the engine and its sidecars once the agent has drained.
 END_SECONDS = 115
@@ -155,7 +159,7 @@ def _build_pod(
         "securityContext": restricted_pod_security(),
         "topologySpreadConstraints": [_spread(deployment)],
         "initContainers": [build_engine_container(deployment, image, mounts[ENGINE], needs)],
-        "containers": [_build_agent(deployment, inputs, mounts[AGENT], environment)],
+        "containers": [_build_agent(deployment, inputs, mounts[AGENT], environment, needs)],
         "volumes": volumes,
     }
 
@@ -266,6 +270,7 @@ def _build_agent(
     inputs: ServingInputs,
     mounts: list[dict[str, Any]],
     environment: Environment,
+    needs: EngineNeeds,
 ) -> dict[str, Any]:
     ports = {AGENT_PORT_NAME: AGENT_PORT}
     if inputs.has_monitoring_port:
@@ -279,7 +284,7 @@ def _build_agent(
         "command": ["/opt/agent/bin/python", "-m", "tunesmith_agent"],
         # An agent that can't ask for keys does not know the argument and ends, so none is open by mistake.
         **({"args": [f"--keys-dir={secret_dir(SecretRole.CLIENTS)}"]} if deployment.spec.access else {}),
-        "env": _agent_environment(deployment, environment),
+        "env": _agent_environment(deployment, environment, needs),
         "ports": [{"name": name, "containerPort": port, "protocol": "TCP"} for name, port in ports.items()],
         "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}},
         "securityContext": restricted_container_security(),
@@ -290,14 +295,15 @@ def _build_agent(
     }
 
 
-def _agent_environment(deployment: AdapterDeployment, environment: Environment) -> list[dict[str, Any]]:
+def _agent_environment(
+    deployment: AdapterDeployment, environment: Environment, needs: EngineNeeds
+) -> list[dict[str, Any]]:
     engine = deployment.spec.engine
     fields = {
         "POD_NAME": "metadata.name",
         "POD_UID": "metadata.uid",
         "POD_NAMESPACE": "metadata.namespace",
     }
-    engine = deployment.spec.engine
     values = {
         "TUNESMITH_DEPLOYMENT": deployment.metadata.name,
         "TUNESMITH_OPERATOR_URL": environment.operator_url,
@@ -312,12 +318,32 @@ def _agent_environment(deployment: AdapterDeployment, environment: Environment) 
     }
     if engine.proof.tolerance != AUTO:
         values["TUNESMITH_PROOF_TOLERANCE"] = engine.proof.tolerance
+    if engine.media_hosts:
+        values["TUNESMITH_MEDIA_HOSTS"] = ",".join(engine.media_hosts)
+    if parser := tool_call_parser(engine, needs):
+        values["TUNESMITH_TOOL_CALL_PARSER"] = parser
+    if parser := reasoning_parser(engine, needs):
+        values["TUNESMITH_REASONING_PARSER"] = parser
     if engine.gpus == 0:
         values["TUNESMITH_ENGINE_TOKEN_SECONDS"] = str(CPU_TOKEN_SECONDS)
+    values |= _telemetry_environment(deployment.spec.telemetry, environment)
+    values |= {each.name: each.value for each in engine.env if each.name.startswith(TRACES_PREFIX)}
     downward = [
         {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in fields.items()
     ]
     return [*downward, *({"name": name, "value": value} for name, value in values.items())]
+
+
+def _telemetry_environment(telemetry: Telemetry, environment: Environment) -> dict[str, str]:
+    """Variables of access log and traces."""
+    traces = telemetry.traces
+    values = {}
+    if telemetry.access_logs is not AccessLogs.ERRORS:
+        values["TUNESMITH_ACCESS_LOGS"] = str(telemetry.access_logs)
+    if endpoint := traces.endpoint or environment.traces_endpoint:
+        ratio = environment.traces_ratio if traces.sample_ratio is None else traces.sample_ratio
+        values |= {"TUNESMITH_TRACES_ENDPOINT": endpoint, "TUNESMITH_TRACES_RATIO": ratio}
+    return values
 
 
 def build_serving_disruption_budget(owner: Owner) -> KubernetesObject:

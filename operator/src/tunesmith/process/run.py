@@ -160,6 +160,8 @@ class Operator:
             gpu_runtime_class=self._settings.gpu_runtime_class,
             gpu_tolerations=tuple(toleration.to_dict() for toleration in self._settings.gpu_tolerations),
             term=lease.term,
+            traces_endpoint=self._settings.traces_endpoint,
+            traces_ratio=str(self._settings.traces_ratio),
             serving_network=sources.to_network() if (sources := self._settings.serving_network) else None,
         )
         controller = Controller(self._client, self._reconcilers, self._recorder, self._metrics, environment)

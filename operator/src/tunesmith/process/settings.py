@@ -94,6 +94,12 @@ class Settings(BaseModel):
         description="sources that may reach serving pods, as JSON with clients and monitoring, each a list of "
         "NetworkPolicyPeers; empty: no NetworkPolicy is made",
     )
+    traces_endpoint: str = Field(
+        "", description="default endpoint of serving pods for traces (OTLP over HTTP); empty: no traces"
+    )
+    traces_ratio: float = Field(
+        0.01, ge=0, le=1, description="default share of requests that are recorded in traces"
+    )
     workers: int = Field(16, ge=1, le=256, description="resources that are reconciled at a time")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="lowest level to log")
     log_format: Literal["json", "text"] = Field("json", description="form of the log lines")

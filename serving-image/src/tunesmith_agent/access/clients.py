@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tunesmith_agent.http.messages import Refusal
+from tunesmith_agent.metrics import Usage
 
-from .answer_tokens import AnswerTokens, Tokens
 from .buckets import Bucket
 from .entries import Budget, Entry
 from .ledger import Account, Ledger
@@ -17,8 +17,6 @@ from .reservation import estimate_prompt, reserve
 #: Pods that share the limits before the operator has said how many there are.
 UNKNOWN_PODS = 16
 
-#: Streams whose last event the engine fills with counts, if it is asked to.
-_STREAMS_WITH_USAGE = frozenset({b"/v1/chat/completions", b"/v1/completions"})
 _LONGEST_RETRY = 3600
 
 
@@ -122,7 +120,7 @@ class Client:
         return self._entry.budget
 
     def admit(self, path: bytes, body: dict[str, Any], size: int) -> "Charge | Refusal":
-        """Take a request from the limits, or refuse it. The body gets what makes its tokens countable.
+        """Take a request from the limits, or refuse it. The body gets a limit of the answer if it needs one.
 
         Args:
             path: path of the request.
@@ -147,19 +145,19 @@ class Client:
             tokens.take(reserved)
         self.reserved += reserved
         self.counts.requests += 1
-        hides_usage = bool(body.get("stream")) and path in _STREAMS_WITH_USAGE and _ask_for_usage(body)
-        return Charge(self, reserved, size, hides_usage, self._rate_headers())
+        return Charge(self, reserved, size, self._rate_headers())
 
-    def settle(self, reserved: int, tokens: Tokens) -> None:
-        """Replace a reservation by what was used."""
+    def settle(self, reserved: int, prompt: int, answer: int) -> None:
+        """Replace a reservation by the tokens that were used."""
         self.reserved -= reserved
-        self.counts.prompt_tokens += tokens.prompt
-        self.counts.answer_tokens += tokens.answer
+        self.counts.prompt_tokens += prompt
+        self.counts.answer_tokens += answer
+        used = prompt + answer
         if self._tokens is not None:
             self._tokens.fill(self._shared.clock())
-            self._tokens.give(reserved - tokens.total)
-        if self._entry.budget is not None and tokens.total:
-            self._account(self._entry.budget).own += tokens.total
+            self._tokens.give(reserved - used)
+        if self._entry.budget is not None and used:
+            self._account(self._entry.budget).own += used
 
     def used(self) -> int:
         """Tokens of its budget that are known to be used in the current period."""
@@ -246,43 +244,39 @@ class Charge:
         headers: header lines for the answer.
     """
 
-    __slots__ = ("_answer", "_client", "_is_stream", "_reserved", "_size", "headers")
+    __slots__ = ("_client", "_events", "_reserved", "_size", "headers")
 
-    def __init__(self, client: Client, reserved: int, size: int, hides_usage: bool, headers: bytes) -> None:
+    def __init__(self, client: Client, reserved: int, size: int, headers: bytes) -> None:
         self._client = client
         self._reserved = reserved
         self._size = size
-        self._answer = AnswerTokens(hides_usage)
+        self._events = 0
         self.headers = headers
 
-    def pass_on(self, data: bytes) -> bytes:
-        """Read a piece of the answer; returns what the client gets of it."""
-        return self._answer.pass_on(data)
+    def count_events(self, data: bytes) -> None:
+        """Count the events in a piece of a stream."""
+        self._events += data.count(b"data:")
 
-    def rest(self) -> bytes:
-        """What was held back of an answer that has ended."""
-        return self._answer.rest()
-
-    def settle(self, *, answered: bool, left: bool = False) -> None:
+    def settle(self, usage: Usage | None, *, answered: bool, left: bool = False) -> None:
         """Replace the reservation by what was used; call it once.
 
+        Without the engine's count, an event of a stream counts as a token.
+
         Args:
+            usage: tokens by the engine's count; None: it has not come.
             answered: the engine answered to the end, with a status below 400.
             left: the client left while the engine worked on it.
         """
-        self._client.settle(self._reserved, self._used(answered, left))
-
-    def _used(self, answered: bool, left: bool) -> Tokens:
-        """The engine's count; without one, an event of a stream counts as a token."""
-        if (counted := self._answer.counted()) is not None:
-            return counted
-        estimate = estimate_prompt(self._size)
-        if self._answer.events:
-            return Tokens(estimate, self._answer.events)
-        if left:
-            # Nobody knows how far the engine came.
-            return Tokens(estimate, max(0, self._reserved - estimate))
-        return Tokens(estimate, 0) if answered else Tokens(0, 0)
+        if usage is not None:
+            prompt, answer = usage.prompt, usage.generated
+        else:
+            prompt, answer = estimate_prompt(self._size), self._events
+            if not answer and left:
+                # Nobody knows how far the engine came.
+                answer = max(0, self._reserved - prompt)
+            elif not answer and not answered:
+                prompt = 0
+        self._client.settle(self._reserved, prompt, answer)
 
 
 #: Makes OpenAI's clients give up at once instead of trying again.
@@ -291,14 +285,3 @@ _NO_RETRY = b"x-should-retry: false\r\n"
 
 def _retry_seconds(wait: float) -> int:
     return min(max(1, math.ceil(wait)), _LONGEST_RETRY)
-
-
-def _ask_for_usage(body: dict[str, Any]) -> bool:
-    """Ask the engine for counts at the end of the stream; False if the client has asked for them itself."""
-    options = body.get("stream_options")
-    if isinstance(options, dict) and options.get("include_usage"):
-        return False
-    if options is None or isinstance(options, dict):
-        body["stream_options"] = {**(options or {}), "include_usage": True}
-        return True
-    return False

@@ -35,6 +35,7 @@ class DesiredStore:
     Attributes:
         current: the state that is applied; None before the first one.
         confirmed_generation: the latest generation that the operator sent; 0 before the first one.
+        is_confirmed: the operator has sent a state to this process.
 
     Args:
         kept: file on the pod's disk, which outlives the agent's process.
@@ -44,6 +45,7 @@ class DesiredStore:
     def __init__(self, kept: Path, on_change: Callable[[], None]) -> None:
         self.current: DesiredState | None = None
         self.confirmed_generation = 0
+        self.is_confirmed = False
         self._kept = kept
         self._on_change = on_change
 
@@ -71,6 +73,7 @@ class DesiredStore:
             problems = error.errors(include_url=False, include_input=False, include_context=False)
             log.error("desired state is invalid", extra={"source": source.value, "problems": problems[:3]})
             return False
+        self.is_confirmed = self.is_confirmed or source is Source.OPERATOR
         if self.current is not None and not self._is_news(state, self.current, source):
             return False
         log.info("new desired state", extra={"source": source.value, "generation": state.generation})

@@ -31,6 +31,7 @@ from .residency import Residency
 from .versions import (
     Key,
     TrackedVersion,
+    answering_versions,
     build_alias_route,
     build_pinned_route,
     desired_versions,
@@ -67,6 +68,7 @@ class Reconciler:
         metrics: AgentMetrics,
         on_table: Callable[[RoutingTable], None],
         created: int,
+        on_endpoints: Callable[[frozenset[str]], None],
     ) -> None:
         self._settings = settings
         self._store = store
@@ -77,6 +79,7 @@ class Reconciler:
         self._metrics = metrics
         self._on_table = on_table
         self._created = created
+        self._on_endpoints = on_endpoints
         self._tracked: dict[Key, TrackedVersion] = {}
         self._last_stable: dict[str, str] = {}
         self._breakers = Breakers()
@@ -118,8 +121,11 @@ class Reconciler:
             return "No desired state has come yet."
         if self._boot_settled:
             return ""
-        waiting = self._loading_aliases()
         waited = asyncio.get_running_loop().time() - self._up_since
+        is_heard = self._store.is_confirmed or not self._settings.operator_url
+        if not is_heard and waited < self._settings.confirm_seconds:
+            return "The operator has not confirmed the desired state yet."
+        waiting = self._loading_aliases()
         if waiting and waited < self._settings.settle_seconds:
             return f"Loading: {', '.join(waiting[:10])}."
         self._boot_settled = True
@@ -205,6 +211,7 @@ class Reconciler:
             adapters = await self._engine.adapters()
             if self._up_since is None:
                 await self._engine.generate_token()
+                self._on_endpoints(await self._engine.endpoints())
         except EngineGone:
             self._mark_engine_down()
             return
@@ -331,6 +338,7 @@ class Reconciler:
         else:
             tracked.settled = True
             tracked.stats.consecutive_errors = 0
+            tracked.switches = reservation.chat.switches if reservation.chat else None
             self._set_state(tracked, LoadState.ACTIVE, reservation.reason, reservation.message)
             self.wake()
 
@@ -381,7 +389,7 @@ class Reconciler:
         """Build the routes from the active versions, and signal a changed report."""
         desired = self._store.current
         fallbacks = self._fallbacks()
-        routes = [self._base_route()]
+        routes = []
         for tracked in self._tracked.values():
             if tracked.state is not LoadState.DRAINING:
                 routes.append(build_pinned_route(tracked))
@@ -391,6 +399,8 @@ class Reconciler:
             stable = self._tracked.get((alias.name, alias.stable.digest)) if alias.stable else None
             if stable is not None and stable.active:
                 self._last_stable[alias.name] = stable.version.digest
+        # The last of a name wins: no alias stands in front of the base model.
+        routes.append(self._base_route())
         self._metrics.breakers_open = len(self._breakers)
         self._on_table(build_table(routes, self._created))
         self._signal_change()
@@ -415,13 +425,13 @@ class Reconciler:
         return {name: key for name, key in fallbacks.items() if key is not None}
 
     def _loading_aliases(self) -> list[str]:
-        """Aliases whose stable version was neither active nor failed since this start of the engine."""
+        """Aliases with a version that has requests and was neither active nor failed since this start of the engine."""
         desired = self._store.current
         settled = {tracked.key for tracked in self._tracked.values() if tracked.settled}
         return [
             alias.name
             for alias in (desired.aliases if desired else ())
-            if alias.stable and (alias.name, alias.stable.digest) not in settled
+            if any((alias.name, version.digest) not in settled for version in answering_versions(alias))
         ]
 
     def _record_error(self, stats: VersionStats) -> None:

@@ -47,7 +47,7 @@ class Residency:
     Args:
         engine: client of the engine.
         slots: number of adapters that the engine keeps in memory.
-        stats: counters.
+        stats: names the versions that the engine holds.
         on_failed: called with a version that could not be loaded again for the requests that wait for it.
     """
 
@@ -235,7 +235,7 @@ class Residency:
             self._start(self._load(key, self._versions[key]))
         while (key := self._slots.take_leaver()) is not None:
             self._versions[key].gate.set_resident(False)
-            self._stats.evictions += 1
+            self._versions[key].stats.evictions += 1
         while (key := self._slots.take_unload()) is not None:
             self._start(self._unload(key, self._versions[key]))
 
@@ -261,7 +261,7 @@ class Residency:
             if not is_awaited:
                 self._on_failed(key)
         else:
-            self._stats.loads += 1
+            resident.stats.loads += 1
             self._slots.loaded(key)
             if self._slots.place(key) is Place.LOADED:
                 self._arrive(key, resident)

@@ -9,6 +9,7 @@ from tunesmith_agent.routing.gate import Gate
 from tunesmith_agent.routing.stickiness import threshold
 from tunesmith_agent.routing.table import Route, Target, build_target
 from tunesmith_contract.agent import DesiredAlias, DesiredState, LoadedVersion, LoadState, Version
+from tunesmith_contract.answer_formats import Switch
 from tunesmith_contract.base import short_digest
 
 #: Alias and digest: identity of a version between operator and agent.
@@ -28,6 +29,7 @@ class TrackedVersion:
         settled: the version was active or failed since this start of the engine.
         task: loads or drains it.
         gate: open while the engine holds it.
+        switches: arguments of the chat template that it was trained with; None in artifacts of earlier releases.
     """
 
     alias: str
@@ -40,6 +42,7 @@ class TrackedVersion:
     settled: bool = False
     task: asyncio.Task[None] | None = None
     gate: Gate = field(default_factory=Gate)
+    switches: Mapping[str, Switch] | None = None
 
     @property
     def key(self) -> Key:
@@ -80,6 +83,14 @@ def desired_versions(desired: DesiredState | None) -> Iterator[tuple[str, Versio
             if version is not None and version.digest not in digests:
                 digests.add(version.digest)
                 yield alias.name, version
+
+
+def answering_versions(alias: DesiredAlias) -> Iterator[Version]:
+    """Versions that the alias gives requests."""
+    if alias.stable is not None:
+        yield alias.stable
+    if alias.candidate is not None and alias.weight and alias.candidate.digest not in alias.rejected:
+        yield alias.candidate
 
 
 def fallback_version(
@@ -124,7 +135,7 @@ def build_pinned_route(tracked: TrackedVersion) -> Route:
 def _target(tracked: TrackedVersion | None) -> Target | None:
     if tracked is None or not tracked.active:
         return None
-    return build_target(*tracked.key, tracked.stats, tracked.gate)
+    return build_target(*tracked.key, tracked.stats, tracked.gate, tracked.switches)
 
 
 def _unavailable_reason(tracked: TrackedVersion | None) -> str:

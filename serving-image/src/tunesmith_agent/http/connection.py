@@ -43,6 +43,16 @@ class Exchange(Protocol):
         """Answer with an error: there was no progress for too long."""
 
 
+class AnswerObserver(Protocol):
+    """Observer of the answer to the current request."""
+
+    def answer_began(self, status: int) -> None:
+        """Note the head of the answer."""
+
+    def answer_ended(self, now: float, complete: bool) -> None:
+        """Note the end of the answer, or of the connection before it; ``now`` is by the loop's clock."""
+
+
 class Handler(Protocol):
     """Function that answers one request, now or later, by ``respond``, or by ``begin``, ``send``, ``end``."""
 
@@ -80,18 +90,22 @@ class ServerConnection(asyncio.Protocol):
 
     Attributes:
         share: what its client's address holds.
+        observer: told of the answer to the current request; None: nobody is.
+        answer_headers: complete lines that are added to the head of the answer to the current request.
     """
 
     __slots__ = (
         "_advancing", "_backlog", "_begun", "_bodyless", "_chunked", "_closes_body", "_eof", "_held", "_keep_alive",
         "_out", "_parser", "_paused", "_reading_paused", "_request", "_server", "_since", "_state", "_transport",
-        "exchange", "loop", "share",
+        "answer_headers", "exchange", "loop", "observer", "share",
     )  # fmt: skip
 
     def __init__(self, server: ConnectionOwner) -> None:
         self._server = server
         self.loop = asyncio.get_running_loop()
         self.exchange: Exchange | None = None
+        self.observer: AnswerObserver | None = None
+        self.answer_headers = b""
         self._parser = RequestParser(server.limits, self._hold)
         self._backlog = bytearray()
         self._out: list[bytes] = []
@@ -121,6 +135,7 @@ class ServerConnection(asyncio.Protocol):
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
             exchange.client_lost()
+        self._tell_end(complete=False)
 
     def data_received(self, data: bytes) -> None:
         if self._parser.broken:
@@ -187,7 +202,10 @@ class ServerConnection(asyncio.Protocol):
         self._begun = True
         out.append(status_line(status))
         out.append(headers)
+        out.append(self.answer_headers)
         out.append(self._server.date)
+        if self.observer is not None:
+            self.observer.answer_began(status)
         if self._server.draining or (self._eof and not self._backlog and not self._parser.queue):
             self._keep_alive = False
         forbids_body = status in WITHOUT_BODY
@@ -229,6 +247,8 @@ class ServerConnection(asyncio.Protocol):
         self.flush()
         self._hold(-self._request.size)
         self.exchange = None
+        if self.observer is not None:
+            self._tell_end(complete=True)
         self._since = self.loop.time()
         if self._closes_body:
             self._closes_body = False
@@ -351,6 +371,7 @@ class ServerConnection(asyncio.Protocol):
         self._since = self.loop.time()
         self._request = item
         self._begun = False
+        self.answer_headers = b""
         self._keep_alive = item.keep_alive
         self._server.handler(self, item)
         # The handler has taken what it needs of the body: it is not kept for as long as the answer takes.
@@ -361,6 +382,7 @@ class ServerConnection(asyncio.Protocol):
         self._server.idle.pop(self, None)
         self._parser.broken = True
         self._hold(-self._held)
+        self.answer_headers = b""
         self._request = Request(self._parser.method, b"", {}, b"", keep_alive=False, http_10=False, size=0)
         self._keep_alive = False
         body = refusal.to_body()
@@ -374,6 +396,11 @@ class ServerConnection(asyncio.Protocol):
             self._transport.close()
         elif self._transport.can_write_eof():
             self._transport.write_eof()
+
+    def _tell_end(self, complete: bool) -> None:
+        observer, self.observer = self.observer, None
+        if observer is not None:
+            observer.answer_ended(self.loop.time(), complete)
 
     def _hold(self, size: int) -> bool:
         """Count bytes that this connection keeps in memory; False if its client holds more than its share."""

@@ -7,10 +7,15 @@ from tunesmith_agent.access.clients import Charge
 from tunesmith_agent.http.connection import ServerConnection
 from tunesmith_agent.http.messages import JSON_TYPE, Refusal
 from tunesmith_agent.http.upstream import UpstreamConnection, UpstreamPool
+from tunesmith_agent.metrics import End
 from tunesmith_agent.routing.table import Target
+from tunesmith_agent.telemetry.record import record_of
+from tunesmith_agent.telemetry.usage import AnswerReader
 
 #: Headers of the engine's answer that the client gets to see.
-_PASSED_HEADERS = (b"content-type", b"x-request-id", b"retry-after")
+_PASSED_HEADERS = (b"content-type", b"retry-after")
+
+_STREAM_TYPE = b"text/event-stream"
 
 #: The engine has each version that is routed to, unless it was restarted a moment ago.
 _NOT_FOUND = 404
@@ -24,12 +29,14 @@ class Forward:
             connection, or does not have the version.
         abandoned_seconds: see ``Limits``.
         key: sticky key of the client, as a number; None if it was not needed.
+        begun: time at which the request began to be answered, by the loop's clock.
+        hides_usage: see ``AnswerReader``.
         charge: what the request takes from the client's limits; None where clients need no keys.
     """
 
     __slots__ = (
-        "_abandoned_seconds", "_begun_at", "_charge", "_client", "_connecting", "_data_at", "_head_at", "_key",
-        "_not_found", "_on_engine_failure", "_pool", "_request", "_status", "_target", "_upstream",
+        "_abandoned_seconds", "_answer", "_begun_at", "_charge", "_client", "_connecting", "_data_at", "_first_at",
+        "_key", "_not_found", "_on_engine_failure", "_pool", "_record", "_request", "_status", "_target", "_upstream",
     )  # fmt: skip
 
     def __init__(
@@ -41,6 +48,8 @@ class Forward:
         on_engine_failure: Callable[[ServerConnection], None],
         abandoned_seconds: float,
         key: int | None,
+        begun: float,
+        hides_usage: bool,
         charge: Charge | None = None,
     ) -> None:
         self._on_engine_failure = on_engine_failure
@@ -55,13 +64,19 @@ class Forward:
         self._connecting: asyncio.Task[UpstreamConnection] | None = None
         self._not_found = False
         self._status = 0
-        self._begun_at = self._data_at = client.loop.time()
-        self._head_at = 0.0
+        self._begun_at = begun
+        self._data_at = client.loop.time()
+        self._first_at = 0.0
+        self._record = record_of(client)
+        self._answer = AnswerReader(hides_usage, self._record is not None and self._record.is_traced)
 
     def start(self) -> None:
         """Send the request, on an idle connection if there is one."""
         self._client.exchange = self
-        self._target.stats.begin()
+        stats = self._target.stats
+        stats.begin()
+        if self._record is not None:
+            self._record.alias, self._record.version = stats.alias, stats.name
         if (upstream := self._pool.take()) is not None:
             self._send(upstream)
         else:
@@ -76,9 +91,8 @@ class Forward:
         now = self._client.loop.time()
         # A client that reads slowly holds the answer back itself.
         abandoned = now - self._data_at >= self._abandoned_seconds and not self._client.paused
-        self._target.stats.count_disconnect(now, self._key, abandoned=abandoned)
-        if self._charge is not None:
-            self._charge.settle(answered=False, left=was_sent)
+        end = self._target.stats.count_disconnect(now, self._key, abandoned=abandoned)
+        self._note_end(end, now, left=was_sent)
 
     def pause(self) -> None:
         if self._upstream is not None:
@@ -101,7 +115,7 @@ class Forward:
             self._not_found = True
             return
         self._status = status
-        self._head_at = self._client.loop.time()
+        self._answer.is_stream = headers.get(b"content-type", b"").startswith(_STREAM_TYPE)
         lines = [b"%b: %b\r\n" % (name, headers[name]) for name in _PASSED_HEADERS if name in headers]
         if self._charge is not None:
             lines.append(self._charge.headers)
@@ -109,8 +123,13 @@ class Forward:
 
     def on_data(self, data: bytes) -> None:
         self._data_at = self._client.loop.time()
-        if not self._not_found:
-            self._client.send(data if self._charge is None else self._charge.pass_on(data))
+        if self._not_found:
+            return
+        if not self._first_at and self._answer.is_stream and self._status < 400:
+            self._first_at = self._data_at
+        if self._charge is not None and self._answer.is_stream:
+            self._charge.count_events(data)
+        self._client.send(self._answer.read(data))
 
     def on_pause(self) -> None:
         if self._status:
@@ -122,8 +141,7 @@ class Forward:
             self._target.stats.count_refused()
             self._not_reached()
             return
-        if self._charge is not None:
-            self._client.send(self._charge.rest())
+        self._client.send(self._answer.end())
         self._count(broken=False)
         self._client.end()
 
@@ -149,6 +167,8 @@ class Forward:
             return
         if connecting.exception() is not None:
             self._target.stats.count_engine_lost()
+            if self._record is not None:
+                self._record.end = End.ENGINE_LOST
             self._not_reached()
             return
         self._send(connecting.result())
@@ -172,7 +192,7 @@ class Forward:
     def _not_reached(self) -> None:
         """Let the client be answered, as the request never reached a version."""
         if self._charge is not None:
-            self._charge.settle(answered=False)
+            self._charge.settle(None, answered=False)
         self._on_engine_failure(self._client)
 
     def _fail(self, refusal: Refusal) -> None:
@@ -181,7 +201,6 @@ class Forward:
             self._cut()
             return
         self._status = refusal.status
-        self._head_at = self._client.loop.time()
         self._count(broken=True)
         body = refusal.to_body()
         self._client.respond(refusal.status, self._target.headers + JSON_TYPE, body)
@@ -194,9 +213,25 @@ class Forward:
 
     def _count(self, *, broken: bool) -> None:
         now = self._client.loop.time()
-        self._target.stats.finish(self._status, self._begun_at, self._head_at, now, self._key, broken=broken)
+        end = self._target.stats.finish(self._status, self._begun_at, now, self._key, broken=broken)
+        self._note_end(end, now)
+
+    def _note_end(self, end: End, now: float, *, left: bool = False) -> None:
+        """Count the tokens of an answer that the engine began, and complete the record.
+
+        Args:
+            left: the client left while the engine worked on it.
+        """
+        usage = self._answer.usage()
+        if 0 < self._status < 400:
+            self._target.stats.count_tokens(usage, self._begun_at, self._first_at, now)
         if self._charge is not None:
-            self._charge.settle(answered=self._status < 400 and not broken)
+            self._charge.settle(usage, answered=end is End.ANSWERED and self._status < 400, left=left)
+        if (record := self._record) is not None:
+            record.end = end
+            record.first_token_at = self._first_at
+            record.usage = usage
+            record.finish_reasons = self._answer.finish_reasons()
 
 
 def _close_late(connecting: asyncio.Task[UpstreamConnection]) -> None:

@@ -1,6 +1,6 @@
 """Checks and routing of client requests: an allow-list of paths in front of the engine."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import orjson
@@ -11,8 +11,14 @@ from tunesmith_agent.http.connection import ServerConnection
 from tunesmith_agent.http.messages import JSON_TYPE, Refusal, Request
 from tunesmith_agent.http.upstream import UpstreamPool
 from tunesmith_agent.metrics import AgentMetrics
+from tunesmith_agent.requests.endpoints import ALWAYS_OFFERED, Endpoint, build_endpoints
+from tunesmith_agent.requests.model_name import resolve_model
+from tunesmith_agent.requests.switches import apply_switches
 from tunesmith_agent.routing.stickiness import stickiness_key
 from tunesmith_agent.routing.table import Route, RoutingTable
+from tunesmith_agent.telemetry.record import record_of
+from tunesmith_agent.telemetry.usage import ask_for_usage
+from tunesmith_contract.agent import VERSION_HEADER
 
 from .forward import Forward
 from .waiting import WaitingRoom
@@ -38,11 +44,9 @@ _ENGINE_HANGS = Refusal(
 )
 _NOT_AN_OBJECT = Refusal(400, 'The body must be a JSON object such as {"model": "…", "messages": […]}.')
 _NOT_JSON_TYPE = Refusal(415, "Send the body as content-type application/json.")
-_NO_PROMPT_LOG_PROBS = Refusal(
-    400, "Log-probabilities of the prompt are not served: leave out prompt_logprobs, and echo with logprobs."
-)
 _ENCODED = Refusal(415, "Send the body without content-encoding.")
 
+_VERSION = VERSION_HEADER.encode()
 _GONE = "it is not served any more."
 
 PlainHandler = Callable[[ServerConnection, Request], None]
@@ -54,13 +58,14 @@ class Proxy:
     Args:
         on_engine_failure: called when the engine accepts no connection, or does not have a routed version.
         abandoned_seconds: see ``Limits``.
-
+        media_hosts: hosts that the engine may fetch images, audio and video from.
         access: the clients with keys; None where clients need none.
 
     Attributes:
         table: the current routes.
         engine_hangs: the engine generates nothing, so that requests are refused.
         queue_seconds: gives the time after which the engine's queue may have room; 0 while it has.
+        offered: endpoints that the engine has, by their paths; None until it was asked.
     """
 
     def __init__(
@@ -70,10 +75,11 @@ class Proxy:
         on_engine_failure: Callable[[], None],
         abandoned_seconds: float,
         wait_seconds: float,
+        media_hosts: Iterable[str] = (),
         access: Access | None = None,
     ) -> None:
         self.table = RoutingTable()
-        self.waiting_room = WaitingRoom(wait_seconds, metrics.residency)
+        self.waiting_room = WaitingRoom(wait_seconds)
         self.engine_hangs = False
         self.queue_seconds: Callable[[], int] = int
         self._access = access
@@ -81,11 +87,17 @@ class Proxy:
         self._metrics = metrics
         self._on_engine_failure = on_engine_failure
         self._abandoned_seconds = abandoned_seconds
+        self.offered: frozenset[bytes] | None = None
+        self._endpoints = build_endpoints(media_hosts)
         self._handlers: dict[bytes, tuple[bytes, PlainHandler]] = {
-            b"/v1/chat/completions": (b"POST", self._generate),
-            b"/v1/completions": (b"POST", self._generate),
+            **dict.fromkeys(self._endpoints, (b"POST", self._generate)),
             b"/v1/models": (b"GET", self._list_models),
         }
+
+    @property
+    def paths(self) -> Collection[bytes]:
+        """Paths that are served."""
+        return self._handlers.keys()
 
     def __call__(self, connection: ServerConnection, request: Request) -> None:
         """Answer one request."""
@@ -116,18 +128,21 @@ class Proxy:
         if isinstance(client, Refusal):
             connection.respond_refusal(client)
             return
+        if client is not None and (record := record_of(connection)) is not None:
+            record.client = client.name
         if self.engine_hangs:
             connection.close_after_answer()
             connection.respond_refusal(_ENGINE_HANGS)
             return
-        body = _parse_body(request)
+        if request.path not in ALWAYS_OFFERED and (refusal := self._refuse_endpoint(request.path)):
+            connection.respond_refusal(refusal)
+            return
+        endpoint = self._endpoints[request.path]
+        body = _read_body(request, endpoint)
         if isinstance(body, Refusal):
             connection.respond_refusal(body)
             return
-        if _asks_for_prompt_log_probs(body):
-            connection.respond_refusal(_NO_PROMPT_LOG_PROBS)
-            return
-        route = self._find_route(body, client)
+        route = self._find_route(request, body, client)
         if isinstance(route, Refusal):
             connection.respond_refusal(route)
             return
@@ -150,6 +165,8 @@ class Proxy:
             client: the client whose key it has; None where clients need none.
             deadline: end of the wait for a version, by the loop's clock; None if the request has not waited yet.
         """
+        if (record := record_of(connection)) is not None:
+            record.alias = route.model
         key = stickiness_key(request.headers, body) if route.uses_keys else b""
         target = route.pick(key)
         if target is None:
@@ -165,7 +182,7 @@ class Proxy:
             self.waiting_room.admit(connection, target, size, deadline, go_on)
             return
         if deadline is None and target.gate is not None:
-            self._metrics.residency.hits += 1
+            target.stats.hits += 1
         if seconds := self.queue_seconds():
             connection.respond_refusal(_queue_full(seconds))
             return
@@ -177,6 +194,11 @@ class Proxy:
                 return
             charge = admitted
         body["model"] = target.name
+        switches = self._endpoints[request.path].switches
+        if target.switches is not None and switches:
+            ignored = apply_switches(body, switches, target.switches)
+            target = target.ignoring(ignored) if ignored else target
+        hides_usage = ask_for_usage(request.path, body)
         Forward(
             self._pool,
             connection,
@@ -185,6 +207,8 @@ class Proxy:
             self._answer_not_ready,
             self._abandoned_seconds,
             hash(key) if route.uses_keys else None,
+            connection.loop.time() if deadline is None else deadline - self.waiting_room.seconds,
+            hides_usage,
             charge,
         ).start()
 
@@ -194,11 +218,26 @@ class Proxy:
         self._on_engine_failure()
         connection.respond_refusal(_ENGINE_NOT_READY)
 
-    def _find_route(self, body: dict[str, Any], client: Client | None) -> Route | Refusal:
+    def _refuse_endpoint(self, path: bytes) -> Refusal | None:
+        """Refusal of an endpoint that not every engine has; None if this one has it."""
+        if self.offered is None:
+            return _ENGINE_NOT_READY
+        if path in self.offered:
+            return None
+        served = ", ".join(name.decode() for name in self._endpoints if name in self.offered)
+        return Refusal(
+            404, f"The engine does not offer {path.decode()} for this base model; it offers {served}."
+        )
+
+    def _find_route(self, request: Request, body: dict[str, Any], client: Client | None) -> Route | Refusal:
         """Route of the model that a request asks for; one that the client may not use does not exist for it."""
         model = body.get("model")
         if not isinstance(model, str):
             return Refusal(400, f"Say which model to use: {self._list_names(client)}.", param="model")
+        if version := request.headers.get(_VERSION):
+            model = resolve_model(model, version)
+            if isinstance(model, Refusal):
+                return model
         route = self.table.routes.get(model)
         if route is None or not (client is None or client.may_use(model)):
             message = f"The model {model[:100]!r} does not exist here: use {self._list_names(client)}."
@@ -227,6 +266,19 @@ def _unavailable(route: Route) -> Refusal:
     return Refusal(503, message, kind="server_error", code="model_unavailable", headers=_RETRY)
 
 
+def _read_body(request: Request, endpoint: Endpoint) -> dict[str, Any] | Refusal:
+    """Body of a request that says nothing but what its endpoint serves."""
+    body = _parse_body(request)
+    if isinstance(body, Refusal):
+        return body
+    refusal = endpoint.check(body)
+    if refusal is not None:
+        return refusal
+    if endpoint.fixed:
+        body.update(endpoint.fixed)
+    return body
+
+
 def _parse_body(request: Request) -> dict[str, Any] | Refusal:
     """Body of a request as a JSON object.
 
@@ -242,13 +294,6 @@ def _parse_body(request: Request) -> dict[str, Any] | Refusal:
     except orjson.JSONDecodeError as error:
         return Refusal(400, f"The body is not JSON: {error}.")
     return body if isinstance(body, dict) else _NOT_AN_OBJECT
-
-
-def _asks_for_prompt_log_probs(body: dict[str, Any]) -> bool:
-    """True for a request that, in one batch with any other, crashes the engine on CPUs."""
-    if body.get("echo") and (body.get("logprobs") is not None or body.get("max_tokens") == 0):
-        return True
-    return any(key.startswith("prompt_logprob") and body[key] is not None for key in body)
 
 
 def _engine_request(request: Request, body: dict[str, Any]) -> bytes:

@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 from tunesmith_agent.http.connection import ServerConnection
 from tunesmith_agent.http.messages import Refusal
-from tunesmith_agent.metrics import ResidencyStats
 from tunesmith_agent.routing.table import Target
+from tunesmith_agent.telemetry.record import record_of
 
 MAX_REQUESTS = 256
 MAX_BYTES = 64 * 1024**2
@@ -28,12 +28,10 @@ class WaitingRoom:
 
     Args:
         seconds: longest wait of a request.
-        stats: counters.
     """
 
-    def __init__(self, seconds: float, stats: ResidencyStats) -> None:
+    def __init__(self, seconds: float) -> None:
         self.seconds = seconds
-        self.stats = stats
         self.waiting = 0
         self.bytes = 0
 
@@ -49,7 +47,7 @@ class WaitingRoom:
             go_on: chooses a version again, with the deadline.
         """
         if self.waiting >= MAX_REQUESTS or self.bytes + size > MAX_BYTES:
-            self.stats.count_wait("full")
+            target.stats.count_wait("full", 0.0)
             target.stats.count_refused_waiting()
             client.respond_refusal(_FULL)
             return
@@ -80,6 +78,8 @@ class _Waiting:
         self._size = size
         self._deadline = deadline
         self._go_on = go_on
+        self._since = client.loop.time()
+        target.stats.waiting += 1
         room.waiting += 1
         room.bytes += size
         client.exchange = self
@@ -122,4 +122,8 @@ class _Waiting:
         self._timer.cancel()
         self._room.waiting -= 1
         self._room.bytes -= self._size
-        self._room.stats.count_wait(result)
+        self._target.stats.waiting -= 1
+        waited = self._client.loop.time() - self._since
+        self._target.stats.count_wait(result, waited)
+        if (record := record_of(self._client)) is not None:
+            record.queued += waited

@@ -20,7 +20,7 @@ def stickiness_key(headers: dict[bytes, bytes], body: dict[str, Any]) -> bytes:
     """Value of the header, else the first identifier in the body, else the first message or the prompt.
 
     Instructions (system and developer messages) are the same for all clients of an application, so the first
-    message is the first that is not one of them; for completions it is the prompt.
+    message is the first that is not one of them; for completions it is the prompt, for other endpoints the input.
     """
     if key := headers.get(_HEADER):
         return key
@@ -31,10 +31,10 @@ def stickiness_key(headers: dict[bytes, bytes], body: dict[str, Any]) -> bytes:
 
 
 def _first_message(body: dict[str, Any]) -> Any:
-    """First message that is not an instruction; the prompt of a completion."""
-    messages = body.get("messages")
+    """First message that is not an instruction; the prompt of a completion, or a plain input."""
+    messages = body.get("messages", body.get("input"))
     if not isinstance(messages, list):
-        return body.get("prompt")
+        return messages if isinstance(messages, str) else body.get("prompt")
     for message in messages:
         if not isinstance(message, dict) or message.get("role") not in _INSTRUCTIONS:
             return message

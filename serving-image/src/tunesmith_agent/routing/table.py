@@ -1,12 +1,13 @@
 """Routing table: immutable map of model names to versions, replaced as a whole."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import orjson
 
 from tunesmith_agent.metrics import VersionStats
-from tunesmith_contract.agent import DIGEST_HEADER, VERSION_HEADER, served_name
+from tunesmith_contract.agent import DIGEST_HEADER, IGNORED_HEADER, VERSION_HEADER, served_name
+from tunesmith_contract.answer_formats import Switch
 
 from .gate import Gate
 from .stickiness import bucket
@@ -18,19 +19,28 @@ class Target:
 
     Attributes:
         gate: open while the engine holds the version; None for the base model, which it always does.
+        switches: arguments of the chat template that it was trained with; None if the client's are passed on.
     """
 
     name: str
     headers: bytes
     stats: VersionStats
     gate: Gate | None = None
+    switches: Mapping[str, Switch] | None = None
+
+    def ignoring(self, fields: Iterable[str]) -> "Target":
+        """The target for a request of which these fields were left out: the answer names them."""
+        line = f"{IGNORED_HEADER}: {', '.join(fields)}\r\n"
+        return replace(self, headers=self.headers + line.encode())
 
 
-def build_target(alias: str, digest: str, stats: VersionStats, gate: Gate) -> Target:
+def build_target(
+    alias: str, digest: str, stats: VersionStats, gate: Gate, switches: Mapping[str, Switch] | None = None
+) -> Target:
     """Target of one active version."""
     name = served_name(alias, digest)
     headers = f"{VERSION_HEADER}: {name}\r\n{DIGEST_HEADER}: {digest}\r\n".encode()
-    return Target(name, headers, stats, gate)
+    return Target(name, headers, stats, gate, switches)
 
 
 def build_base_target(name: str, stats: VersionStats) -> Target:

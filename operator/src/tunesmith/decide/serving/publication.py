@@ -124,7 +124,8 @@ def plan_publication(
     mount: tuple[Action, ...] = ()
     if stored.mounted is None or _mounted_files(stored.mounted) != _mounted_files(config_map):
         mount = (Mount(Replace.of(stored.mounted, config_map).manifest, publication),)
-    is_sent = state.whole == stored.published and not fleet.is_behind(state.whole.generation)
+    is_applied = fleet.is_told and not fleet.is_behind(state.whole.generation)
+    is_sent = state.whole == stored.published and is_applied
     push: tuple[Action, ...] = () if is_sent else (Push(publication),)
     return (*urgent, *first, *others, *mount, *push)
 

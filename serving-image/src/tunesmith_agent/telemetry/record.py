@@ -1,0 +1,78 @@
+"""Record of one request while it is answered, for access logs and traces."""
+
+from collections.abc import Callable
+
+from tunesmith_agent.http.connection import ServerConnection
+from tunesmith_agent.metrics import End, Usage
+
+from .trace_context import TraceContext
+
+
+class RequestRecord:
+    """What is known of one request; nothing in it comes from its content.
+
+    Attributes:
+        method, path: as in the request; the path is empty if nothing is served there.
+        request_id: value of ``x-request-id``, from the client or made here.
+        trace: its place in a trace; None if there is none.
+        begun, first_token_at, ended: times by the loop's clock; 0: not yet.
+        ended_at: time of its end, in Unix nanoseconds.
+        status: status of the answer; 0 if there was none.
+        end: how it ended; None: as the status says.
+        alias, version: who answered, or was chosen to; empty: nobody.
+        client: name of the client, where clients are known by name.
+        queued: seconds that it waited for its version.
+        usage: tokens; None if they are unknown.
+        finish_reasons: reasons why the engine stopped.
+    """
+
+    # Most of these are set in few requests: a default of the class costs a request nothing.
+    first_token_at = ended = queued = 0.0
+    status = ended_at = 0
+    end: End | None = None
+    alias = version = client = ""
+    usage: Usage | None = None
+    finish_reasons: tuple[str, ...] = ()
+
+    def __init__(
+        self,
+        method: bytes,
+        path: str,
+        request_id: bytes,
+        trace: TraceContext | None,
+        begun: float,
+        on_ended: "Callable[[RequestRecord], None]",
+    ) -> None:
+        self.method = method
+        self.path = path
+        self.request_id = request_id
+        self.trace = trace
+        self.begun = begun
+        self._on_ended = on_ended
+
+    @property
+    def is_traced(self) -> bool:
+        """True if a span is written of it."""
+        return self.trace is not None and self.trace.is_sampled
+
+    # -- from the connection
+
+    def answer_began(self, status: int) -> None:
+        """Note the head of the answer."""
+        self.status = status
+
+    def answer_ended(self, now: float, complete: bool) -> None:
+        """Note the end of the answer, or of the connection before it."""
+        self.ended = now
+        if self.end is None:
+            if not complete:
+                self.end = End.DISCONNECTED
+            else:
+                self.end = End.ANSWERED if self.status < 400 else End.REFUSED
+        self._on_ended(self)
+
+
+def record_of(connection: ServerConnection) -> RequestRecord | None:
+    """Record of the request that a connection answers; None where nothing is written of requests."""
+    observer = connection.observer
+    return observer if isinstance(observer, RequestRecord) else None

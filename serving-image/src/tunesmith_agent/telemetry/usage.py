@@ -1,0 +1,138 @@
+"""Tokens of an answer, read from the engine's own count while the answer passes.
+
+The engine counts a stream's tokens only if it is asked to, in an event of its own at the end. It is always asked; a
+client that did not ask does not see the event.
+"""
+
+import re
+from typing import Any
+
+from tunesmith_agent.metrics import Usage
+
+#: Paths whose streams have ``stream_options``.
+_PATHS_WITH_OPTIONS = frozenset((b"/v1/chat/completions", b"/v1/completions"))
+
+_KEY = b'"usage":'
+_OVERLAP = len(_KEY) - 1
+_OBJECT = re.compile(rb'"usage":\s*(\{|$)')
+#: Counts of OpenAI's chat and text completions, or of its responses.
+_PROMPT = re.compile(rb'"(?:prompt|input)_tokens":\s*(\d{1,9})[,}\s]')
+_GENERATED = re.compile(rb'"(?:completion|output)_tokens":\s*(\d{1,9})[,}\s]')
+_CACHED = re.compile(rb'"cached_tokens":\s*(\d{1,9})[,}\s]')
+_NO_CHOICES = re.compile(rb'"choices":\s*\[\]')
+_REASON = re.compile(rb'"finish_reason":\s*"(\w+)"')
+#: Reasons of vLLM; any other one is not repeated.
+_REASONS = frozenset(("stop", "length", "tool_calls", "function_call", "content_filter", "abort", "error"))
+_MAX_REASONS = 16
+
+_EVENT_END = b"\n\n"
+_EVENT_BEGIN = b"data:"
+#: Longest part of an event that is kept back until its rest has come.
+_MAX_HELD = 4096
+#: Longest text of the counts.
+_MAX_TEXT = 512
+
+
+def ask_for_usage(path: bytes, body: dict[str, Any]) -> bool:
+    """Make the engine count the tokens of a stream; True if its client did not ask for it.
+
+    Args:
+        body: the request, which is changed.
+    """
+    if body.get("stream") is not True or path not in _PATHS_WITH_OPTIONS:
+        return False
+    options = body.get("stream_options")
+    if options is None:
+        body["stream_options"] = {"include_usage": True}
+        return True
+    if not isinstance(options, dict) or options.get("include_usage"):
+        return False
+    # Alone the second option has no effect; together they would add counts to each event.
+    body["stream_options"] = {**options, "include_usage": True, "continuous_usage_stats": False}
+    return True
+
+
+class AnswerReader:
+    """Reader of one answer, piece by piece.
+
+    A quote inside a JSON string is escaped, so what clients or models write is never taken for a key.
+
+    Args:
+        hides_usage: the event with the counts is not passed on.
+        reads_reasons: collect the finish reasons, too.
+
+    Attributes:
+        is_stream: the answer is a stream of events.
+    """
+
+    __slots__ = ("_held", "_hides_usage", "_reads_reasons", "_reasons", "_tail", "_text", "is_stream")
+
+    def __init__(self, hides_usage: bool, reads_reasons: bool) -> None:
+        self.is_stream = False
+        self._hides_usage = hides_usage
+        self._reads_reasons = reads_reasons
+        self._held = self._tail = self._text = b""
+        self._reasons: list[str] = []
+
+    def read(self, data: bytes) -> bytes:
+        """Take a piece of the answer; returns what is passed on now."""
+        if self.is_stream and self._hides_usage:
+            if self._held:
+                data, self._held = self._held + data, b""
+            if not data.endswith(_EVENT_END):
+                data = self._hold_back(data)
+            self._search(data)
+            return _without_usage(data) if _KEY in data else data
+        searched = self._tail + data if self._tail else data
+        self._search(searched)
+        self._tail = searched[-_OVERLAP:]
+        return data
+
+    def end(self) -> bytes:
+        """Note the end of the answer; returns what was kept back of it."""
+        rest, self._held = self._held, b""
+        return rest
+
+    def usage(self) -> Usage | None:
+        """Tokens of the answer as far as it was read; None if it did not say."""
+        text = self._text
+        if not text or (prompt := _PROMPT.search(text)) is None:
+            return None
+        generated, cached = _GENERATED.search(text), _CACHED.search(text)
+        return Usage(int(prompt[1]), int(generated[1]) if generated else 0, int(cached[1]) if cached else 0)
+
+    def finish_reasons(self) -> tuple[str, ...]:
+        """Reasons why the engine stopped, one for each choice."""
+        return tuple(self._reasons)
+
+    def _hold_back(self, data: bytes) -> bytes:
+        """Keep an incomplete event that may have the counts; returns the rest."""
+        cut = data.rfind(_EVENT_END) + len(_EVENT_END) if _EVENT_END in data else 0
+        begin = data[cut:]
+        is_event = begin.startswith(_EVENT_BEGIN) or _EVENT_BEGIN.startswith(begin)
+        if not is_event or b'"choices":[{' in begin or len(begin) > _MAX_HELD:
+            return data
+        self._held = begin
+        return data[:cut]
+
+    def _search(self, data: bytes) -> None:
+        at = data.rfind(_KEY)
+        if at >= 0:
+            text = data[at : at + _MAX_TEXT]
+            if _OBJECT.match(text):
+                self._text = text
+        elif self._text and len(self._text) < _MAX_TEXT:
+            self._text += data[len(self._tail) :][: _MAX_TEXT - len(self._text)]
+        if self._reads_reasons and len(self._reasons) < _MAX_REASONS:
+            for reason in _REASON.findall(data):
+                word = reason.decode()
+                self._reasons.append(word if word in _REASONS else "other")
+
+
+def _without_usage(events: bytes) -> bytes:
+    kept = [
+        event
+        for event in events.split(_EVENT_END)
+        if not (_KEY in event and _NO_CHOICES.search(event) is not None)
+    ]
+    return _EVENT_END.join(kept)

@@ -1,0 +1,126 @@
+"""Tokens of answers, however they are cut into pieces, and the event that clients did not ask for."""
+
+import json
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tunesmith_agent.metrics import Usage
+from tunesmith_agent.telemetry.usage import AnswerReader, ask_for_usage
+
+CHAT = b"/v1/chat/completions"
+COUNTS = {"prompt_tokens": 40, "completion_tokens": 7, "prompt_tokens_details": {"cached_tokens": 32}}
+#: What a model may write to be taken for something else.
+TEXTS = st.sampled_from(
+    ["yes", '"usage":{"prompt_tokens":1}', '"choices":[]', "data: x\n\n", '{"finish_reason":"stop"}', "\\", "ü" * 50]
+)  # fmt: skip
+
+
+def event(body: dict[str, Any], *, compact: bool = True) -> bytes:
+    """One event of a stream."""
+    separators = (",", ":") if compact else (", ", ": ")
+    return b"data: %b\n\n" % json.dumps(body, separators=separators, ensure_ascii=False).encode()
+
+
+def text_event(text: str, reason: str | None = None) -> bytes:
+    """One event with a piece of text."""
+    return event({"choices": [{"index": 0, "delta": {"content": text}, "finish_reason": reason}]})
+
+
+def read(pieces: list[bytes], *, is_stream: bool, hides_usage: bool = False) -> tuple[bytes, AnswerReader]:
+    """All that is passed on, and the reader."""
+    reader = AnswerReader(hides_usage, reads_reasons=True)
+    reader.is_stream = is_stream
+    return b"".join([*map(reader.read, pieces), reader.end()]), reader
+
+
+def cut(data: bytes, places: list[int]) -> list[bytes]:
+    """Pieces of some bytes."""
+    ends = sorted({min(place, len(data)) for place in places} | {0, len(data)})
+    return [data[begin:end] for begin, end in pairwise(ends)]
+
+
+@given(texts=st.lists(TEXTS, min_size=1, max_size=4), places=st.lists(st.integers(0, 900), max_size=8))
+def test_the_event_with_the_counts_is_hidden_and_nothing_else(texts: list[str], places: list[int]) -> None:
+    shown = b"".join([*map(text_event, texts), text_event("", "length")])
+    counts = event({"choices": [], "usage": COUNTS})
+    passed, reader = read(cut(shown + counts + b"data: [DONE]\n\n", places), is_stream=True, hides_usage=True)
+    assert passed == shown + b"data: [DONE]\n\n"
+    assert reader.usage() == Usage(40, 7, 32)
+
+
+@given(texts=st.lists(TEXTS, min_size=1, max_size=4), places=st.lists(st.integers(0, 900), max_size=8))
+def test_a_client_that_asked_sees_it(texts: list[str], places: list[int]) -> None:
+    stream = b"".join([*map(text_event, texts), event({"choices": [], "usage": COUNTS})])
+    passed, reader = read(cut(stream, places), is_stream=True)
+    assert (passed, reader.usage()) == (stream, Usage(40, 7, 32))
+
+
+@given(text=TEXTS, places=st.lists(st.integers(0, 900), max_size=8), compact=st.booleans())
+def test_an_answer_in_one_piece(text: str, places: list[int], compact: bool) -> None:
+    body = {"choices": [{"message": {"content": text}, "finish_reason": "tool_calls"}], "usage": COUNTS}
+    separators = (",", ":") if compact else (", ", ": ")
+    answer = json.dumps({**body, "prompt_token_ids": list(range(300))}, separators=separators).encode()
+    passed, reader = read(cut(answer, places), is_stream=False)
+    assert (passed, reader.usage()) == (answer, Usage(40, 7, 32))
+
+
+def test_a_piece_is_not_kept_back_without_need() -> None:
+    reader = AnswerReader(hides_usage=True, reads_reasons=False)
+    reader.is_stream = True
+    for piece in (b": ping\n\n", text_event("a")[:-5], b"half of anything", b"x" * 10_000):
+        assert reader.read(piece) == piece
+
+
+def test_finish_reasons_are_words_of_a_list() -> None:
+    _, reader = read([text_event("", "stop"), text_event("", "my_secret")], is_stream=True)
+    assert reader.finish_reasons() == ("stop", "other")
+
+
+@pytest.mark.parametrize(
+    ("usage", "expected"),
+    [
+        (
+            {"input_tokens": 3, "output_tokens": 4, "input_tokens_details": {"cached_tokens": 2}},
+            Usage(3, 4, 2),
+        ),
+        ({"prompt_tokens": 3, "prompt_tokens_details": None}, Usage(3, 0, 0)),
+        ({"prompt_tokens": 5, "completion_tokens": -1, "prompt_tokens_details": []}, Usage(5, 0, 0)),
+        ({"prompt_tokens": "3"}, None),
+        ({"prompt_tokens": 10**12}, None),
+        (None, None),
+        ([], None),
+    ],
+)
+def test_forms_of_usage(usage: object, expected: Usage | None) -> None:
+    _, reader = read([json.dumps({"usage": usage}).encode()], is_stream=False)
+    assert reader.usage() == expected
+
+
+@pytest.mark.parametrize(
+    ("body", "hidden", "options"),
+    [
+        ({"stream": True}, True, {"include_usage": True}),
+        ({"stream": True, "stream_options": {"include_usage": True}}, False, {"include_usage": True}),
+        (
+            {"stream": True, "stream_options": {"include_usage": False, "continuous_usage_stats": True}},
+            True,
+            {"include_usage": True, "continuous_usage_stats": False},
+        ),
+        ({"stream": True, "stream_options": "no"}, False, "no"),
+        ({"stream": False}, False, None),
+        ({}, False, None),
+    ],
+)
+def test_what_is_asked_of_the_engine(body: dict[str, Any], hidden: bool, options: object) -> None:
+    assert ask_for_usage(CHAT, body) is hidden
+    assert body.get("stream_options") == options
+
+
+def test_other_paths_have_no_options() -> None:
+    body = {"stream": True}
+    assert not ask_for_usage(b"/v1/responses", body)
+    assert body == {"stream": True}
