@@ -212,7 +212,7 @@ def bench(router: str | None, seconds: int) -> dict[str, Any]:
         url = f"http://127.0.0.1:{port}"
         ready = f"http://127.0.0.1:{monitoring_port}/readyz"
         keys = write_keys(folder)
-        sides = (
+        sides: tuple[tuple[str, bool, list[str]], ...] = (
             ("agent", True, [keys]),
             ("agent without log and traces", False, [keys]),
             ("agent without log, traces and keys", False, []),
