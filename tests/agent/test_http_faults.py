@@ -319,6 +319,9 @@ class Receiver:
     def __init__(self) -> None:
         self.ended = asyncio.Event()
 
+    def on_continue(self) -> None:
+        raise AssertionError("the request was sent as a whole")
+
     def on_head(self, status: int, headers: dict[bytes, bytes], length: int | None) -> None:
         assert status == 200
 

@@ -8,12 +8,14 @@ from agents.first_release import FirstDesiredState
 from tunesmith.cluster.live import AGENT_SECONDS, CHANGE_SECONDS, ENDED_SECONDS, AgentHub, Connection
 from tunesmith_contract.agent import (
     FEATURES,
+    PREVIOUS,
     AccessReport,
     AgentReport,
     ClientUsage,
     CountedTokens,
     DesiredAlias,
     DesiredState,
+    SentState,
     UsageOfOthers,
     Version,
     VersionCounters,
@@ -68,6 +70,31 @@ async def test_agents_get_the_newest_state_only_once() -> None:
     assert await generations(late) == [5]
     hub.push("ad", DesiredState(generation=6))
     assert await generations(early) == [6]
+
+
+async def test_agents_that_answer_for_each_other_get_a_key_of_their_deployment() -> None:
+    hub = AgentHub(lambda uid, seconds: None)
+    hub.peer_secret = "secret of the installation"
+    keys = {}
+    for owner, pod, features in (
+        ("one", "a", FEATURES),
+        ("one", "b", FEATURES),
+        ("other", "c", FEATURES),
+        ("one", "old", (PREVIOUS,)),
+    ):
+        connection = hub.connect(owner, pod)
+        hub.report(owner, build_report(pod=pod, features=features), NOW)
+        hub.push(owner, DesiredState(generation=1))
+        [state] = await states(connection)
+        keys[pod] = state.peer_key if isinstance(state, SentState) else None
+    assert keys["a"] and keys["a"] == keys["b"]
+    assert keys["c"] and keys["c"] != keys["a"]
+    assert keys["old"] is None
+    assert "secret" not in str(keys)
+    hub.peer_secret = ""
+    connection = hub.connect("one", "d")
+    hub.report("one", build_report(pod="d", features=FEATURES), NOW)
+    assert not isinstance((await states(connection))[0], SentState)
 
 
 def test_counters_alone_wake_the_resource_less_often() -> None:

@@ -18,6 +18,7 @@ from tunesmith_contract.agent import (
     DesiredState,
     LoadedVersion,
     LoadState,
+    Peer,
     Version,
     VersionCounters,
     first_generation,
@@ -35,6 +36,7 @@ FULL = DesiredState(
         ),
         DesiredAlias(name="new"),
     ),
+    peers=(Peer(name="pod-1", host="10.0.0.1", port=8000, homes=("sql",)),),
     pods=3,
 )
 

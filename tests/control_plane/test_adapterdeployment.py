@@ -166,7 +166,8 @@ def test_restored_without_status_what_was_rolled_back_stays_so(
     with serving.agent() as restored:
         adapter = serving.wait("RolledBack", digest_of("one"), timeout=60)
         assert adapter["rejected"][0]["digest"] == digest_of("two")
-        assert restored.desired.aliases[0].candidate is None
+        aliases = eventually(lambda: restored.desired.aliases, what="the pod to be told")
+        assert (aliases[0].candidate, aliases[0].rejected) == (None, (digest_of("two"),))
         serving.apply(build_adapter("three"))
         assert serving.wait("Progressing", digest_of("one"))["candidate"]["version"] == 3
 

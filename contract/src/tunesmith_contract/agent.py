@@ -10,8 +10,10 @@ what an agent does not understand. Agents of the first release refuse unknown ke
 never gets further fields; all others prefer ``STATE_FILE``.
 """
 
+import hmac
 from collections.abc import Iterable
 from enum import StrEnum
+from hashlib import blake2b
 from typing import Any, Literal
 
 from pydantic import Field
@@ -32,6 +34,16 @@ IGNORED_HEADER = "x-tunesmith-ignored"
 #: Request header whose value keeps a client on one side of a rollout.
 STICKINESS_HEADER = "x-tunesmith-key"
 
+#: Request header of a request that one agent hands on to another: the message authentication code of the request.
+FORWARDED_HEADER = "x-tunesmith-forwarded"
+#: Number of the client's sticky key in such a request.
+FORWARDED_KEY_HEADER = "x-tunesmith-forwarded-key"
+#: Alias for which the first agent has chosen the version; absent if the client named the version.
+FORWARDED_ALIAS_HEADER = "x-tunesmith-forwarded-alias"
+#: Name of the client whose key the request has; absent where clients need none.
+FORWARDED_CLIENT_HEADER = "x-tunesmith-forwarded-client"
+#: Status by which an agent says that it has done nothing for such a request: another pod may answer it.
+NOT_ANSWERED_HERE = 421
 #: The name under which clients ask for the base model without an adapter; no alias has it.
 BASE_MODEL_NAME = "base"
 
@@ -45,12 +57,12 @@ MAX_TOKENS = 10**18
 MAX_CLIENT_NAME = 63
 MAX_CLIENT_FAULTS = 8
 
-#: Fields of ``DesiredAlias`` and ``DesiredState`` that were added after the first release, as agents name them in their
-#: reports.
+#: Fields of the desired state that were added after the first release, as agents name them in their reports.
 PREVIOUS = "previous"
 REJECTED = "rejected"
+PEERS = "peers"
 PODS = "pods"
-FEATURES = (PREVIOUS, REJECTED, PODS)
+FEATURES = (PREVIOUS, REJECTED, PEERS, PODS)
 
 #: Bits of a generation that count within one term of a leader.
 _NUMBER_BITS = 32
@@ -93,9 +105,27 @@ class DesiredAlias(Report):
     rejected: tuple[Digest, ...] = Field((), max_length=MAX_REJECTED_DIGESTS)
 
 
+class Peer(Report):
+    """A pod whose agent answers requests that other pods' agents hand on to it.
+
+    Attributes:
+        name: name of the pod.
+        host: IP address of the pod.
+        port: port of its agent for clients.
+        homes: names of the aliases that are at home on this pod, sorted. An alias that no peer names is at home on
+            every pod.
+    """
+
+    name: str
+    host: str
+    port: int = Field(ge=1, le=65535)
+    homes: tuple[str, ...] = ()
+
+
 class DesiredState(Report):
     """State that every pod of an AdapterDeployment shall serve.
 
+    ``peers`` are the pods that answer requests for each other, ordered by name; empty if there is only one.
     ``generation`` grows with each change: it counts within the term of the leader that wrote it, in its low bits
     (``first_generation``), so a leader that was replaced can't overrule its successor.
 
@@ -106,6 +136,7 @@ class DesiredState(Report):
     schema_version: Literal[1] = 1
     generation: int = Field(ge=0)
     aliases: tuple[DesiredAlias, ...] = Field((), max_length=64)
+    peers: tuple[Peer, ...] = ()
     pods: int | None = Field(None, ge=1)
 
     def for_features(self, features: Iterable[str]) -> "DesiredState":
@@ -124,11 +155,24 @@ class DesiredState(Report):
         for alias in document["aliases"]:
             if not alias["rejected"]:
                 del alias["rejected"]
+        if not document["peers"]:
+            del document["peers"]
         return document
 
     def digest(self) -> str:
         """Digest of the aliases and the generation, the same in every release that understands these fields."""
         return sha256_digest(canonical_json(self.to_dict()))
+
+
+class SentState(DesiredState):
+    """Desired state as the operator sends it to an agent.
+
+    Attributes:
+        peer_key: secret that the agents of an AdapterDeployment share, in hex. It travels on this connection alone: no
+            file and no object of the cluster has it.
+    """
+
+    peer_key: str = Field("", repr=False)
 
 
 class LoadState(StrEnum):
@@ -178,6 +222,7 @@ class VersionCounters(Report):
         abandoned: left by the client after it had waited long for a token.
         engine_lost: ended because the engine of the pod was gone; not in ``requests``.
         refused: not sent to the version though it had been chosen; not in ``requests``.
+        recent: requests of late: each counts half after ten minutes; 0 from agents that do not tell.
         keys: number of keys.
         requests_squared: sum of n².
         failures_squared: sum of f².
@@ -195,6 +240,7 @@ class VersionCounters(Report):
     requests_squared: int = Field(0, ge=0)
     failures_squared: int = Field(0, ge=0)
     requests_failures: int = Field(0, ge=0)
+    recent: int = Field(0, ge=0)
 
 
 class ClientUsage(Report):
@@ -263,6 +309,7 @@ class AgentReport(Report):
         applied_digest: ``DesiredState.digest`` of it; empty from agents of the first release.
         features: the later fields of the desired state that this agent understands.
         access: the clients with keys; None where none are asked for.
+        adapter_slots: number of adapters that its engine keeps in memory; 0: unknown.
     """
 
     schema_version: Literal[1] = 1
@@ -276,6 +323,25 @@ class AgentReport(Report):
     versions: tuple[LoadedVersion, ...] = ()
     counters: tuple[VersionCounters, ...] = ()
     access: AccessReport | None = None
+    adapter_slots: int = Field(0, ge=0)
+
+
+def derive_peer_key(secret: bytes, owner_uid: str) -> str:
+    """Key that the agents of one AdapterDeployment share, in hex: HMAC-SHA256 of its UID.
+
+    Args:
+        secret: secret of the operator's installation.
+    """
+    return hmac.digest(secret, b"tunesmith peers\0" + owner_uid.encode(), "sha256").hex()
+
+
+def rendezvous_score(*parts: bytes) -> int:
+    """Weight of a pairing in rendezvous hashing: 64 bits, uniform and independent for each tuple of parts.
+
+    The pod with the highest weight gets the item, so that a pod that comes or goes moves only its own items (Thaler and
+    Ravishankar, 1998).
+    """
+    return int.from_bytes(blake2b(b"\0".join(parts), digest_size=8).digest())
 
 
 def served_name(alias: str, digest: str) -> str:

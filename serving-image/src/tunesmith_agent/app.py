@@ -30,6 +30,7 @@ from .http.server import Server
 from .http.upstream import UpstreamPool
 from .metrics import AgentMetrics
 from .monitoring import Monitoring
+from .peers.directory import PeerDirectory
 from .proxying.proxy import Proxy
 from .routing.table import RoutingTable
 from .settings import Settings
@@ -53,6 +54,7 @@ class Agent:
         self.engine_metrics = EngineMetrics(settings.engine_host, settings.engine_port)
         self.store = DesiredStore(settings.state_dir / STATE_FILE, self._apply)
         self.pool = UpstreamPool(settings.engine_host, settings.engine_port, settings.limits)
+        self.directory = PeerDirectory(settings.pod_name, settings.limits)
         self.access = self._make_access() if settings.keys_dir else None
         self.proxy = Proxy(
             self.pool,
@@ -60,6 +62,7 @@ class Agent:
             self._wake,
             settings.limits.abandoned_seconds,
             settings.wait_seconds,
+            self.directory,
             filter(None, settings.media_hosts.split(",")),
             self.access,
         )
@@ -92,6 +95,7 @@ class Agent:
             self.metrics,
             self._use_table,
             int(time.time()),
+            self.directory,
             self._use_endpoints,
         )
         self.engine_watch = EngineWatch(
@@ -150,6 +154,7 @@ class Agent:
                 await self.monitoring_server.stop()
                 await self._monitoring.close()
                 self.pool.close()
+                self.directory.close()
                 self.telemetry.stop()
                 for result in results:
                     if isinstance(result, Exception):
@@ -173,6 +178,7 @@ class Agent:
                 self.reconciler,
                 self.metrics,
                 self.make_report,
+                self.use_peer_key,
                 self.access.learn if self.access is not None else None,
             ).run()
 
@@ -187,6 +193,12 @@ class Agent:
         settings = self.settings
         kept = settings.state_dir / USAGE_FILE
         return Access(Path(settings.keys_dir), kept, lambda: self.metrics.operator_connected)
+
+    def use_peer_key(self, key: str) -> None:
+        """Take over the secret that the agents of the AdapterDeployment share, in hex."""
+        if self.directory.key != key.encode():
+            self.directory.use_key(key.encode())
+            self.reconciler.apply()
 
     async def _until_ready(self, stop: asyncio.Event) -> None:
         """Keep clients waiting that a Service still sends to this pod, whose agent was away for a moment."""

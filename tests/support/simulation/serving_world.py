@@ -87,6 +87,7 @@ class FakePod:
         features: what its agent understands of the protocol; nothing: one of the first release.
         tripped: versions whose breaker is open, by alias and digest.
         desired: the state that it applied last.
+        slots: number of adapters that its engine keeps in memory; 0: an agent that does not say it.
         told: the operator that leads has sent it a state.
     """
 
@@ -106,6 +107,13 @@ class FakePod:
     desired: DesiredState | None = None
     unschedulable: str = ""
     access: AccessReport | None = None
+    slots: int = 0
+
+    @property
+    def address(self) -> str:
+        """IP address of the pod."""
+        return f"10.0.0.{1 + sum(self.uid.encode()) % 250}"
+
     told: bool = True
 
     def take(self, desired: DesiredState) -> None:
@@ -182,7 +190,7 @@ class FakePod:
         metadata = {"name": self.name, "uid": self.uid}
         if self.created is not None:
             metadata["creationTimestamp"] = self.created.isoformat()
-        return {"metadata": metadata, "status": {"conditions": conditions}}
+        return {"metadata": metadata, "status": {"conditions": conditions, "podIP": self.address}}
 
 
 class World:
@@ -461,6 +469,7 @@ class World:
             versions=versions,
             counters=counters,
             access=pod.access,
+            adapter_slots=pod.slots,
         )
 
     def of_kind(self, kind: str) -> tuple[dict[str, Any], ...]:

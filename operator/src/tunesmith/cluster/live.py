@@ -9,7 +9,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from tunesmith_contract.agent import AgentReport, DesiredState, UsageOfOthers
+from tunesmith_contract.agent import (
+    PEERS,
+    AgentReport,
+    DesiredState,
+    SentState,
+    UsageOfOthers,
+    derive_peer_key,
+)
 from tunesmith_contract.progress import TrainerStatus
 
 Wake = Callable[[str, float], None]
@@ -80,9 +87,14 @@ class ProgressBoard:
 
 
 class Connection:
-    """Outbox of one connected agent: the latest desired state and usage of others, without a backlog."""
+    """Outbox of one connected agent: the latest desired state and usage of others, without a backlog.
 
-    def __init__(self) -> None:
+    Args:
+        peer_key: secret that the agents of the AdapterDeployment share; empty: none is sent.
+    """
+
+    def __init__(self, peer_key: str = "") -> None:
+        self._peer_key = peer_key
         self._desired: DesiredState | None = None
         self._features: tuple[str, ...] | None = None
         self._usage: UsageOfOthers | None = None
@@ -115,7 +127,10 @@ class Connection:
             desired, features = self._desired, self._features
             if desired is not None and features is not None and desired.generation > self._sent:
                 self._sent = desired.generation
-                return desired.for_features(features)
+                understood = desired.for_features(features)
+                if self._peer_key and PEERS in features:
+                    return SentState(**dict(understood), peer_key=self._peer_key)
+                return understood
             if self._usage is not None:
                 usage, self._usage = self._usage, None
                 return usage
@@ -141,9 +156,13 @@ class AgentHub:
 
     Args:
         clock: monotonic seconds.
+
+    Attributes:
+        peer_secret: secret of the installation from which the keys of agents are derived; empty: they get none.
     """
 
     def __init__(self, wake: Wake, clock: Callable[[], float] = time.monotonic) -> None:
+        self.peer_secret = ""
         self._wake = wake
         self._clock = clock
         self._fleets: dict[str, _Fleet] = {}
@@ -183,7 +202,8 @@ class AgentHub:
     def connect(self, owner_uid: str, pod_uid: str) -> Connection:
         """Outbox of an agent that has connected; it replaces a former connection of the same pod."""
         fleet = self._fleets.setdefault(owner_uid, _Fleet())
-        connection = fleet.connections[pod_uid] = Connection()
+        key = derive_peer_key(self.peer_secret.encode(), owner_uid) if self.peer_secret else ""
+        connection = fleet.connections[pod_uid] = Connection(key)
         if fleet.desired is not None:
             connection.offer(fleet.desired)
         self._wake(owner_uid, 0.0)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import orjson
 
@@ -20,7 +21,7 @@ from tunesmith_contract.agent import (
     UsageOfOthers,
 )
 
-from .clients import UNKNOWN_PODS, Client, Shared
+from .clients import UNKNOWN_PODS, Charge, Client, Shared
 from .entries import digest_of, read_entries
 from .ledger import Ledger
 
@@ -90,6 +91,16 @@ class Access:
         if value is None or value[:7].lower() != _BEARER:
             return _NO_KEY
         return self._by_digest.get(digest_of(value[7:].strip())) or _UNKNOWN_KEY
+
+    def find(self, name: str) -> Client | None:
+        """Client of this name."""
+        return self._clients.get(name)
+
+    def admit(self, name: str, path: bytes, body: dict[str, Any], size: int) -> Charge | Refusal:
+        """Take a request from the limits of the client of this name, or refuse it; see ``Client.admit``."""
+        # Its key may have been taken away while the request waited.
+        client = self._clients.get(name)
+        return _UNKNOWN_KEY if client is None else client.admit(path, body, size)
 
     def models_body(self, client: Client, table: RoutingTable) -> bytes:
         """Body of ``GET /v1/models`` with the names that a client may use."""

@@ -19,6 +19,16 @@ UNKNOWN_PODS = 16
 
 _LONGEST_RETRY = 3600
 
+#: Response headers that tell a client of its limits.
+LIMIT_HEADERS = (
+    b"x-should-retry",
+    *(
+        b"x-ratelimit-%b-%b" % (what, kind)
+        for what in (b"limit", b"remaining", b"reset")
+        for kind in (b"requests", b"tokens")
+    ),
+)
+
 
 @dataclass(slots=True)
 class Shared:

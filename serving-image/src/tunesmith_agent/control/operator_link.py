@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result, wait_random_exponential
 
 from tunesmith_agent.metrics import AgentMetrics
-from tunesmith_contract.agent import AGENT_PATH, AgentReport, UsageOfOthers
+from tunesmith_contract.agent import AGENT_PATH, AgentReport, SentState, UsageOfOthers
 from tunesmith_contract.layout import CA_FILE, TOKEN_FILE
 
 from .desired_state import DesiredStore, Source
@@ -45,6 +45,7 @@ class OperatorLink:
         reconciler: Reconciler,
         metrics: AgentMetrics,
         make_report: Callable[[], AgentReport],
+        on_peer_key: Callable[[str], None],
         on_usage: Callable[[UsageOfOthers], None] | None = None,
     ) -> None:
         self._url = url
@@ -53,6 +54,7 @@ class OperatorLink:
         self._reconciler = reconciler
         self._metrics = metrics
         self._make_report = make_report
+        self._on_peer_key = on_peer_key
         self._on_usage = on_usage
 
     async def run(self) -> None:
@@ -119,6 +121,8 @@ class OperatorLink:
             if self._on_usage is not None and (usage := _read_usage(message.data)) is not None:
                 self._on_usage(usage)
             else:
+                if key := read_peer_key(message.data):
+                    self._on_peer_key(key)
                 self._store.offer(message.data, Source.OPERATOR)
 
     async def _send_reports(self, socket: aiohttp.ClientWebSocketResponse) -> None:
@@ -138,6 +142,14 @@ def _read_usage(data: str) -> UsageOfOthers | None:
         return UsageOfOthers.model_validate_json(data)
     except ValidationError:
         return None
+
+
+def read_peer_key(message: str) -> str:
+    """Secret of the agents in a message of the operator; empty where it has none that can be read."""
+    try:
+        return SentState.model_validate_json(message).peer_key
+    except ValidationError:
+        return ""
 
 
 def operator_socket_url(operator_url: str, namespace: str, deployment: str) -> str:

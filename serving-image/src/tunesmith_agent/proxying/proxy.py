@@ -1,6 +1,7 @@
 """Checks and routing of client requests: an allow-list of paths in front of the engine."""
 
 from collections.abc import Callable, Collection, Iterable
+from functools import partial
 from typing import Any
 
 import orjson
@@ -11,20 +12,20 @@ from tunesmith_agent.http.connection import ServerConnection
 from tunesmith_agent.http.messages import JSON_TYPE, Refusal, Request
 from tunesmith_agent.http.upstream import UpstreamPool
 from tunesmith_agent.metrics import AgentMetrics
+from tunesmith_agent.peers.directory import PeerDirectory
 from tunesmith_agent.requests.endpoints import ALWAYS_OFFERED, Endpoint, build_endpoints
 from tunesmith_agent.requests.model_name import resolve_model
 from tunesmith_agent.requests.switches import apply_switches
-from tunesmith_agent.routing.stickiness import stickiness_key
-from tunesmith_agent.routing.table import Route, RoutingTable
+from tunesmith_agent.routing.stickiness import key_number, stickiness_key
+from tunesmith_agent.routing.table import Route, RoutingTable, Target
 from tunesmith_agent.telemetry.record import record_of
 from tunesmith_agent.telemetry.usage import ask_for_usage
 from tunesmith_contract.agent import VERSION_HEADER
 
 from .forward import Forward
+from .hops import FORGED, FORWARDED, FORWARDED_ALIAS, FORWARDED_CLIENT, NOT_HELD, Hops, taken_key
+from .passing import passed_headers
 from .waiting import WaitingRoom
-
-#: Request headers that are passed to the engine.
-_PASSED_HEADERS = (b"x-request-id", b"traceparent", b"tracestate")
 
 _MAX_NAMES_LISTED = 20
 _RETRY = b"retry-after: 2\r\n"
@@ -58,6 +59,7 @@ class Proxy:
     Args:
         on_engine_failure: called when the engine accepts no connection, or does not have a routed version.
         abandoned_seconds: see ``Limits``.
+        directory: the other pods.
         media_hosts: hosts that the engine may fetch images, audio and video from.
         access: the clients with keys; None where clients need none.
 
@@ -75,6 +77,7 @@ class Proxy:
         on_engine_failure: Callable[[], None],
         abandoned_seconds: float,
         wait_seconds: float,
+        directory: PeerDirectory,
         media_hosts: Iterable[str] = (),
         access: Access | None = None,
     ) -> None:
@@ -85,6 +88,8 @@ class Proxy:
         self._access = access
         self._pool = pool
         self._metrics = metrics
+        self._directory = directory
+        self._hops = Hops(directory, metrics.hops)
         self._on_engine_failure = on_engine_failure
         self._abandoned_seconds = abandoned_seconds
         self.offered: frozenset[bytes] | None = None
@@ -124,15 +129,17 @@ class Proxy:
         connection.respond(200, JSON_TYPE, self._access.models_body(client, self.table))
 
     def _generate(self, connection: ServerConnection, request: Request) -> None:
+        if FORWARDED in request.headers:
+            self._take_over(connection, request)
+            return
         client = self._access.identify(request.headers) if self._access is not None else None
         if isinstance(client, Refusal):
             connection.respond_refusal(client)
             return
-        if client is not None and (record := record_of(connection)) is not None:
-            record.client = client.name
-        if self.engine_hangs:
-            connection.close_after_answer()
-            connection.respond_refusal(_ENGINE_HANGS)
+        if client is not None:
+            self._note_client(connection, request, client.name)
+        if self.engine_hangs and self._directory.everywhere is None:
+            self._refuse_hanging(connection)
             return
         if request.path not in ALWAYS_OFFERED and (refusal := self._refuse_endpoint(request.path)):
             connection.respond_refusal(refusal)
@@ -146,7 +153,7 @@ class Proxy:
         if isinstance(route, Refusal):
             connection.respond_refusal(route)
             return
-        self._forward(connection, request, body, route, len(request.body), client)
+        self._forward(connection, request, body, route, len(request.body))
 
     def _forward(
         self,
@@ -155,20 +162,26 @@ class Proxy:
         body: dict[str, Any],
         route: Route,
         size: int,
-        client: Client | None,
         deadline: float | None = None,
+        *,
+        is_here: bool = False,
     ) -> None:
         """Send a request to the version that is chosen for it, as soon as the engine holds it.
 
         Args:
             size: bytes of the body, as it arrived.
-            client: the client whose key it has; None where clients need none.
             deadline: end of the wait for a version, by the loop's clock; None if the request has not waited yet.
+            is_here: no other pod is asked: this one is to answer.
         """
         if (record := record_of(connection)) is not None:
             record.alias = route.model
         key = stickiness_key(request.headers, body) if route.uses_keys else b""
         target = route.pick(key)
+        if (route.homes is not None or self.engine_hangs) and not is_here and target is not None:
+            self._hand_on(connection, request, body, route, size, target, key)
+            return
+        if target is not None and not target.is_here:
+            target = route.substitute
         if target is None:
             connection.respond_refusal(_unavailable(route))
             return
@@ -177,18 +190,37 @@ class Proxy:
             def go_on(deadline: float) -> None:
                 # The routes may have changed while the request waited.
                 known = self.table.routes.get(route.model, Route(route.model, None, unavailable_reason=_GONE))
-                self._forward(connection, request, body, known, size, client, deadline)
+                self._forward(connection, request, body, known, size, deadline, is_here=True)
 
             self.waiting_room.admit(connection, target, size, deadline, go_on)
             return
         if deadline is None and target.gate is not None:
             target.stats.hits += 1
+        answer_failure = self._answer_not_ready
+        if self._directory.everywhere is not None:
+            answer_failure = partial(self._answer_elsewhere, request, dict(body), route, target)
+        begun = connection.loop.time() if deadline is None else deadline - self.waiting_room.seconds
+        number = key_number(key) if route.uses_keys else None
+        self._send(connection, request, body, target, answer_failure, number, begun, size)
+
+    def _send(
+        self,
+        connection: ServerConnection,
+        request: Request,
+        body: dict[str, Any],
+        target: Target,
+        answer_failure: Callable[[ServerConnection], None],
+        number: int | None,
+        begun: float,
+        size: int,
+    ) -> None:
+        """Send a request to the engine, if there is room and its client's limits allow it; see ``Forward``."""
         if seconds := self.queue_seconds():
             connection.respond_refusal(_queue_full(seconds))
             return
         charge: Charge | None = None
-        if client is not None:
-            admitted = client.admit(request.path, body, size)
+        if self._access is not None:
+            admitted = self._access.admit(request.client_name, request.path, body, size)
             if isinstance(admitted, Refusal):
                 connection.respond_refusal(admitted)
                 return
@@ -204,19 +236,118 @@ class Proxy:
             connection,
             target,
             _engine_request(request, body),
-            self._answer_not_ready,
+            answer_failure,
             self._abandoned_seconds,
-            hash(key) if route.uses_keys else None,
-            connection.loop.time() if deadline is None else deadline - self.waiting_room.seconds,
+            number,
+            begun,
             hides_usage,
             charge,
         ).start()
 
+    def _hand_on(
+        self,
+        connection: ServerConnection,
+        request: Request,
+        body: dict[str, Any],
+        route: Route,
+        size: int,
+        target: Target,
+        key: bytes,
+    ) -> None:
+        """Have a request answered by a pod that is home of the alias, which may be this one."""
+        if self.engine_hangs:
+            refuse = partial(self._refuse_hanging, connection)
+            self._hops.hand_on_anywhere(connection, request, body, route.homes, target, refuse)
+        elif route.homes is not None:
+            answer = partial(self._forward, connection, request, body, route, size, is_here=True)
+            self._hops.hand_on(connection, request, body, route.homes, target, key, answer)
+
+    def _take_over(self, connection: ServerConnection, request: Request) -> None:
+        """Answer a request that another agent hands on, for which it has chosen the version."""
+        stats = self._hops.stats
+        if not self._hops.accepts(request):
+            stats.count_received("forged")
+            connection.respond_refusal(FORGED)
+            return
+        if self._access is not None:
+            name = request.headers.get(FORWARDED_CLIENT, b"").decode()
+            if self._access.find(name) is None:
+                # The other agent asks for no keys yet, or has read a newer Secret.
+                stats.count_received("not_held")
+                connection.respond_refusal(NOT_HELD)
+                return
+            self._note_client(connection, request, name)
+        body = orjson.loads(request.body)
+        size = len(request.body)
+
+        begun = connection.loop.time()
+
+        def answer(deadline: float | None) -> None:
+            target = None if self.engine_hangs else self._find_taken(request, body["model"])
+            is_open = target is None or target.gate is None or target.gate.is_open
+            if target is None or not (is_open or self.waiting_room.has_room(size)):
+                stats.count_received("not_held")
+                connection.respond_refusal(NOT_HELD)
+                return
+            if not is_open:
+                self.waiting_room.admit(connection, target, size, deadline, answer)
+                return
+            stats.count_received("taken")
+            self._send(
+                connection, request, body, target, self._answer_not_held, taken_key(request), begun, size
+            )
+
+        answer(None)
+
+    def _note_client(self, connection: ServerConnection, request: Request, name: str) -> None:
+        request.client_name = name
+        if (record := record_of(connection)) is not None:
+            record.client = name
+
+    def _find_taken(self, request: Request, name: str) -> Target | None:
+        """Target of a request that another agent hands on; None if it is not here."""
+        route = self.table.routes.get(name)
+        if route is None:
+            return None
+        target = (
+            route.instead
+            if route.instead is not None and FORWARDED_ALIAS in request.headers
+            else route.stable
+        )
+        return target if target is not None and target.is_here else None
+
+    def _answer_elsewhere(
+        self,
+        request: Request,
+        body: dict[str, Any],
+        route: Route,
+        target: Target,
+        connection: ServerConnection,
+    ) -> None:
+        """Have another pod answer a request that never reached a version on this one."""
+        body["model"] = route.model
+        self._note_engine_failure()
+        refuse = partial(connection.respond_refusal, _ENGINE_NOT_READY)
+        self._hops.hand_on_anywhere(connection, request, body, route.homes, target, refuse)
+
+    def _answer_not_held(self, connection: ServerConnection) -> None:
+        """Answer a request of another agent that never reached a version: another pod may be tried."""
+        self._note_engine_failure()
+        self._hops.stats.count_received("not_held")
+        connection.respond_refusal(NOT_HELD)
+
     def _answer_not_ready(self, connection: ServerConnection) -> None:
         """Answer a request that never reached a version; it does not count as the version's error."""
+        self._note_engine_failure()
+        connection.respond_refusal(_ENGINE_NOT_READY)
+
+    def _note_engine_failure(self) -> None:
         self._metrics.engine_failures += 1
         self._on_engine_failure()
-        connection.respond_refusal(_ENGINE_NOT_READY)
+
+    def _refuse_hanging(self, connection: ServerConnection) -> None:
+        connection.close_after_answer()
+        connection.respond_refusal(_ENGINE_HANGS)
 
     def _refuse_endpoint(self, path: bytes) -> Refusal | None:
         """Refusal of an endpoint that not every engine has; None if this one has it."""
@@ -299,9 +430,7 @@ def _parse_body(request: Request) -> dict[str, Any] | Refusal:
 def _engine_request(request: Request, body: dict[str, Any]) -> bytes:
     """Request for the engine, built anew so that nothing of the client's framing is passed on."""
     payload = orjson.dumps(body)
-    headers = request.headers
-    passed = b"".join(b"%b: %b\r\n" % (name, headers[name]) for name in _PASSED_HEADERS if name in headers)
     return (
         b"POST %b HTTP/1.1\r\nhost: engine\r\ncontent-type: application/json\r\n"
-        b"content-length: %d\r\n%b\r\n%b" % (request.path, len(payload), passed, payload)
+        b"content-length: %d\r\n%b\r\n%b" % (request.path, len(payload), passed_headers(request), payload)
     )

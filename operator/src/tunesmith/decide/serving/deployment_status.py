@@ -25,7 +25,7 @@ from tunesmith.manifests.engine_container import ENGINE
 from tunesmith.manifests.objects import Body
 from tunesmith.manifests.serving_deployment import rolling_update, selector_labels
 from tunesmith.manifests.serving_service import serving_service_name, serving_url
-from tunesmith_contract.agent import FEATURES, PODS, PREVIOUS, REJECTED, LoadState, served_name
+from tunesmith_contract.agent import FEATURES, PEERS, PODS, PREVIOUS, REJECTED, LoadState, served_name
 
 from .access import REPORTED, access_condition, build_access_status
 from .alias_status import MAX_MESSAGE, build_adapter_status
@@ -389,6 +389,7 @@ def _build_events(
 _WITHHELD = {
     PREVIOUS: "keep the previous version loaded after a promotion, so that a rollback loads it anew",
     REJECTED: "refuse a version that was rolled back if they start from an old file",
+    PEERS: "hand requests on to the pods that hold an adapter, nor take such requests",
     PODS: "ask clients for keys",
 }
 

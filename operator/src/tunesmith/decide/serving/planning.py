@@ -16,7 +16,18 @@ from tunesmith.api.common import Model
 from tunesmith.api.job_status import FineTuneJobStatus
 from tunesmith.api.reasons import AdapterDeploymentReason as Reason
 from tunesmith.decide.fit.engine_fit import EngineFit
-from tunesmith.decide.plan import Action, Apply, Create, Delete, Event, Patch, Plan, Replace, owned_by
+from tunesmith.decide.plan import (
+    Action,
+    Apply,
+    Create,
+    Delete,
+    Event,
+    Patch,
+    Plan,
+    Replace,
+    owned_by,
+    soonest,
+)
 from tunesmith.manifests.applied import is_applied, with_applied
 from tunesmith.manifests.environment import Environment
 from tunesmith.manifests.names import STAGE_LABEL, Component
@@ -47,7 +58,8 @@ from .engine_memory import REFUSALS, engine_needs, find_base_model, judge_memory
 from .evaluations import ObservedEvalRun, read_evaluations
 from .fleet import Agent, Fleet, build_fleet
 from .history import update_history
-from .publication import next_state, plan_publication
+from .peers import next_peers
+from .publication import SharedState, next_state, plan_publication
 from .record import AliasRecord
 from .requested_actions import RequestedActions, fingerprint, read_actions
 from .rollout import advance
@@ -63,6 +75,8 @@ BUSY_SECONDS = 2.0
 WAITING_SECONDS = 15.0
 #: Interval while no pod is started because no GPU can be used, or the model fits on none: nodes with others may join.
 REFUSED_SECONDS = 60.0
+#: Interval between moves of home pods: an agent loads the versions that are new at home on it in less.
+MOVE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +162,9 @@ def plan_serving(
     obstacle = _find_obstacle(deployment, inputs, fit)
     requested = read_actions(deployment.metadata, [adapter.name for adapter in deployment.spec.adapters])
     advanced = _advance_all(deployment, observed, stored, requested, fleet, now)
-    desired = next_state(stored, advanced.records, fleet, environment.term, sharing_pods(deployment, fleet))
+    peers = next_peers(deployment, advanced.records, fleet, stored.published.peers)
+    shared = SharedState(peers.peers, sharing_pods(deployment, fleet))
+    desired = next_state(stored, advanced.records, fleet, environment.term, shared)
     pod_uids = frozenset(pod["metadata"]["uid"] for pod in observed.pods)
     usage = fold_usage(deployment, observed.config_maps, fleet, pod_uids, now)
     state = ServingState(
@@ -188,7 +204,7 @@ def plan_serving(
         ),
         status=status,
         events=(*stored.events, *usage.events, *advanced.events, *status_events),
-        requeue_after=_requeue_after(state, wait),
+        requeue_after=soonest(_requeue_after(state, wait), None if peers.is_settled else MOVE_SECONDS),
     )
 
 

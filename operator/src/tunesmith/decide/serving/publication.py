@@ -16,7 +16,14 @@ from dataclasses import dataclass
 from tunesmith.api.adapterdeployment import AdapterDeployment
 from tunesmith.decide.plan import Action, Mount, Publication, Push, Replace
 from tunesmith.manifests.serving_config_maps import build_alias_record, build_desired_config_map
-from tunesmith_contract.agent import DESIRED_FILE, STATE_FILE, DesiredAlias, DesiredState, first_generation
+from tunesmith_contract.agent import (
+    DESIRED_FILE,
+    STATE_FILE,
+    DesiredAlias,
+    DesiredState,
+    Peer,
+    first_generation,
+)
 from tunesmith_contract.layout import CA_FILE
 
 from .elapsed import must_be_written
@@ -24,6 +31,28 @@ from .first_record import build_first_record
 from .fleet import Fleet
 from .record import AliasRecord, Watch
 from .stored import StoredServing
+
+
+@dataclass(frozen=True, slots=True)
+class SharedState:
+    """Part of the desired state that concerns all aliases.
+
+    Attributes:
+        peers: pods that answer requests for each other.
+        pods: number of pods that share the limits of clients; None where clients need no keys.
+    """
+
+    peers: tuple[Peer, ...] = ()
+    pods: int | None = None
+
+    @classmethod
+    def of(cls, state: DesiredState) -> "SharedState":
+        """This part of a state."""
+        return cls(state.peers, state.pods)
+
+    def to_state(self, generation: int, aliases: tuple[DesiredAlias, ...]) -> DesiredState:
+        """The whole state."""
+        return DesiredState(generation=generation, aliases=aliases, peers=self.peers, pods=self.pods)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +75,7 @@ def next_state(
     records: tuple[AliasRecord, ...],
     fleet: Fleet,
     term: int,
-    pods: int | None = None,
+    shared: SharedState = SharedState(),
 ) -> NextState:
     """Desired state that follows from the records.
 
@@ -55,7 +84,7 @@ def next_state(
     Args:
         records: the records of the aliases of the resource, ordered by name.
         term: number of times that the operator's lease changed hands.
-        pods: number of pods that share the limits of clients; None where clients need no keys.
+        shared: the part of the state that concerns all aliases.
     """
     published = {alias.name: alias for alias in stored.published.aliases}
     aliases = tuple(record.to_desired() for record in records)
@@ -66,7 +95,7 @@ def next_state(
     is_sent = (
         stored.is_current
         and aliases == stored.published.aliases
-        and pods == stored.published.pods
+        and shared == SharedState.of(stored.published)
         and fleet.generation <= stored.generation
         and stored.published.generation == stored.generation
         and not fleet.disagrees(stored.published)
@@ -75,11 +104,11 @@ def next_state(
         return NextState(frozenset(), None, stored.published)
     following = 1 + max(stored.generation, fleet.generation, first_generation(term))
     if not urgent:
-        return NextState(urgent, None, DesiredState(generation=following, aliases=aliases, pods=pods))
+        return NextState(urgent, None, shared.to_state(following, aliases))
     partly = tuple(wanted[name] if name in urgent else published[name] for name in published)
-    first = DesiredState(generation=following, aliases=partly, pods=pods)
+    first = shared.to_state(following, partly)
     generation = following if partly == aliases else following + 1
-    return NextState(urgent, first, DesiredState(generation=generation, aliases=aliases, pods=pods))
+    return NextState(urgent, first, shared.to_state(generation, aliases))
 
 
 def _is_urgent(before: DesiredAlias, after: DesiredAlias) -> bool:
