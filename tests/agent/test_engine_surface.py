@@ -8,10 +8,18 @@ from typing import Any
 
 import pytest
 from pydantic import TypeAdapter, ValidationError
+from simulation.serving_world import World, build_adapter
 
 from tunesmith.api.engine_arguments import OWNED_ARGUMENTS, EngineArgument
+from tunesmith.manifests.engine_container import NO_HOST, EngineNeeds, engine_arguments
 from tunesmith_agent.requests.endpoints import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, build_endpoints
-from tunesmith_contract.answer_formats import EQUIVALENT_PARSERS, REASONING_PARSERS, TOOL_PARSERS
+from tunesmith_contract.answer_formats import (
+    EQUIVALENT_PARSERS,
+    REASONING_PARSERS,
+    TOOL_PARSERS,
+    ThinkingFormat,
+    ToolFormat,
+)
 
 ENGINE_PYTHON = os.environ.get("TUNESMITH_ENGINE_PYTHON", "")
 ARGUMENT = TypeAdapter(EngineArgument)
@@ -25,6 +33,7 @@ pytestmark = [
 
 _SURFACE = """
 import json
+import sys
 from vllm.entrypoints.launchers.app import build_app
 from vllm.entrypoints.launchers.cli_args import make_arg_parser
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
@@ -42,7 +51,12 @@ requests = {
     "/v1/embeddings": EmbeddingCompletionRequest,
 }
 parser = make_arg_parser(FlexibleArgumentParser())
+arguments = parser.parse_args(json.loads(sys.argv[1]))
 print(json.dumps({
+    "parsed": {
+        name: getattr(arguments, name)
+        for name in ("allowed_media_domains", "tool_call_parser", "reasoning_parser", "enable_auto_tool_choice", "seed")
+    },
     "paths": sorted(build_app(parser.parse_args([]), ("generate",)).openapi()["paths"]),
     "options": [action.option_strings for action in parser._actions if action.option_strings],
     "fields": {path: sorted(request.model_fields) for path, request in requests.items()},
@@ -72,7 +86,13 @@ IGNORED = frozenset(
 
 @pytest.fixture(scope="module")
 def surface() -> Any:
-    run = subprocess.run([ENGINE_PYTHON, "-c", _SURFACE], check=True, capture_output=True, text=True)
+    engine = {"gpus": 1, "args": ["--seed=7"]}
+    resource = World(build_adapter("one"), engine=engine).resource
+    needs = EngineNeeds(tools=ToolFormat.HERMES, thinking=ThinkingFormat.SWITCHED_THINK)
+    arguments = json.dumps(engine_arguments(resource, needs))
+    run = subprocess.run(
+        [ENGINE_PYTHON, "-c", _SURFACE, arguments], check=True, capture_output=True, text=True
+    )
     return json.loads(run.stdout.splitlines()[-1])
 
 
@@ -82,6 +102,16 @@ def is_refused(argument: str) -> bool:
     except ValidationError:
         return True
     return False
+
+
+def test_the_operators_arguments_are_read_as_they_are_meant(surface: Any) -> None:
+    assert surface["parsed"] == {
+        "allowed_media_domains": [NO_HOST],
+        "tool_call_parser": "hermes",
+        "reasoning_parser": "qwen3",
+        "enable_auto_tool_choice": True,
+        "seed": 7,
+    }
 
 
 def test_every_argument_was_judged(surface: Any) -> None:

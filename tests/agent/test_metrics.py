@@ -151,6 +151,9 @@ def published() -> dict[str, tuple[str, frozenset[str]]]:
     metrics.count_load("a", "Active", 1.0)
     metrics.count_proof("a", "Proved", 0.0)
     metrics.residency.resident_names.add(stats.name)
+    metrics.hops.in_flight += 1
+    metrics.hops.end("answered")
+    metrics.hops.count_received("taken")
     client = ClientSample("ada", 1, 1, 1, (("budget", 1),), Budget(tokens=1, period=Period.DAY), 1)
     clients = render_access(AccessSample((client,), 0))
     text = (metrics.render() + clients + metrics.render_residency(b"")).decode()

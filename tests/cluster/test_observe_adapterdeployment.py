@@ -118,7 +118,7 @@ async def test_children_jobs_verdicts_and_agents_of_its_own_are_observed(indexed
         run.body["metadata"]["name"]: [found["metadata"]["name"] for found in run.config_maps]
         for run in observed.eval_runs
     } == {"judged": ["record-uid-of-judged"], "hidden": ["record-uid-of-hidden"]}
-    assert observed.deployment is not None
+    assert len(observed.deployments) == 1
     assert observed.service is not None
     assert observed.disruption_budget is not None
     if indexed:

@@ -113,6 +113,25 @@ def test_killed_upgraded_and_with_status_wiped_it_goes_on_from_the_records_with_
     assert serving.pod_uids() == pods
 
 
+def test_another_engine_takes_over_when_its_pod_holds_the_adapters(
+    serving: Serving, agent: ScriptedAgent
+) -> None:
+    first = serving.pod()[0]
+    assert serving.selected_pods() == {first}
+    # The claims keep all pods on one node, which has GPUs for both.
+    engine = {"gpus": 1, "maxRank": 8, "scaleDownDelay": "2s", "updateStrategy": "SecondSet"}
+    serving.apply(build_adapter("one"), engine=engine)
+    selector = "tunesmith.dev/set=2"
+    second = serving.pod(selector)[0]
+    eventually(lambda: serving.status.get("nextSet") == "0/1", what="the progress of the next set")
+    assert serving.selected_pods() == {first}
+    with serving.agent(selector):
+        eventually(lambda: serving.selected_pods() == {second}, what="the switch to the new pod")
+        eventually(lambda: first not in serving.pod_names(), 60, what="the end of the former pod")
+        serving.wait("Stable", digest_of("one"))
+        assert [(each["number"], each["role"]) for each in serving.status["sets"]] == [(2, "Serving")]
+
+
 def test_people_act_by_an_annotation(serving: Serving, agent: ScriptedAgent) -> None:
     serving.apply(build_adapter("two"))
     serving.wait("Progressing", digest_of("one"))

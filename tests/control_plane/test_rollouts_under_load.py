@@ -55,12 +55,14 @@ async def release(world: RolloutWorld, kind: str, faults: Sequence[Fault]) -> No
     async with asyncio.TaskGroup() as group:
         group.create_task(fail_meanwhile(world, faults))
         released = await world.release(ANSWERS if kind == ABORTED else kind, abort=kind == ABORTED)
-    log.info("%s took %.1f s", released.mark, released.ended - released.named)
+    seconds, count = released.ended - released.named, len(world.load.replies)
+    log.info("%s took %.1f s; %d requests until now", released.mark, seconds, count)
     assert (released.mark in world.rejected) == (kind != ANSWERS)
     await world.until_ready()
 
 
 @pytest.mark.many_cases
+@pytest.mark.timeout(cases(300, 3600))
 async def test_nobody_notices(server: ControlPlane, tmp_path: Path) -> None:
     seed = cases(1, random.SystemRandom().randrange(2**32))
     log.info("seed %d", seed)

@@ -57,12 +57,14 @@ MAX_TOKENS = 10**18
 MAX_CLIENT_NAME = 63
 MAX_CLIENT_FAULTS = 8
 
-#: Fields of the desired state that were added after the first release, as agents name them in their reports.
+#: Fields of ``DesiredAlias`` and ``DesiredState`` that were added after the first release, as agents name them in their
+#: reports.
 PREVIOUS = "previous"
 REJECTED = "rejected"
 PEERS = "peers"
+OTHER = "other"
 PODS = "pods"
-FEATURES = (PREVIOUS, REJECTED, PEERS, PODS)
+FEATURES = (PREVIOUS, REJECTED, PEERS, OTHER, PODS)
 
 #: Bits of a generation that count within one term of a leader.
 _NUMBER_BITS = 32
@@ -105,6 +107,20 @@ class DesiredAlias(Report):
     rejected: tuple[Digest, ...] = Field((), max_length=MAX_REJECTED_DIGESTS)
 
 
+class OtherModel(Report):
+    """Versions to be served by the pods on another base model, while there are pods on two.
+
+    Attributes:
+        base_model: URI of that base model.
+        aliases: what its pods serve in place of the aliases of the state.
+        current: URI of the base model that the aliases of the state are for.
+    """
+
+    base_model: str
+    aliases: tuple[DesiredAlias, ...] = Field((), max_length=64)
+    current: str = ""
+
+
 class Peer(Report):
     """A pod whose agent answers requests that other pods' agents hand on to it.
 
@@ -137,7 +153,15 @@ class DesiredState(Report):
     generation: int = Field(ge=0)
     aliases: tuple[DesiredAlias, ...] = Field((), max_length=64)
     peers: tuple[Peer, ...] = ()
+    other: OtherModel | None = None
     pods: int | None = Field(None, ge=1)
+
+    def for_base_model(self, uri: str) -> "DesiredState":
+        """This state as pods on this base model serve it."""
+        if self.other is None or self.other.base_model != uri:
+            return self.model_copy(update={"other": None})
+        # Peers are the pods that serve the aliases of the state.
+        return self.model_copy(update={"aliases": self.other.aliases, "peers": (), "other": None})
 
     def for_features(self, features: Iterable[str]) -> "DesiredState":
         """This state without the fields that an agent with these features does not understand."""
@@ -152,7 +176,7 @@ class DesiredState(Report):
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types; fields with their default value are left out but the weight, as in the first release."""
         document = super().to_dict()
-        for alias in document["aliases"]:
+        for alias in (*document["aliases"], *document.get("other", {}).get("aliases", ())):
             if not alias["rejected"]:
                 del alias["rejected"]
         if not document["peers"]:

@@ -52,7 +52,7 @@ class Agent:
         self.metrics = AgentMetrics()
         self.engine = EngineClient(settings.engine_host, settings.engine_port, settings.base_model)
         self.engine_metrics = EngineMetrics(settings.engine_host, settings.engine_port)
-        self.store = DesiredStore(settings.state_dir / STATE_FILE, self._apply)
+        self.store = DesiredStore(settings.state_dir / STATE_FILE, self._apply, settings.base_model_uri)
         self.pool = UpstreamPool(settings.engine_host, settings.engine_port, settings.limits)
         self.directory = PeerDirectory(settings.pod_name, settings.limits)
         self.access = self._make_access() if settings.keys_dir else None

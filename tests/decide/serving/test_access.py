@@ -316,6 +316,7 @@ def test_an_image_that_can_not_ask_for_keys_is_replaced() -> None:
 
 
 def image(world: World) -> str:
-    deployment = world.find("Deployment")
-    assert deployment is not None and deployment["metadata"]["name"].startswith(NAME)
+    """Image of the pods that were wanted last."""
+    deployment = world.of_kind("Deployment")[-1]
+    assert deployment["metadata"]["name"].startswith(NAME)
     return str(deployment["spec"]["template"]["spec"]["containers"][0]["image"])

@@ -9,6 +9,7 @@ from training_memory.published_memory import LLAMA_3_1_8B, LLAMA_3_3_70B
 
 from tunesmith.decide.serving.planning import REFUSED_SECONDS
 from tunesmith.manifests.result_config_map import RECORD_KEY, AttemptOutcome, AttemptRecord
+from tunesmith.manifests.serving_deployment import set_number
 from tunesmith_contract.answer_formats import ToolFormat
 from tunesmith_contract.report import ModelReport, Outcome, RunReport
 from tunesmith_contract.stages import Stage
@@ -38,8 +39,8 @@ def node_of(gibibytes: int, name: str = "node") -> dict[str, Any]:
 
 
 def image_of(world: World) -> str:
-    deployment = world.find("Deployment")
-    assert deployment is not None
+    """Image of the pods that were begun last."""
+    deployment = max(world.of_kind("Deployment"), key=set_number)
     return str(deployment["spec"]["template"]["spec"]["initContainers"][0]["image"])
 
 
@@ -291,7 +292,7 @@ def test_requests_that_were_written_are_shown_and_none_where_there_are_none() ->
     world = gpu_world(resources=resources)
     world.settle()
     assert world.status["engineRequests"] == {"cpu": "2", "memory": "8Gi"}
-    world.spec |= {"engine": {"gpus": 0}}
+    world.spec |= {"engine": {"gpus": 0, "updateStrategy": "StopFirst"}}
     world.settle()
     assert "engineRequests" not in world.status
 

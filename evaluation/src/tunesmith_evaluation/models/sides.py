@@ -1,9 +1,11 @@
 """Models of the sides: verified folders of base models, adapters and whole models, by what is loaded together."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from peft import TaskType
 from transformers import PreTrainedTokenizerBase
 
 from tunesmith_contract.artifact import ArtifactKind, Manifest
@@ -183,11 +185,27 @@ def _own_base(manifest: Manifest) -> str | None:
 def _checkpoint_model(
     side: Side, source: ArtifactSource, uri: str | None, bases: _BaseModels, storage: Storage
 ) -> _SideModel:
-    """Model of a side with a checkpoint: a whole model, or an adapter on its base model."""
+    """Model of a side with a checkpoint: a whole model, or an adapter on its base model.
+
+    Raises:
+        UserError: it is gone, another one, damaged, or of a reward model.
+    """
     folder = verified_checkpoint(source, storage)
+    if _classifies(folder):
+        message = f"{source.uri} is a reward model: an adapter or a whole causal model can be evaluated"
+        raise UserError("ArtifactKind", message)
     if not (folder / "adapter_config.json").is_file():
         return _SideModel(side.name, folder, source.digest, digest=source.digest)
     return _SideModel(side.name, *bases.fetch(_required(uri, side)), folder, source.digest)
+
+
+def _classifies(checkpoint: Path) -> bool:
+    """True for a sequence classifier, by its configuration as an adapter or as a whole model."""
+    adapter, model = checkpoint / "adapter_config.json", checkpoint / "config.json"
+    if adapter.is_file():
+        return bool(json.loads(adapter.read_bytes()).get("task_type") == TaskType.SEQ_CLS)
+    architectures = json.loads(model.read_bytes()).get("architectures") if model.is_file() else None
+    return any(name.endswith("ForSequenceClassification") for name in architectures or ())
 
 
 def _grouped(models: Sequence[_SideModel]) -> tuple[ModelGroup, ...]:

@@ -44,6 +44,7 @@ from .values import (
 MAX_ADAPTERS = 64
 MAX_STEPS = 10
 MAX_PODS = 32
+MAX_SETS = 8
 MAX_REJECTED = 5
 MAX_HISTORY = 5
 MAX_ACTIONS = 5
@@ -91,6 +92,15 @@ class UpdateStrategy(StrEnum):
     AUTO = "Auto"
     START_FIRST = "StartFirst"
     STOP_FIRST = "StopFirst"
+    SECOND_SET = "SecondSet"
+
+
+class PodSetRole(StrEnum):
+    """Part of a set of pods in a change of engine or image."""
+
+    SERVING = "Serving"
+    NEXT = "Next"
+    FORMER = "Former"
 
 
 class Proof(StrictModel):
@@ -169,11 +179,17 @@ class Engine(StrictModel):
     )
     update_strategy: UpdateStrategy = Field(
         UpdateStrategy.AUTO,
-        description="The order in which pods are replaced when their template changes. StartFirst: a new pod is ready "
-        "before an old one is removed, which needs spare GPUs. StopFirst: an old pod is removed first; a single "
-        "replica does not answer meanwhile. Auto: StopFirst for several replicas with GPUs, and where a claim keeps "
-        "the pods on one node with GPUs or serves one pod at a time; otherwise StartFirst. A change does not replace "
-        "pods.",
+        description="The order in which pods are replaced when the engine, its image or artifactSecretRef changes. "
+        "SecondSet: as many new pods start beside the old ones and load all adapters; then all requests go to them "
+        "at once. It needs as many free GPUs again. StopFirst: pods are replaced one after the other, an old one is "
+        "removed first; a single replica does not answer meanwhile. StartFirst: one after the other, a new one is "
+        "ready first. Auto: SecondSet, but StopFirst where a claim keeps the pods on one node with GPUs or serves one "
+        "pod at a time. A change of this field does not replace pods. A change of baseModel always needs a second set.",
+    )
+    scale_down_delay: Duration = Field(
+        "10m",
+        description="The time for which the former pods stay after a SecondSet has taken over. In this time a change "
+        "back is immediate, and the former pods answer again if no new one is ready. With 0s they drain at once.",
     )
     template: PodTemplate | None = Field(
         None, description="Scheduling, service account and image pull secrets of the serving pods."
@@ -502,16 +518,12 @@ class AdapterDeploymentSpec(StrictModel):
             "artifactVolumes as {claim: …}.",
             field=".artifactVolumes",
         ),
-        Rule(
-            "self.baseModel == oldSelf.baseModel",
-            "baseModel can't be changed, because the adapters do not fit another model. Create a new "
-            "AdapterDeployment.",
-            field=".baseModel",
-        ),
     )
 
     base_model: BaseModelSource = Field(
-        description="The model that the adapters were trained on. This field is immutable."
+        description="The model that the adapters were trained on. For another model change the sources of all adapters "
+        "in the same apply: pods on it start beside the old ones, load a version of each adapter, and then answer in "
+        "their place."
     )
     replicas: int = Field(
         1,
@@ -529,15 +541,16 @@ class AdapterDeploymentSpec(StrictModel):
     artifact_volumes: Annotated[tuple[ArtifactVolume, ...], Field(max_length=16)] = Field(
         (),
         description="PersistentVolumeClaims with artifacts, mounted read-only into each pod. With a ReadWriteOnce "
-        "claim all pods run on one node; the condition VolumesShared says so. A change replaces the pods one after "
-        "another.",
+        "claim all pods run on one node; the condition VolumesShared says so. A change replaces the pods in the "
+        "order of engine.updateStrategy.",
         json_schema_extra=keyed_by("claim"),
     )
     artifact_secret_ref: SecretName | None = Field(
         None,
         description="The Secret for artifacts that the pods download from a bucket, registry or hub. "
         f"{STORE_KEYS} One Secret may hold the keys of several kinds of storage. A change of this field "
-        "replaces the pods; a change of the Secret's content takes effect without a restart.",
+        "replaces the pods in the order of engine.updateStrategy; a change of the Secret's content takes effect "
+        "without a restart.",
     )
     access: Access | None = Field(
         None,
@@ -756,6 +769,24 @@ class AccessStatus(StatusModel):
     )
 
 
+class PodSetStatus(StatusModel):
+    """Observed state of one set of serving pods, which have the same engine and image."""
+
+    number: int = Field(ge=1, description="The number of the set. A later set has a higher number.")
+    deployment: str = Field(max_length=253, description="The name of the set's Deployment.")
+    role: PodSetRole = Field(
+        description="Serving: the Service sends requests to its pods. Next: it is loading the adapters, and will "
+        "answer once its pods have them. Former: it answered before, and stays for engine.scaleDownDelay."
+    )
+    base_model: str | None = Field(None, max_length=512, description="The URI of the base model.")
+    image: str | None = Field(None, max_length=512, description="The serving image.")
+    replicas: int = Field(0, ge=0, description="The number of existing pods.")
+    ready_replicas: int = Field(0, ge=0, description="The number of pods that accept requests.")
+    message: str | None = Field(
+        None, max_length=512, description="A sentence that explains what the next set is waiting for."
+    )
+
+
 class AdapterDeploymentStatus(StatusModel):
     """Observed state of an AdapterDeployment."""
 
@@ -766,8 +797,16 @@ class AdapterDeploymentStatus(StatusModel):
     url: str | None = Field(
         None, max_length=512, description="The base URL for clients in the cluster. It serves the OpenAI API."
     )
-    replicas: int = Field(0, ge=0, description="The number of existing pods.")
-    ready_replicas: int = Field(0, ge=0, description="The number of pods that accept requests.")
+    replicas: int = Field(
+        0, ge=0, description="The number of existing pods, of the set that answers if there are two."
+    )
+    ready_replicas: int = Field(0, ge=0, description="The number of pods that accept requests, of that set.")
+    next_set: str | None = Field(
+        None,
+        max_length=16,
+        description="The number of pods of the next set that are ready with all adapters, out of all, such as 1/3. It "
+        "is absent without a next set.",
+    )
     selector: str | None = Field(
         None,
         max_length=512,
@@ -797,6 +836,12 @@ class AdapterDeploymentStatus(StatusModel):
     )
     adapters: Annotated[tuple[AdapterStatus, ...], Field(max_length=MAX_ADAPTERS)] = Field(
         (), description="The state of each alias.", json_schema_extra=keyed_by("name")
+    )
+    sets: Annotated[tuple[PodSetStatus, ...], Field(max_length=MAX_SETS)] = Field(
+        (),
+        description="The sets of pods, ordered by number: the one that answers, and another one during a change of "
+        "engine, image or artifactSecretRef.",
+        json_schema_extra=keyed_by("number"),
     )
     pods: Annotated[tuple[PodStatus, ...], Field(max_length=MAX_PODS)] = Field(
         (), description="The state of the first 32 pods, ordered by name.", json_schema_extra=keyed_by("name")

@@ -200,9 +200,12 @@ class ComparedModel(Prompting):
     uri: ArtifactUri | None = Field(
         None,
         description="The location of an artifact: pvc://claim/folder/sha256/…, s3://bucket/folder/sha256/…, "
-        "gs://bucket/folder/sha256/…, oci://registry/repository:sha256-… or hf://org/repo/sha256/…. Requires digest.",
+        "gs://bucket/folder/sha256/…, oci://registry/repository:sha256-… or hf://org/repo/sha256/…. A folder with the "
+        "name checkpoint-<step> is a checkpoint of a job. Requires digest.",
     )
-    digest: DigestString | None = Field(None, description="The digest of the artifact at uri.")
+    digest: DigestString | None = Field(
+        None, description="The digest of the artifact or checkpoint at uri, as in the status of its job."
+    )
     secret_ref: SecretName | None = Field(None, description=STORE_KEYS)
     model: ModelSide | None = Field(None, description="A whole model other than the base model of the run.")
     adapter_deployment_ref: AliasRef | None = Field(

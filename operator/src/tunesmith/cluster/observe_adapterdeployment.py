@@ -47,7 +47,7 @@ async def observe_adapterdeployment(reader: Reader, deployment: AdapterDeploymen
     return ObservedServing(
         config_maps=await observe_children(client, "v1", "ConfigMap", metadata),
         history=await _observe_history(reader, deployment),
-        deployment=next(iter(deployments), None),
+        deployments=deployments,
         service=await _observe_service(reader, deployment),
         disruption_budget=next(iter(budgets), None),
         network_policy=next(iter(policies), None),
@@ -62,7 +62,7 @@ async def observe_adapterdeployment(reader: Reader, deployment: AdapterDeploymen
         verdicts=await _observe_verdicts(reader, deployment, jobs),
         records=records,
         nodes=await _observe_nodes(reader, deployment, records),
-        claims=await _observe_claims(reader, deployment, next(iter(deployments), None)),
+        claims=await _observe_claims(reader, deployment, deployments),
     )
 
 
@@ -133,7 +133,7 @@ async def _observe_nodes(
 
 
 async def _observe_claims(
-    reader: Reader, deployment: AdapterDeployment, observed: Body | None
+    reader: Reader, deployment: AdapterDeployment, observed: tuple[Body, ...]
 ) -> dict[str, tuple[str, ...]] | None:
     """Access modes of the claims that the pods mount, while they matter."""
     if not asks_for_claims(deployment, observed):

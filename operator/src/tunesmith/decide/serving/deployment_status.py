@@ -23,9 +23,9 @@ from tunesmith.decide.fit.engine_fit import EngineFit
 from tunesmith.decide.plan import Event
 from tunesmith.manifests.engine_container import ENGINE
 from tunesmith.manifests.objects import Body
-from tunesmith.manifests.serving_deployment import rolling_update, selector_labels
+from tunesmith.manifests.serving_deployment import rolling_update, set_labels
 from tunesmith.manifests.serving_service import serving_service_name, serving_url
-from tunesmith_contract.agent import FEATURES, PEERS, PODS, PREVIOUS, REJECTED, LoadState, served_name
+from tunesmith_contract.agent import FEATURES, OTHER, PEERS, PODS, PREVIOUS, REJECTED, LoadState, served_name
 
 from .access import REPORTED, access_condition, build_access_status
 from .alias_status import MAX_MESSAGE, build_adapter_status
@@ -34,8 +34,11 @@ from .client_usage import UsageRecord
 from .engine_memory import fit_condition
 from .fleet import Fleet, ServingPod, is_rolled_out
 from .pod_problem import find_pod_problem
+from .pod_sets import PodSets
 from .record import AliasRecord
 from .rollout import is_proven
+from .set_status import SwitchWait, build_set_status
+from .switching import SetPlan
 from .targets import VersionRecord
 from .transition import AliasContext
 
@@ -78,7 +81,9 @@ class ServingState:
     """State of an AdapterDeployment after all transitions of this pass.
 
     Attributes:
-        observed: the Deployment of the pods.
+        sets: the sets of pods; the fleet is the one that answers clients.
+        set_plan: what happens to the sets.
+        wait: why the next set does not answer yet.
         service_is_foreign: a Service of this name belongs to another owner.
         generation: the generation of the desired state.
         aliases: record and context of each alias, ordered by name.
@@ -92,7 +97,9 @@ class ServingState:
         usage: tokens that clients have used.
     """
 
-    observed: Body | None
+    sets: PodSets
+    set_plan: SetPlan
+    wait: SwitchWait | None
     service_is_foreign: bool
     fleet: Fleet
     generation: int
@@ -107,8 +114,13 @@ class ServingState:
     usage: UsageRecord = field(default_factory=UsageRecord)
 
     @property
+    def observed(self) -> Body | None:
+        """The Deployment of the pods that answer clients."""
+        return self.sets.serving.deployment if self.sets.serving else None
+
+    @property
     def is_rolled_out(self) -> bool:
-        """True if all replicas run the latest pod template and are available."""
+        """True if all replicas of the set that answers run its latest pod template and are available."""
         return is_rolled_out(self.observed)
 
     @property
@@ -119,7 +131,8 @@ class ServingState:
             for record, context in self.aliases
         )
         starting = not self.is_rolled_out and self.obstacle is None
-        return loading or starting or self.fleet.is_behind(self.generation)
+        is_warming_up = self.wait is not None and not self.wait.is_stalled
+        return loading or starting or is_warming_up or self.sets.everyone.is_behind(self.generation)
 
 
 def plan_status(
@@ -160,14 +173,18 @@ def _build_status(
         url=None if state.service_is_foreign else serving_url(deployment),
         replicas=len(state.fleet.pods),
         ready_replicas=len(state.fleet.ready),
-        selector=",".join(f"{key}={value}" for key, value in selector_labels(deployment).items()),
+        next_set=f"{state.wait.ready}/{state.wait.needed}" if state.wait else None,
+        selector=",".join(
+            f"{key}={value}" for key, value in set_labels(deployment, state.set_plan.number).items()
+        ),
         engine_requests=_engine_requests(state.observed),
         access=build_access_status(deployment, state.fleet, state.usage, now),
         adapters_stable=f"{stable}/{len(adapters)}",
         generation=state.generation,
         update_time=now,
         adapters=adapters,
-        pods=tuple(_build_pod_status(pod) for pod in state.fleet.pods[:MAX_PODS]),
+        sets=build_set_status(state.sets, state.set_plan, state.wait),
+        pods=tuple(_build_pod_status(pod) for pod in state.sets.everyone.pods[:MAX_PODS]),
     )
 
 
@@ -289,6 +306,8 @@ def _stalled_reasons(
     if state.foreign_history:
         message = f"ConfigMap {state.foreign_history} is not Tunesmith's: delete it, or give this resource another name"
         yield Reason.HISTORY_NAME_TAKEN, message
+    if state.wait and state.wait.is_stalled:
+        yield state.wait.reason, state.wait.message
     access = access_condition(deployment, state.fleet, state.has_network_policy)
     if access.reason == Reason.NO_CLIENTS:
         yield access.reason, access.message
@@ -307,6 +326,8 @@ def _pending_reasons(
     """Causes that resolve without a person."""
     if state.obstacle:
         return
+    if state.wait and not state.wait.is_stalled:
+        yield state.wait.reason, f"{state.wait.message}{_claims_note(state)}"
     if not state.is_rolled_out:
         yield _pods_pending(deployment, state)
     for adapter in adapters:
@@ -372,6 +393,8 @@ def _build_events(
     current = next((each for each in before.conditions if each.type == ConditionType.AGENTS_CURRENT), None)
     if state.fleet.outdated and (current is None or current.status != "False"):
         events.append(Event(Reason.AGENTS_OUTDATED, _outdated_message(state), "Warning"))
+    if state.wait and (event := _tell_wait(before, state.wait)):
+        events.append(event)
     told = next((each for each in before.conditions if each.type == ConditionType.ACTIONS_VALID), None)
     faults = _actions_message(state)
     if state.action_faults and (told is None or told.status != "False" or told.message != faults):
@@ -385,8 +408,17 @@ def _build_events(
     return tuple(events)
 
 
+def _tell_wait(before: AdapterDeploymentStatus, wait: SwitchWait) -> Event | None:
+    """Warning about a switch that does not come by itself, when its cause is new."""
+    is_told = any(condition.reason == wait.reason for condition in before.conditions)
+    if is_told or not (wait.is_stalled or wait.reason == Reason.WAITING_FOR_GPU):
+        return None
+    return Event(wait.reason, wait.message, "Warning")
+
+
 #: What agents that lack a feature do not do.
 _WITHHELD = {
+    OTHER: "take over from pods on another base model",
     PREVIOUS: "keep the previous version loaded after a promotion, so that a rollback loads it anew",
     REJECTED: "refuse a version that was rolled back if they start from an old file",
     PEERS: "hand requests on to the pods that hold an adapter, nor take such requests",
@@ -424,6 +456,8 @@ def _significant(status: AdapterDeploymentStatus) -> dict[str, Any]:
     content = status.model_dump(mode="json", exclude={"update_time", "pods"})
     for budget in (content["access"] or {}).get("budgets", ()):
         budget.pop("used")
+    for pods in content["sets"]:
+        pods.pop("message")
     for condition in content["conditions"]:
         condition.pop("message")
     for adapter in content["adapters"]:

@@ -21,6 +21,7 @@ from tunesmith_contract.agent import (
     STATE_FILE,
     DesiredAlias,
     DesiredState,
+    OtherModel,
     Peer,
     first_generation,
 )
@@ -39,20 +40,24 @@ class SharedState:
 
     Attributes:
         peers: pods that answer requests for each other.
+        other: what pods on another base model serve.
         pods: number of pods that share the limits of clients; None where clients need no keys.
     """
 
     peers: tuple[Peer, ...] = ()
+    other: OtherModel | None = None
     pods: int | None = None
 
     @classmethod
     def of(cls, state: DesiredState) -> "SharedState":
         """This part of a state."""
-        return cls(state.peers, state.pods)
+        return cls(state.peers, state.other, state.pods)
 
     def to_state(self, generation: int, aliases: tuple[DesiredAlias, ...]) -> DesiredState:
         """The whole state."""
-        return DesiredState(generation=generation, aliases=aliases, peers=self.peers, pods=self.pods)
+        return DesiredState(
+            generation=generation, aliases=aliases, peers=self.peers, other=self.other, pods=self.pods
+        )
 
 
 @dataclass(frozen=True, slots=True)
