@@ -68,7 +68,7 @@ from .fleet import Agent, Fleet
 from .history import update_history
 from .peers import next_peers
 from .pod_sets import read_pod_sets
-from .publication import next_state, plan_publication
+from .publication import needed_by_pods, next_state, plan_publication
 from .record import AliasRecord
 from .requested_actions import RequestedActions, fingerprint, read_actions
 from .rollout import advance
@@ -183,9 +183,10 @@ def plan_serving(
     other = find_other_model(served, upcoming, stored.published, sets, observed.pods)
     peers = next_peers(deployment, advanced.records, fleet, stored.published.peers)
     desired = next_state(stored, advanced.records, sets.everyone, environment.term, peers.peers, other)
-    demand = Demand(desired.whole.generation, _served_versions(advanced.records))
+    needed_generation = needed_by_pods(desired, stored.published)
+    demand = Demand(needed_generation, _served_versions(advanced.records))
     if served.is_changing:
-        demand = Demand(desired.whole.generation, upcoming.versions, upcoming.blocked)
+        demand = Demand(needed_generation, upcoming.versions, upcoming.blocked)
     set_plan = keep_sets(sets)
     if inputs is not None and obstacle is None:
         limits = PodLimits(claims.on_one_node, stops_first(deployment, claims))

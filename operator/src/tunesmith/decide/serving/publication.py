@@ -97,6 +97,17 @@ def next_state(
     )
 
 
+def needed_by_pods(state: NextState, published: DesiredState) -> int:
+    """Generation that a pod must have applied to answer with the right versions and weights.
+
+    Other peers alone make no new one: that comes with each pod that gets ready, or stops to be.
+    """
+    before, after = (
+        each.model_copy(update={"generation": 0, "peers": ()}) for each in (published, state.whole)
+    )
+    return published.generation if before == after else state.whole.generation
+
+
 def _is_urgent(before: DesiredAlias, after: DesiredAlias) -> bool:
     """True if a version must not get requests any more that may get some now."""
     if before.stable and after.stable != before.stable and before.stable.digest in after.rejected:
