@@ -69,7 +69,7 @@ from .fleet import Agent, Fleet
 from .history import update_history
 from .peers import next_peers
 from .pod_sets import read_pod_sets
-from .publication import SharedState, next_state, plan_publication
+from .publication import SharedState, needed_by_pods, next_state, plan_publication
 from .record import AliasRecord
 from .requested_actions import RequestedActions, fingerprint, read_actions
 from .rollout import advance
@@ -187,9 +187,10 @@ def plan_serving(
     desired = next_state(stored, advanced.records, sets.everyone, environment.term, shared)
     pod_uids = frozenset(pod["metadata"]["uid"] for pod in observed.pods)
     usage = fold_usage(deployment, observed.config_maps, sets.everyone, pod_uids, now)
-    demand = Demand(desired.whole.generation, _served_versions(advanced.records))
+    needed_generation = needed_by_pods(desired, stored.published)
+    demand = Demand(needed_generation, _served_versions(advanced.records))
     if served.is_changing:
-        demand = Demand(desired.whole.generation, upcoming.versions, upcoming.blocked)
+        demand = Demand(needed_generation, upcoming.versions, upcoming.blocked)
     set_plan = keep_sets(sets)
     if inputs is not None and obstacle is None:
         limits = PodLimits(claims.on_one_node, stops_first(deployment, claims))

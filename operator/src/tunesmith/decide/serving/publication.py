@@ -116,6 +116,17 @@ def next_state(
     return NextState(urgent, first, shared.to_state(generation, aliases))
 
 
+def needed_by_pods(state: NextState, published: DesiredState) -> int:
+    """Generation that a pod must have applied to answer with the right versions and weights.
+
+    Other peers or another number of pods alone make no new one: that comes with each pod that gets ready, or stops to
+    be.
+    """
+    without_pods = {"generation": 0, "peers": (), "pods": None}
+    before, after = (each.model_copy(update=without_pods) for each in (published, state.whole))
+    return published.generation if before == after else state.whole.generation
+
+
 def _is_urgent(before: DesiredAlias, after: DesiredAlias) -> bool:
     """True if a version must not get requests any more that may get some now."""
     if before.stable and after.stable != before.stable and before.stable.digest in after.rejected:
