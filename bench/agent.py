@@ -1,8 +1,8 @@
 """How fast the agent is: one core, an engine that answers at once, every feature on; vllm-router beside it.
 
 The agent routes an alias with a stable version and a candidate at 50 % (so every request is hashed), counts,
-and checks both versions as in a pod. It writes a line of the access log on each request and a span on one of a hundred; a
-further side does neither. Writes ``bench/results/agent.json``. Needs wrk, and two cores: one for
+and checks both versions as in a pod. It writes a line of the access log on each request and a span on one of a
+hundred; a further side does neither. Writes ``bench/results/agent.json``. Needs wrk, and two cores: one for
 whoever is measured, one for engine and load.
 """
 
