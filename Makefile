@@ -47,6 +47,7 @@ test-long: ## The long form of property tests, fuzzing and simulations, seeded a
 	@$(dev)/pytest -q $(long) $(pure) --junitxml=$(RESULTS)/pure-long.xml
 	@$(dev)/pytest -q $(long) $(unit) --junitxml=$(RESULTS)/unit-long.xml
 	@$(trainer)/pytest -q $(long) tests/data tests/evaluation tests/trainer --junitxml=$(RESULTS)/trainer-long.xml
+	@$(dev)/pytest -q $(long) -p tunesmith_cluster.pytest_plugin tests/control_plane --junitxml=$(RESULTS)/control-plane-long.xml
 	@TUNESMITH_ENGINE_PYTHON=$$(python3 -m tunesmith_images venv engine)/bin/python \
 		$(dev)/pytest -q --long --timeout=0 -m "engine and long" tests/agent --junitxml=$(RESULTS)/engine-long.xml
 	@$(dev)/pytest -q --long --timeout=0 -m long tests/image --junitxml=$(RESULTS)/image-long.xml
@@ -152,10 +153,11 @@ control-plane-down: ## End that control plane
 	@$(dev)/python -m tunesmith_cluster down --shape control-plane
 
 .PHONY: bench clean-cache
-bench: ## Measure the operator, the agent, the trainer, evaluation and cleaning; writes bench/results/*.json and docs/benchmarks.md
+bench: ## Measure the operator, the agent, rollouts, the trainer, evaluation and cleaning; writes bench/results/*.json and docs/benchmarks.md
 	@command -v wrk >/dev/null || apt-get install -qy --no-install-recommends wrk
 	@$(dev)/python bench/operator_speed.py --output bench/results/operator.json
 	@$(dev)/python bench/agent.py
+	@$(dev)/python bench/rollouts.py
 	@$(trainer)/python bench/trainer/measure.py
 	@$(trainer)/python bench/evaluation/measure.py
 	@$(trainer)/python bench/near.py

@@ -85,6 +85,22 @@ def agent_section(result: dict[str, Any]) -> str:
     return "\n\n".join(["## Agent", load, table(head, rows)])
 
 
+def rollouts_section(result: dict[str, Any]) -> str:
+    """From an artifact to its proof, and from a decision to the last answer."""
+    rows = [
+        (name, *(result[key][figure] for figure in ("p50", "p99", "max")))
+        for name, key in (
+            (f"artifact named to proven in {result['pods']} pods (aim: p99 1000)", "namedToProven"),
+            ("decision to take it back, to the last request that it got (aim: 1000)", "decidedToLastAnswer"),
+        )
+    ]
+    load = (
+        f"{result['releases']} releases, each aborted as soon as it had weight, at {result['requestsPerSecond']:.0f} "
+        f"requests a second. {result['machine']}, load average {result['loadAverageBefore']} before the run."
+    )
+    return "\n\n".join(["## Rollouts", load, table(("ms", "p50", "p99", "max"), rows)])
+
+
 def trainer_section(result: dict[str, Any]) -> str:
     """The trainer beside scripts, preemption, and ways to train."""
     machine = result["machine"]
@@ -358,6 +374,7 @@ _PROOF_FIGURES = ("share", "baseRootMeanSquare", "residualRootMeanSquare", "toke
 SECTIONS = {
     "operator": operator_section,
     "agent": agent_section,
+    "rollouts": rollouts_section,
     "trainer": trainer_section,
     "learning-rate": learning_rate_section,
     "evaluation": evaluation_section,

@@ -13,6 +13,7 @@ from tunesmith_agent.artifacts.checks import EngineLimits, check_manifest
 from tunesmith_agent.artifacts.errors import ArtifactError, ArtifactInvalid, ArtifactUnreadable
 from tunesmith_agent.artifacts.sources import ArtifactSources
 from tunesmith_contract.agent import Version
+from tunesmith_contract.answer_formats import ChatFormat, ThinkingFormat, ToolFormat
 from tunesmith_contract.artifact import ArtifactKind, Lineage, Manifest, Probe
 from tunesmith_contract.base import sha256_digest
 from tunesmith_contract.layout import MANIFEST_FILE
@@ -240,6 +241,18 @@ OLD, NEW = "a" * 40, "b" * 40
             "WrongBaseModel",
             f"trained on hf://org/one@{OLD}",
         ),
+        (
+            {"chat": ChatFormat(tools=ToolFormat.HERMES)},
+            EngineLimits(tool_call_parser="mistral"),
+            "ParserMismatch",
+            "write engine.toolCallParser: hermes, or None",
+        ),
+        (
+            {"chat": ChatFormat(thinking=ThinkingFormat.HARMONY)},
+            EngineLimits(reasoning_parser="qwen3"),
+            "ParserMismatch",
+            "write engine.reasoningParser: openai_gptoss, or None",
+        ),
     ],
 )  # fmt: skip
 def test_what_can_not_be_served_is_known_from_the_manifest(
@@ -248,6 +261,21 @@ def test_what_can_not_be_served_is_known_from_the_manifest(
     with pytest.raises(ArtifactInvalid, match=remedy) as caught:
         check_manifest(manifest(**changes), limits)
     assert caught.value.reason == reason
+
+
+@pytest.mark.parametrize(
+    ("chat", "parser"),
+    [
+        (None, "mistral"),
+        (ChatFormat(), "mistral"),
+        (ChatFormat(tools=ToolFormat.HERMES), ""),
+        (ChatFormat(tools=ToolFormat.HERMES), "hermes"),
+        (ChatFormat(tools=ToolFormat.HERMES), "qwen3_json"),
+        (ChatFormat(tools=ToolFormat.QWEN_XML), "qwen3_xml"),
+    ],
+)
+def test_a_parser_of_the_same_form_or_none_serves(chat: ChatFormat | None, parser: str) -> None:
+    check_manifest(manifest(chat=chat), EngineLimits(tool_call_parser=parser))
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunesmith_agent.control.desired_state import DesiredStore, Source, restrain
-from tunesmith_contract.agent import DESIRED_FILE, STATE_FILE, DesiredAlias, DesiredState, Version
+from tunesmith_contract.agent import DESIRED_FILE, STATE_FILE, DesiredAlias, DesiredState, OtherModel, Version
 
 VERSIONS = [Version(version=n, digest="sha256:" + f"{n}" * 64, uri=f"pvc://c/{n}") for n in (1, 2, 3)]
 ONE, TWO, THREE = VERSIONS
@@ -24,8 +24,8 @@ def state(generation: int, **alias: object) -> DesiredState:
     return DesiredState(generation=generation, aliases=(DesiredAlias(name="a", **alias),))
 
 
-def make_store(folder: Path) -> DesiredStore:
-    store = DesiredStore(folder / "kept" / STATE_FILE, lambda: None)
+def make_store(folder: Path, base_model_uri: str = "") -> DesiredStore:
+    store = DesiredStore(folder / "kept" / STATE_FILE, lambda: None, base_model_uri)
     store.load()
     return store
 
@@ -47,6 +47,18 @@ def test_a_restart_starts_from_the_newest_accepted_state(tmp_path: Path) -> None
     assert again.current == store.current and again.confirmed_generation == 8
     old = state(5, stable=ONE, candidate=TWO, weight=100)
     assert not again.offer(old.to_json(), Source.FILE)
+
+
+def test_a_pod_on_another_base_model_serves_what_is_for_it_also_after_a_restart(tmp_path: Path) -> None:
+    other = OtherModel(base_model="hf://org/next", aliases=(DesiredAlias(name="a", stable=TWO),))
+    sent = state(5, stable=ONE).model_copy(update={"other": other})
+    for folder, uri, expected in (("new", "hf://org/next", TWO), ("old", "hf://org/model", ONE)):
+        store = make_store(tmp_path / folder, uri)
+        assert store.offer(sent.to_json(), Source.OPERATOR)
+        again = make_store(tmp_path / folder, uri)
+        for each in (store, again):
+            assert each.current == state(5, stable=expected)
+            assert each.applied_digest == sent.digest(), "the operator takes it for another state"
 
 
 async def test_what_was_rolled_back_does_not_answer_after_a_restart(

@@ -18,13 +18,22 @@ from pydantic import TypeAdapter
 
 from tunesmith_agent.engine.log_probs import build_prompt_requests, parse_prompt_log_probs
 from tunesmith_cluster.controlplane import free_ports
-from tunesmith_contract.agent import VERSION_HEADER, DesiredAlias, LoadState, Version, served_name
+from tunesmith_contract.agent import (
+    STICKINESS_HEADER,
+    VERSION_HEADER,
+    DesiredAlias,
+    LoadState,
+    Version,
+    served_name,
+)
 from tunesmith_contract.artifact import Probe
 from tunesmith_images.venvs import make_environment
 
 ENGINE_PYTHON = os.environ.get("TUNESMITH_ENGINE_PYTHON", "")
 ENGINE_SECONDS = 300
 ROOT = Path(__file__).parents[2]
+#: Each takes one of two versions for the other.
+ROLLOUTS = 2
 ENVIRONMENT = {
     "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1",
     "HF_HUB_OFFLINE": "1", "TORCH_COMPILE_DISABLE": "1",
@@ -93,7 +102,8 @@ async def say_streamed(client: openai.AsyncOpenAI, model: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("architecture", "refused"), [("llama", ["wrong", "inactive"]), ("qwen2", []), ("mistral", [])]
+    ("architecture", "refused"),
+    [("llama", ["wrong", "inactive", "unmatched"]), ("qwen2", []), ("mistral", [])],
 )
 async def test_proves_and_serves(
     architecture: str, refused: list[str], tmp_path: Path, free_port: int
@@ -121,8 +131,73 @@ async def test_proves_and_serves(
             if architecture == "llama":
                 await check_hang(running, engine.pid)
             await check_answers(running, client, versions["right"])
+            if architecture == "llama":
+                await check_rollouts(running, versions["right"], versions["other"])
         # Only now: an agent unloads what it does not know.
         await check_one_slot(engine, tmp_path / "mnt", versions["right"])
+
+
+async def check_rollouts(running: Running, right: Version, other: Version) -> None:
+    """Clients ask on while versions come and go: all are answered, each by the version that the answer names."""
+    client = openai.AsyncOpenAI(base_url=f"{running.url}/v1", api_key="none", max_retries=0)
+    names = {version.digest: served_name("alias", version.digest) for version in (right, other)}
+    answers: list[tuple[int, str, str]] = []
+    stop = asyncio.Event()
+
+    async def ask(conversation: int) -> None:
+        while not stop.is_set():
+            answers.append((conversation, *await say_as(client, "alias", f"key-{conversation}")))
+
+    async with client, asyncio.TaskGroup() as group:
+        running.want(DesiredAlias(name="alias", stable=right))
+        await running.until(lambda: names[right.digest] in running.agent.metrics.residency.resident_names)
+        await running.active(right)
+        expected = {names[right.digest]: (await say(client, "alias"))[0]}
+        for conversation in range(6):
+            group.create_task(ask(conversation))
+        stable, candidate = right, other
+        for _ in range(ROLLOUTS):
+            step = DesiredAlias(name="alias", stable=stable, candidate=candidate)
+            running.want(step)
+            await running.active(stable, candidate)
+            expected[names[candidate.digest]] = (await say(client, names[candidate.digest]))[0]
+            for weight in (50, 0, 50):
+                running.want(step.model_copy(update={"weight": weight}))
+                await until_more(answers, 12)
+            stable, candidate = candidate, stable
+            running.want(DesiredAlias(name="alias", stable=stable, previous=candidate))
+            await until_more(answers, 12)
+            assert {version for _, version, _ in answers[-6:]} == {names[stable.digest]}
+        stop.set()
+    assert len(set(expected.values())) == 2
+    assert all(text == expected[version] for _, version, text in answers)
+    assert {version for _, version, _ in answers} == set(expected)
+
+
+async def until_more(answers: list[tuple[int, str, str]], count: int) -> None:
+    """Wait for so many more answers."""
+    enough = len(answers) + count
+    async with asyncio.timeout(ENGINE_SECONDS):
+        while True:
+            if len(answers) >= enough:
+                return
+            await asyncio.sleep(0.02)
+
+
+async def say_as(client: openai.AsyncOpenAI, model: str, key: str) -> tuple[str, str]:
+    """Which version answers a client, streamed, and what it says."""
+    raw = await client.chat.completions.with_raw_response.create(
+        model=model,
+        messages=[{"role": "user", "content": "Item 5?"}],
+        temperature=0,
+        max_tokens=12,
+        stream=True,
+        extra_headers={STICKINESS_HEADER: key},
+    )
+    chunks = [chunk async for chunk in raw.parse()]
+    return raw.headers[VERSION_HEADER], "".join(
+        each.choices[0].delta.content or "" for each in chunks if each.choices
+    )
 
 
 async def check_one_slot(engine: Any, storage: Path, right: Version) -> None:

@@ -153,7 +153,7 @@ async def test_large_bodies_of_one_client_leave_memory_for_others(
     engine: FakeEngine, storage: Storage
 ) -> None:
     limits = Limits(buffered_bytes=8000)
-    large = post({"model": "base", "prompt": "x" * 3500})
+    large = post({"model": "base", "prompt": "x" * 3500}, path="/v1/completions")
     async with running_agent(engine, storage.root, limits) as running, AsyncExitStack() as stack:
         partial = await stack.enter_async_context(connect(running))
         partial.writer.write(large[:-1])
@@ -162,7 +162,9 @@ async def test_large_bodies_of_one_client_leave_memory_for_others(
         answer = await second.ask(large)
         assert (answer.status, answer.headers["retry-after"]) == (503, "1")
         other = await stack.enter_async_context(connect(running, address="127.0.0.2"))
-        assert (await other.ask(post({"model": "base", "prompt": "x" * 1500}))).status == 200
+        assert (
+            await other.ask(post({"model": "base", "prompt": "x" * 1500}, path="/v1/completions"))
+        ).status == 200
         partial.writer.write(large[-1:])
         assert (await partial.answer()).status == 200
 
@@ -316,6 +318,9 @@ class Receiver:
 
     def __init__(self) -> None:
         self.ended = asyncio.Event()
+
+    def on_continue(self) -> None:
+        raise AssertionError("the request was sent as a whole")
 
     def on_head(self, status: int, headers: dict[bytes, bytes], length: int | None) -> None:
         assert status == 200

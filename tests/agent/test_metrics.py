@@ -149,6 +149,9 @@ def published() -> dict[str, tuple[str, frozenset[str]]]:
     metrics.count_load("a", "Active", 1.0)
     metrics.count_proof("a", "Proved", 0.0)
     metrics.residency.resident_names.add(stats.name)
+    metrics.hops.in_flight += 1
+    metrics.hops.end("answered")
+    metrics.hops.count_received("taken")
     text = (metrics.render() + metrics.render_residency(b"")).decode()
     return {
         full_name(family): (family.type, labels(family)) for family in text_string_to_metric_families(text)

@@ -3,6 +3,7 @@
 import asyncio
 import datetime
 import ipaddress
+import logging
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -18,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from tenacity import RetryCallState
 
 from tunesmith_agent.control import operator_link
-from tunesmith_contract.agent import AGENT_PATH, AgentReport, DesiredAlias, DesiredState
+from tunesmith_contract.agent import AGENT_PATH, AgentReport, DesiredAlias, SentState
 
 
 def write_certificate(folder: Path) -> None:
@@ -96,8 +97,13 @@ async def operator(tmp_path: Path) -> AsyncIterator[Operator]:
 
 
 async def test_pushed_state_is_applied_and_reported(
-    engine: FakeEngine, storage: Storage, operator: Operator, tmp_path: Path
+    engine: FakeEngine,
+    storage: Storage,
+    operator: Operator,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level(logging.DEBUG)
     version = storage.commit()
     settings: dict[str, Any] = {
         "operator_url": f"https://127.0.0.1:{operator.port}", "namespace": "team", "deployment": "models",
@@ -106,13 +112,15 @@ async def test_pushed_state_is_applied_and_reported(
     async with running_agent(engine, storage.root, **settings) as running:
         first = await operator.report(0)
         assert (first.pod_name, first.pod_uid, first.applied_generation) == ("pod", "uid", 0)
-        state = DesiredState(generation=3, aliases=(DesiredAlias(name="a", stable=version),))
+        alias = DesiredAlias(name="a", stable=version)
+        state = SentState(generation=3, aliases=(alias,), peer_key="key-of-the-agents")
         await operator.sockets[0].send_str(state.to_json())
         await running.active(version)
         report = await operator.report(3)
         while report.versions[0].state != "Active":
             report = await operator.report(3)
         assert report.versions[0].digest == version.digest
+        assert running.agent.directory.key == b"key-of-the-agents"
 
         # The operator goes away: serving goes on, and the token is read again for the next connection.
         (tmp_path / "token").write_text("second\n")
@@ -121,6 +129,8 @@ async def test_pushed_state_is_applied_and_reported(
         again = await operator.report(3)
         assert again.boot_id == report.boot_id
         assert operator.tokens == ["Bearer first", "Bearer second"]
+    assert "key-of-the-agents" not in caplog.text
+    assert all("key-of-the-agents" not in str(vars(record)) for record in caplog.records)
 
 
 async def test_another_authority_is_not_trusted(

@@ -134,7 +134,7 @@ async def test_too_large_a_body_is_refused_before_it_is_sent(agent: Running) -> 
 
 
 async def test_largest_body_passes(agent: Running, expenses: Version) -> None:
-    body = {**ASK, "user": "x" * (4 * 1024 * 1024 - 200)}
+    body = {**ASK, "messages": [{"role": "user", "content": "x" * (4 * 1024 * 1024 - 200)}]}
     async with connect(agent) as wire:
         wire.writer.write(post(body, "Expect: 100-continue"))
         assert (await wire.head())[0] == 100
@@ -292,10 +292,14 @@ async def test_bodies_in_memory_are_bounded_over_all_clients(engine: FakeEngine,
         connect(running) as second,
     ):
         engine.hold = asyncio.Event()
-        first.writer.write(post({"model": "base", "prompt": "x" * 600}))
+        first.writer.write(post({"model": "base", "prompt": "x" * 600}, path="/v1/completions"))
         await engine.arrived.wait()
-        assert (await second.ask(post({"model": "base", "prompt": "y" * 600}))).status == 503
+        assert (
+            await second.ask(post({"model": "base", "prompt": "y" * 600}, path="/v1/completions"))
+        ).status == 503
         engine.hold.set()
         assert (await first.answer()).status == 200
         assert running.agent.server.shares.held == 0
-        assert (await first.ask(post({"model": "base", "prompt": "z" * 600}))).status == 200
+        assert (
+            await first.ask(post({"model": "base", "prompt": "z" * 600}, path="/v1/completions"))
+        ).status == 200

@@ -3,7 +3,7 @@
 import asyncio
 import shutil
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import aiohttp
@@ -22,6 +22,7 @@ from tunesmith_contract.agent import (
     Version,
     served_name,
 )
+from tunesmith_contract.layout import MANIFEST_FILE
 from tunesmith_storage.remote import Entry
 
 
@@ -254,6 +255,29 @@ async def test_a_store_that_hangs_delays_nobody_else(
             await running.active(*bad)
     finally:
         go_on.set()
+
+
+async def test_a_store_that_is_slow_is_waited_for(
+    engine: FakeEngine, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long the whole takes: a store hangs that sends nothing."""
+    version, pause = storage.commit(), threading.Event()
+    read = claims.ClaimFolder.read
+
+    def trickle(folder: claims.ClaimFolder, entry: Entry, offset: int = 0) -> Iterator[bytes]:
+        data = b"".join(read(folder, entry, offset))
+        size = len(data) if entry.path == MANIFEST_FILE else 1
+        for start in range(0, len(data), size):
+            pause.wait(0.02)
+            yield data[start : start + size]
+
+    monkeypatch.setattr(claims.ClaimFolder, "read", trickle)
+    async with running_agent(engine, storage.root, stall_seconds=0.25) as running:
+        began = asyncio.get_running_loop().time()
+        running.want(DesiredAlias(name="a", stable=version))
+        await running.active(version)
+        assert asyncio.get_running_loop().time() - began > 2 * 0.25
+        assert running.agent.metrics.loads == {("a", "Active"): 1}
 
 
 async def test_another_address_is_read_as_soon_as_the_first_read_has_ended(

@@ -4,6 +4,7 @@ import asyncio
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -318,6 +319,80 @@ async def test_ready_waits_for_every_stable_version(engine: FakeEngine, storage:
             DesiredAlias(name="a", stable=version), DesiredAlias(name="b", stable=storage.commit(-0.5))
         )
         assert (await ready(running))[0] == 200
+
+
+async def test_a_pod_that_joins_in_a_step_is_ready_with_the_candidates_that_have_weight(
+    engine: FakeEngine, storage: Storage
+) -> None:
+    """Conversations that the candidate answers elsewhere must not come back to the stable version here."""
+    stable, candidate = storage.commit(), storage.commit(-0.5)
+    engine.hang_probes_of = served_name("a", candidate.digest)
+    step = DesiredAlias(name="a", stable=stable, candidate=candidate, weight=50)
+    async with running_agent(engine, storage.root) as running:
+        running.want(step)
+        await running.until(lambda: running.state(candidate) is LoadState.PROVING)
+        await running.active(stable)
+        assert await ready(running) == (503, "Loading: a.\n")
+        running.want(step.model_copy(update={"weight": 0}))
+        assert (await ready(running))[0] == 200
+
+
+async def test_a_pod_is_ready_once_the_candidate_is_active(agent: Running, storage: Storage) -> None:
+    stable, candidate = storage.commit(), storage.commit(-0.5)
+    agent.want(DesiredAlias(name="a", stable=stable, candidate=candidate, weight=50))
+    assert await ready(agent) == (503, "Loading: a.\n")
+    await agent.active(stable, candidate)
+    assert (await ready(agent))[0] == 200
+
+
+async def test_ready_waits_for_the_operators_word_for_a_while(engine: FakeEngine, storage: Storage) -> None:
+    """Until then no candidate has weight here, and what was rolled back meanwhile might answer."""
+    stable, candidate = storage.commit(), storage.commit(-0.5)
+    alias = DesiredAlias(name="a", stable=stable, candidate=candidate, weight=50)
+    state = DesiredState(generation=7, aliases=(alias,)).to_json()
+    (storage.root / "state.json").write_text(state)
+    operator: dict[str, Any] = {"operator_url": "http://127.0.0.1:9"}
+    async with running_agent(engine, storage.root, **operator) as running:
+        await running.active(stable, candidate)
+        assert await ready(running) == (503, "The operator has not confirmed the desired state yet.\n")
+        assert running.agent.store.offer(state, Source.OPERATOR)
+        assert (await ready(running))[0] == 200
+    async with running_agent(engine, storage.root, confirm_seconds=0, **operator) as running:
+        await running.active(stable, candidate)
+        assert (await ready(running))[0] == 200
+
+
+async def test_a_restarted_agent_and_its_clients_wait_for_the_operators_word(
+    engine: FakeEngine, storage: Storage, tmp_path: Path
+) -> None:
+    """What it kept may have been rolled back while it was away."""
+    version = storage.commit()
+    state = DesiredState(generation=7, aliases=(DesiredAlias(name="a", stable=version),)).to_json()
+    settings: dict[str, Any] = {"operator_url": "http://127.0.0.1:9", "state_dir": tmp_path / "state"}
+    async with running_agent(engine, storage.root, **settings) as running:
+        running.agent.store.offer(state, Source.OPERATOR)
+        await running.active(version)
+    async with running_agent(engine, storage.root, **settings) as running:
+        asking = asyncio.create_task(ask(running, "a"))
+        await running.active(version)
+        assert (await ready(running))[0] == 503
+        assert not asking.done()
+        # It is no news, and yet the word that was waited for.
+        assert not running.agent.store.offer(state, Source.OPERATOR)
+        assert (await ready(running))[0] == 200
+        assert await asking == (200, served_name("a", version.digest))
+
+
+async def test_clients_of_a_restarted_agent_wait_for_a_while_only(
+    engine: FakeEngine, storage: Storage, tmp_path: Path
+) -> None:
+    """They come because nobody has told them yet that the agent was away."""
+    state_dir = tmp_path / "state"
+    async with running_agent(engine, storage.root, state_dir=state_dir) as running:
+        running.want(DesiredAlias(name="a", stable=storage.commit()))
+    engine.load_gate = asyncio.Event()
+    async with running_agent(engine, storage.root, state_dir=state_dir, wait_seconds=0.1) as running:
+        assert (await ask(running, "a"))[0] == 503
 
 
 async def test_ready_does_not_wait_for_ever(engine: FakeEngine, storage: Storage) -> None:

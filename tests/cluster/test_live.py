@@ -8,9 +8,11 @@ from agents.first_release import FirstDesiredState
 from tunesmith.cluster.live import AGENT_SECONDS, CHANGE_SECONDS, ENDED_SECONDS, AgentHub, Connection
 from tunesmith_contract.agent import (
     FEATURES,
+    PREVIOUS,
     AgentReport,
     DesiredAlias,
     DesiredState,
+    SentState,
     Version,
     VersionCounters,
 )
@@ -64,6 +66,31 @@ async def test_agents_get_the_newest_state_only_once() -> None:
     assert await generations(early) == [6]
 
 
+async def test_agents_that_answer_for_each_other_get_a_key_of_their_deployment() -> None:
+    hub = AgentHub(lambda uid, seconds: None)
+    hub.peer_secret = "secret of the installation"
+    keys = {}
+    for owner, pod, features in (
+        ("one", "a", FEATURES),
+        ("one", "b", FEATURES),
+        ("other", "c", FEATURES),
+        ("one", "old", (PREVIOUS,)),
+    ):
+        connection = hub.connect(owner, pod)
+        hub.report(owner, build_report(pod=pod, features=features), NOW)
+        hub.push(owner, DesiredState(generation=1))
+        [state] = await states(connection)
+        keys[pod] = state.peer_key if isinstance(state, SentState) else None
+    assert keys["a"] and keys["a"] == keys["b"]
+    assert keys["c"] and keys["c"] != keys["a"]
+    assert keys["old"] is None
+    assert "secret" not in str(keys)
+    hub.peer_secret = ""
+    connection = hub.connect("one", "d")
+    hub.report("one", build_report(pod="d", features=FEATURES), NOW)
+    assert not isinstance((await states(connection))[0], SentState)
+
+
 def test_counters_alone_wake_the_resource_less_often() -> None:
     woken: list[tuple[str, float]] = []
     hub = AgentHub(lambda uid, seconds: woken.append((uid, seconds)))
@@ -80,6 +107,17 @@ def test_an_old_connections_end_does_not_disconnect_its_successor() -> None:
     assert [state.connected for state in hub.states("ad")] == [True]
     hub.disconnect("ad", "p", new)
     assert [state.connected for state in hub.states("ad")] == [False]
+
+
+async def test_who_was_told_nothing_is_known() -> None:
+    """A new operator does not know what an earlier one has sent."""
+    hub = AgentHub(lambda uid, seconds: None)
+    connection = hub.connect("ad", "p")
+    hub.report("ad", build_report(), NOW)
+    assert [state.told for state in hub.states("ad")] == [False]
+    hub.push("ad", DesiredState(generation=1))
+    assert await generations(connection) == [1]
+    assert [state.told for state in hub.states("ad")] == [True]
 
 
 async def test_agents_get_the_state_in_the_form_that_they_understand_once_they_have_told_it() -> None:

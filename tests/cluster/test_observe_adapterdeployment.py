@@ -118,7 +118,7 @@ async def test_children_jobs_verdicts_and_agents_of_its_own_are_observed(indexed
         run.body["metadata"]["name"]: [found["metadata"]["name"] for found in run.config_maps]
         for run in observed.eval_runs
     } == {"judged": ["record-uid-of-judged"], "hidden": ["record-uid-of-hidden"]}
-    assert observed.deployment is not None
+    assert len(observed.deployments) == 1
     assert observed.service is not None
     assert observed.disruption_budget is not None
     if indexed:
@@ -210,9 +210,14 @@ async def test_a_job_on_another_model_says_nothing_about_this_one() -> None:
     assert observed.records == ()
 
 
-async def test_an_engine_on_cpus_needs_neither_sizes_nor_nodes() -> None:
+async def test_an_engine_on_cpus_needs_the_forms_of_answers_and_no_nodes() -> None:
     setting = Setting(indexed=True)
     setting.controller.bodies.put(fine_tune_job("tune"))
     add_preparation(setting, "tune")
     observed = await observe_adapterdeployment(setting.reader, setting.resource)
+    assert (find_base_model(observed.records), observed.nodes) == (LLAMA_3_1_8B, None)
+    engine = Engine(gpus=0, tool_call_parser="hermes", reasoning_parser="None")
+    spec = setting.resource.spec.model_copy(update={"engine": engine})
+    written = setting.resource.model_copy(update={"spec": spec})
+    observed = await observe_adapterdeployment(setting.reader, written)
     assert (observed.records, observed.nodes) == ((), None)

@@ -15,6 +15,8 @@ from tunesmith_contract.agent import (
     DesiredState,
     LoadedVersion,
     LoadState,
+    OtherModel,
+    Peer,
     Version,
     VersionCounters,
     first_generation,
@@ -32,6 +34,12 @@ FULL = DesiredState(
         ),
         DesiredAlias(name="new"),
     ),
+    other=OtherModel(
+        base_model="hf://org/next",
+        aliases=(DesiredAlias(name="sql", stable=THREE), DesiredAlias(name="new", rejected=(ONE.digest,))),
+        current="hf://org/model",
+    ),
+    peers=(Peer(name="pod-1", host="10.0.0.1", port=8000, homes=("sql",)),),
 )
 
 
@@ -53,7 +61,17 @@ def test_a_feature_is_left_out_by_name() -> None:
     alias = FULL.for_features((REJECTED, "unheard-of")).aliases[0]
     assert (alias.previous, alias.rejected) == (None, (THREE.digest,))
     assert FULL.for_features(FEATURES) == FULL
-    assert FULL.for_features((PREVIOUS,)).aliases[0].rejected == ()
+    without = FULL.for_features((PREVIOUS,))
+    assert (without.aliases[0].rejected, without.other) == ((), None)
+
+
+def test_pods_on_another_base_model_serve_their_own_versions() -> None:
+    stable = {
+        uri: FULL.for_base_model(uri).aliases[0].stable for uri in ("hf://org/model", "hf://org/next", "")
+    }
+    assert stable == {"hf://org/model": ONE, "hf://org/next": THREE, "": ONE}
+    assert FULL.for_base_model("hf://org/next").other is None
+    assert DesiredState.model_validate_json(FULL.to_json()).digest() == FULL.digest()
 
 
 def test_an_agent_ignores_what_a_later_operator_adds() -> None:

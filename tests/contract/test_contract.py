@@ -11,7 +11,13 @@ from pydantic import ValidationError
 from tunesmith_contract.artifact import Manifest
 from tunesmith_contract.evaluation import MAX_GATES, MAX_REFERENCES, MAX_RESULTS, MAX_SUITES
 from tunesmith_contract.exit_codes import RETRYABLE, ExitCode, FailureCategory, category_of, exit_code_of
-from tunesmith_contract.layout import artifact_uri, checkpoint_name, checkpoint_step
+from tunesmith_contract.layout import (
+    artifact_uri,
+    checkpoint_name,
+    checkpoint_step,
+    is_checkpoint,
+    work_of_checkpoint,
+)
 from tunesmith_contract.report import (
     MAX_DATA_ISSUES,
     MAX_EXPERTS,
@@ -137,6 +143,22 @@ def test_a_checkpoints_name_tells_its_step(step: int) -> None:
 @pytest.mark.parametrize("name", ["checkpoint-", "checkpoint--1", "checkpoint-1.tmp", "staging-1", "1"])
 def test_other_folders_are_no_checkpoints(name: str) -> None:
     assert checkpoint_step(name) is None
+
+
+@pytest.mark.parametrize(
+    ("uri", "work"),
+    [
+        ("pvc://artifacts/team/ns/uid/checkpoints/checkpoint-7", "pvc://artifacts/team/ns/uid"),
+        ("s3://bucket/ns/uid/checkpoints/checkpoint-7", "s3://bucket/ns/uid"),
+        ("s3://bucket/copies/checkpoint-7", None),
+        ("s3://bucket/ns/uid/checkpoints/best", None),
+        ("oci://registry.example/team/checkpoints:1", None),
+    ],
+)
+def test_work_files_lie_beside_a_checkpoint(uri: str, work: str | None) -> None:
+    found = work_of_checkpoint(parse_uri(uri))
+    assert (found and str(found)) == work
+    assert is_checkpoint(parse_uri(uri)) is uri.endswith("checkpoint-7")
 
 
 def test_artifacts_are_content_addressed() -> None:

@@ -18,6 +18,8 @@ from control_plane.served_adapters import Serving
 from control_plane.served_jobs import install_crds
 from simulation.serving_world import build_adapter, digest_of
 
+from tunesmith.manifests.names import ALIAS_LABEL
+from tunesmith.manifests.serving_config_maps import RECORD_KEY
 from tunesmith_cluster.client import eventually
 from tunesmith_cluster.fake import ControlPlane
 from tunesmith_contract.layout import CA_FILE, TOKEN_FILE
@@ -67,9 +69,7 @@ def test_a_version_goes_up_step_by_step_and_a_bad_one_comes_back(
     serving.apply(build_adapter("three"))
     assert serving.wait("RolledBack", digest_of("two")).get("candidate") is None
 
-    told = serving.server.api.get(f"/api/v1/namespaces/{serving.namespace}/events")["items"]
-    reasons = {event["reason"] for event in told}
-    assert {"Loading", "StepStarted", "Promoted", "RolledBack"} <= reasons
+    assert {"Loading", "StepStarted", "Promoted", "RolledBack"} <= serving.event_reasons()
 
 
 def test_killed_upgraded_and_with_status_wiped_it_goes_on_from_the_records_with_the_same_pods(
@@ -90,6 +90,25 @@ def test_killed_upgraded_and_with_status_wiped_it_goes_on_from_the_records_with_
     assert serving.pod_uids() == pods
 
 
+def test_another_engine_takes_over_when_its_pod_holds_the_adapters(
+    serving: Serving, agent: ScriptedAgent
+) -> None:
+    first = serving.pod()[0]
+    assert serving.selected_pods() == {first}
+    # The claims keep all pods on one node, which has GPUs for both.
+    engine = {"gpus": 1, "maxRank": 8, "scaleDownDelay": "2s", "updateStrategy": "SecondSet"}
+    serving.apply(build_adapter("one"), engine=engine)
+    selector = "tunesmith.dev/set=2"
+    second = serving.pod(selector)[0]
+    eventually(lambda: serving.status.get("nextSet") == "0/1", what="the progress of the next set")
+    assert serving.selected_pods() == {first}
+    with serving.agent(selector):
+        eventually(lambda: serving.selected_pods() == {second}, what="the switch to the new pod")
+        eventually(lambda: first not in serving.pod_names(), 60, what="the end of the former pod")
+        serving.wait("Stable", digest_of("one"))
+        assert [(each["number"], each["role"]) for each in serving.status["sets"]] == [(2, "Serving")]
+
+
 def test_people_act_by_an_annotation(serving: Serving, agent: ScriptedAgent) -> None:
     serving.apply(build_adapter("two"))
     serving.wait("Progressing", digest_of("one"))
@@ -107,8 +126,46 @@ def test_people_act_by_an_annotation(serving: Serving, agent: ScriptedAgent) -> 
     assert [action["verb"] for action in actions] == ["undo", "promote", "retry", "abort", "pause"]
     assert {(action["manager"], action["result"]) for action in actions} == {("kubectl-annotate", "Done")}
     assert (actions[-1]["by"], actions[-1]["reason"]) == ("ada", "lunch")
-    told = serving.server.api.get(f"/api/v1/namespaces/{serving.namespace}/events")["items"]
-    assert "ActionDone" in {event["reason"] for event in told}
+    assert "ActionDone" in serving.event_reasons()
+
+
+def test_an_edited_record_is_rebuilt_from_the_revisions(serving: Serving, agent: ScriptedAgent) -> None:
+    serving.apply(build_adapter("two"))
+    serving.wait("Progressing", digest_of("one"))
+    agent.counters["expenses", digest_of("two")] = (20, 0)
+    serving.wait("Stable", digest_of("two"))
+    record = serving.config_maps(ALIAS_LABEL)[0]
+    edited = {"data": {RECORD_KEY: record["data"][RECORD_KEY].replace('"stable"', '"stabel"')}}
+    serving.server.api.merge(f"{serving.config_maps_path}/{record['metadata']['name']}", edited)
+    eventually(lambda: "RecordRebuilt" in serving.event_reasons(), what="the rebuilt record")
+    assert serving.wait("Stable", digest_of("two"))["stable"]["version"] == 2
+    assert agent.desired.aliases[0].stable is not None
+    assert agent.desired.aliases[0].stable.digest == digest_of("two")
+
+
+def test_restored_without_status_what_was_rolled_back_stays_so(
+    serving: Serving, agent: ScriptedAgent
+) -> None:
+    """From a backup come the manifest and the history: all else is the cluster's, and is made anew."""
+    serving.apply(build_adapter("two"))
+    serving.wait("Progressing", digest_of("one"))
+    agent.counters["expenses", digest_of("two")] = (20, 15)
+    serving.wait("RolledBack", digest_of("one"))
+    history_path = f"{serving.config_maps_path}/ad-rollout-history"
+    history = serving.server.api.get(history_path)
+    serving.server.kubectl("delete", f"--namespace={serving.namespace}", "adapterdeployment", "ad")
+    serving.server.api.delete(history_path)
+    eventually(lambda: not serving.pod_uids(), 60, what="the end of the pods")
+    metadata = {key: history["metadata"][key] for key in ("name", "labels") if key in history["metadata"]}
+    serving.server.api.create(serving.config_maps_path, {"metadata": metadata, "data": history["data"]})
+    serving.apply(build_adapter("two"))
+    with serving.agent() as restored:
+        adapter = serving.wait("RolledBack", digest_of("one"), timeout=60)
+        assert adapter["rejected"][0]["digest"] == digest_of("two")
+        aliases = eventually(lambda: restored.desired.aliases, what="the pod to be told")
+        assert (aliases[0].candidate, aliases[0].rejected) == (None, (digest_of("two"),))
+        serving.apply(build_adapter("three"))
+        assert serving.wait("Progressing", digest_of("one"))["candidate"]["version"] == 3
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from agents.agent_harness import Storage, running_agent
+from agents.agent_harness import Running, Storage, running_agent
 from agents.fake_engine import FakeEngine
 from control_plane.operator_process import operator_process
 from control_plane.pod_credentials import issue_token, read_authority
@@ -92,6 +92,12 @@ def begin_serving(server: ControlPlane, namespace: str, version: Version) -> dic
     return server.wait_for_pod(namespace, "tunesmith.dev/stage=serving", timeout=60)
 
 
+def is_stable(running: Running, version: Version) -> bool:
+    """True once the operator has told the agent that all requests are this version's."""
+    desired = running.agent.store.current
+    return desired is not None and [alias.stable for alias in desired.aliases] == [version]
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["stopped", "killed"])
 def test_another_replica_takes_over(server: ControlPlane, tmp_path: Path, number: int) -> None:
     system, namespace = server.namespace("system"), server.namespace("kernel")
@@ -135,18 +141,26 @@ def test_a_leader_that_loses_its_lease_ends_itself(server: ControlPlane, tmp_pat
     assert server.api.get(lease)["spec"]["holderIdentity"] == "usurper"
 
 
+@pytest.fixture
+async def engine() -> AsyncIterator[FakeEngine]:
+    """What the agent finds on loopback."""
+    engine = FakeEngine()
+    await engine.start()
+    yield engine
+    await engine.stop()
+
+
 async def test_agents_find_the_replica_that_took_over_and_serve_meanwhile(
-    server: ControlPlane, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: ControlPlane, engine: FakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     system, namespace = server.namespace("system"), server.namespace("serving")
     for claim in ("artifacts", "models"):
         server.add_volume(namespace, claim, tmp_path, "gpu-0")
     scope = {"namespace": system, "watch_namespaces": namespace}
-    storage, engine = Storage(tmp_path / "storage"), FakeEngine()
+    storage = Storage(tmp_path / "storage")
     version = storage.commit()
     host_name = f"tunesmith.{system}.svc"
     lead_to(host_name, monkeypatch)
-    await engine.start()
     with ExitStack() as stack:
         first = stack.enter_context(operator_process(server.kubeconfig, tmp_path, "first", **scope))
         await asyncio.to_thread(first.wait_leading)
@@ -166,6 +180,7 @@ async def test_agents_find_the_replica_that_took_over_and_serve_meanwhile(
             aiohttp.ClientSession(running.url) as clients,
         ):  # fmt: skip
             await running.active(version)
+            await until(lambda: is_stable(running, version), 20)
             first.stop(signal.SIGKILL)
             await until(lambda: not running.agent.metrics.operator_connected, 20)
             assert not second.is_leading()
@@ -174,4 +189,3 @@ async def test_agents_find_the_replica_that_took_over_and_serve_meanwhile(
                 assert answer.status == 200
             await until(second.is_leading, LEASE_SECONDS + 15)
             await until(lambda: running.agent.metrics.operator_connected, 10)
-    await engine.stop()

@@ -1,5 +1,6 @@
 """Training on several nodes, on a real API server with real controllers."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,30 @@ def test_the_pod_that_knows_the_cause_is_heard_though_the_job_removes_it(runs: R
     runs.server.release_pod(runs.namespace, knows)
     status = runs.wait(KIND, "cause", "Failed")
     assert (status["failure"]["category"], status["failure"]["message"]) == ("DataError", "line 7")
+
+
+def test_a_deleted_pod_spends_no_retry_though_all_had_to_be_killed(runs: Runs) -> None:
+    """The Job of the real controller deletes the other pod; neither saves its state in time."""
+    made = gang(runs, "deleted", backoffLimit=0)
+    names = [runs.pod(made, "train", 1, index)["metadata"]["name"] for index in (0, 1)]
+    for name in names:
+        runs.server.hold_pod(runs.namespace, name)
+    runs.server.api.delete(f"/api/v1/namespaces/{runs.namespace}/pods/{names[1]}")
+
+    def is_deleted(name: str) -> bool:
+        return "deletionTimestamp" in runs.read_child(f"pods/{name}")["metadata"]
+
+    for name in reversed(names):
+        eventually(partial(is_deleted, name), what="its deletion")
+        runs.server.finish_pod(runs.namespace, name, 137)
+    for name in names:
+        runs.server.release_pod(runs.namespace, name)
+    ready = runs.wait_for_reason(KIND, "deleted", "Disrupted")
+    assert "was deleted and ended with exit code 137" in ready["message"]
+    for index in (0, 1):
+        runs.finish(made, "train", 2, 0, success("train") if index == 0 else None, index=index)
+    status = runs.wait(KIND, "deleted", "Succeeded")
+    assert (status["attempts"], status["disruptions"]) == (3, 1)
 
 
 def test_out_of_memory_leads_to_a_smaller_micro_batch(runs: Runs) -> None:

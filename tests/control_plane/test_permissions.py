@@ -123,6 +123,15 @@ def test_they_are_enough_for_a_rollout(control_plane: ControlPlane, tmp_path: Pa
                 lambda: control_plane.api.get(path)["items"][0]["spec"]["replicas"] == 2, what="two replicas"
             )
             assert 'code="403"' not in serving.operator.metrics
+            serving.apply(
+                build_adapter("two"), engine={"gpus": 1, "maxRank": 8, "updateStrategy": "SecondSet"}
+            )
+            eventually(lambda: len(control_plane.api.get(path)["items"]) == 2, what="a second set of pods")
+            serving.apply(build_adapter("two"))
+            eventually(
+                lambda: len(control_plane.api.get(path)["items"]) == 1, what="the end of the second set"
+            )
+            assert 'code="403"' not in serving.operator.metrics
             serving.operator.stop()
             serving.operator.start()
             eventually(lambda: not control_plane.api.get(policies)["items"], what="the end of the policy")

@@ -1,10 +1,12 @@
 """Children in memory: newer versions win, deleted objects are dropped, own writes are there at once."""
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from tunesmith.controller_runtime.bodies import Bodies, Key
 from tunesmith.controller_runtime.index import ChildIndex
 from tunesmith.manifests.names import OWNER_UID_LABEL
+from tunesmith.manifests.objects import deletion_requested_at
 
 JOB = ("batch/v1", "Job")
 
@@ -103,3 +105,29 @@ def test_pods_that_ended_before_their_removal_are_kept_until_they_are_forgotten(
     assert len(index.removed_pods("owner")) == 1
     index.forget_removed_pods("owner")
     assert index.removed_pods("owner") == ()
+
+
+def test_the_first_request_to_delete_a_pod_is_kept_through_its_removal() -> None:
+    """Kubelet removes a pod that has ended, and the API server sets the time of its deletion anew."""
+    index = ChildIndex(lambda uid: None)
+    index.follow("v1", "Pod", lambda: True)
+    asked = {"deletionTimestamp": "2030-01-01T10:00:30Z", "deletionGracePeriodSeconds": 30}
+    removed = {"deletionTimestamp": "2030-01-01T10:00:31Z", "deletionGracePeriodSeconds": 0}
+    events = {
+        "stopped": ((1, {}), (2, asked), (3, removed), (4, removed)),
+        # It had ended before anybody deleted it.
+        "ended": ((5, {}), (6, removed), (7, removed)),
+        "stopped and never listed": ((8, asked), (9, removed)),
+    }
+    for name, states in events.items():
+        *modified, last = (build_pod(name, version, exit_code=137) for version, _ in states)
+        for pod, (_, deletion) in zip((*modified, last), states, strict=True):
+            pod["metadata"] |= deletion
+            index.handle_event("v1", "Pod", "DELETED" if pod is last else "MODIFIED", pod)
+    found = {pod["metadata"]["name"]: deletion_requested_at(pod) for pod in index.removed_pods("owner")}
+    at = datetime(2030, 1, 1, 10, tzinfo=UTC)
+    assert found == {
+        "stopped": at,
+        "ended": at + timedelta(seconds=31),
+        "stopped and never listed": at,
+    }

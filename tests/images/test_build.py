@@ -1,5 +1,6 @@
 """Images are built once, parents first; old ones are forgotten."""
 
+import json
 import threading
 from pathlib import Path
 
@@ -7,7 +8,8 @@ import pytest
 
 from tunesmith_images import build
 from tunesmith_images.build import build_images, remember
-from tunesmith_images.catalog import SERVING, TRAINER, Image
+from tunesmith_images.cache import cache_dir
+from tunesmith_images.catalog import SERVING, TORCH, TRAINER, Image
 from tunesmith_images.run import BuildError, Stages
 
 
@@ -102,3 +104,16 @@ def test_a_failed_build_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
             build_images([TRAINER], builder)
     assert build_images([TRAINER], builder).refs
     assert builder.built == ["torch", "trainer"]
+
+
+def test_an_old_image_that_a_container_uses_stays(capsys: pytest.CaptureFixture[str]) -> None:
+    class Used(Recorder):
+        def remove(self, ref: str) -> None:
+            raise BuildError("image is in use by a container")
+
+    history = cache_dir() / "images" / "torch.json"
+    for old in ("torch:1", "torch:2"):
+        remember(history, old)
+    refs = build_images([TORCH], Used()).refs
+    assert json.loads(history.read_text()) == [refs["torch"], "torch:2"]
+    assert "torch:1 stays: image is in use by a container" in capsys.readouterr().err

@@ -20,6 +20,7 @@ from tunesmith.manifests.serving_network_policy import build_serving_network_pol
 from tunesmith.manifests.serving_service import build_serving_service
 from tunesmith_agent.settings import Settings, parse_settings
 from tunesmith_agent.telemetry.telemetry import TelemetrySettings
+from tunesmith_contract.answer_formats import ThinkingFormat, ToolFormat
 
 INPUTS = ServingInputs(1, "", "registry/serving:1")
 
@@ -185,6 +186,45 @@ def test_gpus_are_taken_and_split_over() -> None:
 
 def arguments_of(engine: dict[str, Any]) -> str:
     return " ".join(pod_of(build(engine=engine))["initContainers"][0]["args"])
+
+
+def test_media_come_from_listed_hosts_alone() -> None:
+    assert "--allowed-media-domains none.invalid --enable-lora" in arguments_of({"gpus": 1})
+    hosts = ["images.example.com", "other.example.com"]
+    pod = pod_of(build(engine={"gpus": 1, "mediaHosts": hosts}))
+    engine, agent = pod["initContainers"][0], pod["containers"][0]
+    assert f"--allowed-media-domains {' '.join(hosts)} --enable-lora" in " ".join(engine["args"])
+    assert environment_of(agent)["TUNESMITH_MEDIA_HOSTS"] == ",".join(hosts)
+    assert environment_of(engine)["VLLM_MEDIA_URL_ALLOW_REDIRECTS"] == "0"
+
+
+@pytest.mark.parametrize(
+    ("engine", "tools", "thinking"),
+    [
+        ({}, "hermes", "qwen3"),
+        ({"toolCallParser": "mistral"}, "mistral", "qwen3"),
+        ({"toolCallParser": "None", "reasoningParser": "None"}, "", ""),
+    ],
+)
+def test_parsers_are_those_of_the_base_model_unless_they_are_written(
+    engine: dict[str, Any], tools: str, thinking: str
+) -> None:
+    needs = EngineNeeds(tools=ToolFormat.HERMES, thinking=ThinkingFormat.SWITCHED_THINK)
+    resource = World(build_adapter("one"), engine={"gpus": 1, **engine}).resource
+    pod = pod_of(build_serving_deployment(resource, INPUTS, ENVIRONMENT, needs))
+    arguments = pod["initContainers"][0]["args"]
+    variables = environment_of(pod["containers"][0])
+    for argument, variable, name in (
+        ("--tool-call-parser", "TUNESMITH_TOOL_CALL_PARSER", tools),
+        ("--reasoning-parser", "TUNESMITH_REASONING_PARSER", thinking),
+    ):
+        written = arguments[arguments.index(argument) + 1] if argument in arguments else ""
+        assert (written, variables.get(variable, "")) == (name, name)
+    assert ("--enable-auto-tool-choice" in arguments) == bool(tools)
+
+
+def test_an_unknown_base_model_has_no_parser() -> None:
+    assert "parser" not in arguments_of({"gpus": 1})
 
 
 def test_the_length_is_fitted_to_the_memory_unless_it_is_written() -> None:

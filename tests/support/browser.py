@@ -1,5 +1,6 @@
 """A real Chromium without a window, which remembers what pages ask for and complain of."""
 
+import base64
 import json
 import os
 import shutil
@@ -51,6 +52,21 @@ return spoken.map((element) => {
 """
 
 
+#: What paper would lose: elements beyond its edge, parts that one would have to scroll to, and closed details.
+_LOST_ON_PAPER = """
+const root = document.documentElement, shown = (e) => e.getClientRects().length;
+const told = (e) => `${e.tagName.toLowerCase()}.${e.getAttribute("class") ?? ""}: ${e.textContent.trim().slice(0, 40)}`;
+const texts = [...document.querySelectorAll("main *, header *, footer *")].filter((e) => !e.closest(".hidden-text"));
+const beyond = texts.filter((e) => shown(e) && e.getBoundingClientRect().right > root.clientWidth + 1);
+const cut = texts.filter((e) => shown(e) && getComputedStyle(e).overflowX !== "visible" &&
+  (e.scrollWidth > e.clientWidth + 1 || e.scrollHeight > e.clientHeight + 1) && !e.closest("svg"));
+const closed = [...document.querySelectorAll("details > :not(summary)")].filter((e) => !e.checkVisibility());
+return [...beyond, ...cut, ...closed].map(told);
+"""
+#: Width of A4 between the margins of the page, in pixels of CSS.
+PAPER_WIDTH = 690
+
+
 class Browser:
     """One page at a time.
 
@@ -61,13 +77,21 @@ class Browser:
     def __init__(self, driver: webdriver.Chrome) -> None:
         self.driver = driver
 
-    def open(self, page: Path, width: int = 1280, *, dark: bool = False, scripts: bool = True) -> None:
-        """Show a page in a window of so many pixels."""
+    def open(
+        self,
+        page: Path,
+        width: int = 1280,
+        *,
+        dark: bool = False,
+        scripts: bool = True,
+        media: str = "screen",
+    ) -> None:
+        """Show a page in a window of so many pixels; as on paper where the media is ``print``."""
         self._command("Emulation.setScriptExecutionDisabled", {"value": not scripts})
         size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
         self._command("Emulation.setDeviceMetricsOverride", size)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        self._command("Emulation.setEmulatedMedia", {"features": [scheme]})
+        self._command("Emulation.setEmulatedMedia", {"media": media, "features": [scheme]})
         self.requests()
         self.driver.get(page.as_uri())
 
@@ -104,6 +128,16 @@ class Browser:
         """The text that is hardest to read, and its contrast."""
         ratio, text = self.run(_LOWEST_CONTRAST)
         return ratio, text
+
+    def lost_on_paper(self) -> list[str]:
+        """Elements of the open page of which paper would not show all, with the beginning of their texts."""
+        return list(self.run(_LOST_ON_PAPER))
+
+    def print_pages(self) -> int:
+        """Number of A4 pages of the open page in a PDF of it."""
+        size = {"paperWidth": 8.27, "paperHeight": 11.69, "preferCSSPageSize": True, "printBackground": False}
+        printed = self.driver.execute_cdp_cmd("Page.printToPDF", size)
+        return base64.b64decode(printed["data"]).count(b"/Type /Page\n")
 
     def _command(self, name: str, parameters: dict[str, Any]) -> None:
         self.driver.execute_cdp_cmd(name, parameters)

@@ -10,8 +10,10 @@ what an agent does not understand. Agents of the first release refuse unknown ke
 never gets further fields; all others prefer ``STATE_FILE``.
 """
 
+import hmac
 from collections.abc import Iterable
 from enum import StrEnum
+from hashlib import blake2b
 from typing import Any, Literal
 
 from pydantic import Field
@@ -24,19 +26,35 @@ DESIRED_FILE = "desired.json"
 #: The whole desired state.
 STATE_FILE = "state.json"
 
-#: Response headers that say which version answered.
+#: Response headers that say which version answered. In a request the first one asks for a version.
 VERSION_HEADER = "x-tunesmith-version"
 DIGEST_HEADER = "x-tunesmith-digest"
+#: Response header with the names of fields that were left out of a request.
+IGNORED_HEADER = "x-tunesmith-ignored"
 #: Request header whose value keeps a client on one side of a rollout.
 STICKINESS_HEADER = "x-tunesmith-key"
+
+#: Request header of a request that one agent hands on to another: the message authentication code of the request.
+FORWARDED_HEADER = "x-tunesmith-forwarded"
+#: Number of the client's sticky key in such a request.
+FORWARDED_KEY_HEADER = "x-tunesmith-forwarded-key"
+#: Alias for which the first agent has chosen the version; absent if the client named the version.
+FORWARDED_ALIAS_HEADER = "x-tunesmith-forwarded-alias"
+#: Status by which an agent says that it has done nothing for such a request: another pod may answer it.
+NOT_ANSWERED_HERE = 421
+#: The name under which clients ask for the base model without an adapter; no alias has it.
+BASE_MODEL_NAME = "base"
 
 BUCKETS = 10_000
 MAX_REJECTED_DIGESTS = 20
 
-#: Fields of ``DesiredAlias`` that were added after the first release, as agents name them in their reports.
+#: Fields of ``DesiredAlias`` and ``DesiredState`` that were added after the first release, as agents name them in their
+#: reports.
 PREVIOUS = "previous"
 REJECTED = "rejected"
-FEATURES = (PREVIOUS, REJECTED)
+PEERS = "peers"
+OTHER = "other"
+FEATURES = (PREVIOUS, REJECTED, PEERS, OTHER)
 
 #: Bits of a generation that count within one term of a leader.
 _NUMBER_BITS = 32
@@ -79,9 +97,41 @@ class DesiredAlias(Report):
     rejected: tuple[Digest, ...] = Field((), max_length=MAX_REJECTED_DIGESTS)
 
 
+class OtherModel(Report):
+    """Versions to be served by the pods on another base model, while there are pods on two.
+
+    Attributes:
+        base_model: URI of that base model.
+        aliases: what its pods serve in place of the aliases of the state.
+        current: URI of the base model that the aliases of the state are for.
+    """
+
+    base_model: str
+    aliases: tuple[DesiredAlias, ...] = Field((), max_length=64)
+    current: str = ""
+
+
+class Peer(Report):
+    """A pod whose agent answers requests that other pods' agents hand on to it.
+
+    Attributes:
+        name: name of the pod.
+        host: IP address of the pod.
+        port: port of its agent for clients.
+        homes: names of the aliases that are at home on this pod, sorted. An alias that no peer names is at home on
+            every pod.
+    """
+
+    name: str
+    host: str
+    port: int = Field(ge=1, le=65535)
+    homes: tuple[str, ...] = ()
+
+
 class DesiredState(Report):
     """State that every pod of an AdapterDeployment shall serve.
 
+    ``peers`` are the pods that answer requests for each other, ordered by name; empty if there is only one.
     ``generation`` grows with each change: it counts within the term of the leader that wrote it, in its low bits
     (``first_generation``), so a leader that was replaced can't overrule its successor.
     """
@@ -89,26 +139,50 @@ class DesiredState(Report):
     schema_version: Literal[1] = 1
     generation: int = Field(ge=0)
     aliases: tuple[DesiredAlias, ...] = Field((), max_length=64)
+    peers: tuple[Peer, ...] = ()
+    other: OtherModel | None = None
+
+    def for_base_model(self, uri: str) -> "DesiredState":
+        """This state as pods on this base model serve it."""
+        if self.other is None or self.other.base_model != uri:
+            return self.model_copy(update={"other": None})
+        # Peers are the pods that serve the aliases of the state.
+        return self.model_copy(update={"aliases": self.other.aliases, "peers": (), "other": None})
 
     def for_features(self, features: Iterable[str]) -> "DesiredState":
         """This state without the fields that an agent with these features does not understand."""
-        unknown = {
-            name: DesiredAlias.model_fields[name].default for name in FEATURES if name not in set(features)
-        }
-        aliases = tuple(alias.model_copy(update=unknown) for alias in self.aliases)
-        return self.model_copy(update={"aliases": aliases})
+        unknown = set(FEATURES).difference(features)
+        of_alias, of_state = (
+            {name: fields[name].default for name in unknown & fields.keys()}
+            for fields in (DesiredAlias.model_fields, DesiredState.model_fields)
+        )
+        aliases = tuple(alias.model_copy(update=of_alias) for alias in self.aliases)
+        return self.model_copy(update={**of_state, "aliases": aliases})
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types; fields with their default value are left out but the weight, as in the first release."""
         document = super().to_dict()
-        for alias in document["aliases"]:
+        for alias in (*document["aliases"], *document.get("other", {}).get("aliases", ())):
             if not alias["rejected"]:
                 del alias["rejected"]
+        if not document["peers"]:
+            del document["peers"]
         return document
 
     def digest(self) -> str:
         """Digest of the aliases and the generation, the same in every release that understands these fields."""
         return sha256_digest(canonical_json(self.to_dict()))
+
+
+class SentState(DesiredState):
+    """Desired state as the operator sends it to an agent.
+
+    Attributes:
+        peer_key: secret that the agents of an AdapterDeployment share, in hex. It travels on this connection alone: no
+            file and no object of the cluster has it.
+    """
+
+    peer_key: str = Field("", repr=False)
 
 
 class LoadState(StrEnum):
@@ -158,6 +232,7 @@ class VersionCounters(Report):
         abandoned: left by the client after it had waited long for a token.
         engine_lost: ended because the engine of the pod was gone; not in ``requests``.
         refused: not sent to the version though it had been chosen; not in ``requests``.
+        recent: requests of late: each counts half after ten minutes; 0 from agents that do not tell.
         keys: number of keys.
         requests_squared: sum of n².
         failures_squared: sum of f².
@@ -175,6 +250,7 @@ class VersionCounters(Report):
     requests_squared: int = Field(0, ge=0)
     failures_squared: int = Field(0, ge=0)
     requests_failures: int = Field(0, ge=0)
+    recent: int = Field(0, ge=0)
 
 
 class AgentReport(Report):
@@ -185,6 +261,7 @@ class AgentReport(Report):
         applied_generation: generation of the desired state that is applied.
         applied_digest: ``DesiredState.digest`` of it; empty from agents of the first release.
         features: the later fields of the desired state that this agent understands.
+        adapter_slots: number of adapters that its engine keeps in memory; 0: unknown.
     """
 
     schema_version: Literal[1] = 1
@@ -197,6 +274,25 @@ class AgentReport(Report):
     features: tuple[str, ...] = ()
     versions: tuple[LoadedVersion, ...] = ()
     counters: tuple[VersionCounters, ...] = ()
+    adapter_slots: int = Field(0, ge=0)
+
+
+def derive_peer_key(secret: bytes, owner_uid: str) -> str:
+    """Key that the agents of one AdapterDeployment share, in hex: HMAC-SHA256 of its UID.
+
+    Args:
+        secret: secret of the operator's installation.
+    """
+    return hmac.digest(secret, b"tunesmith peers\0" + owner_uid.encode(), "sha256").hex()
+
+
+def rendezvous_score(*parts: bytes) -> int:
+    """Weight of a pairing in rendezvous hashing: 64 bits, uniform and independent for each tuple of parts.
+
+    The pod with the highest weight gets the item, so that a pod that comes or goes moves only its own items (Thaler and
+    Ravishankar, 1998).
+    """
+    return int.from_bytes(blake2b(b"\0".join(parts), digest_size=8).digest())
 
 
 def served_name(alias: str, digest: str) -> str:

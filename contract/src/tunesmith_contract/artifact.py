@@ -6,6 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from .answer_formats import ChatFormat
 from .base import Digest, Document, canonical_json, sha256_digest
 
 
@@ -112,7 +113,8 @@ class ArtifactKind(StrEnum):
 class Manifest(Document):
     """``manifest.json`` of an artifact; ``rank`` and ``target_modules`` are an adapter's.
 
-    ``noise`` is None in manifests of earlier releases and where nothing was probed.
+    ``noise`` is None in manifests of earlier releases and where nothing was probed. ``chat`` is None in those of
+    earlier releases and where the tokenizer has no chat template.
     """
 
     schema_version: Literal[1] = 1
@@ -123,6 +125,7 @@ class Manifest(Document):
     lineage: Lineage
     probes: tuple[Probe, ...] = Field(max_length=64)
     noise: ProbeNoise | None = None
+    chat: ChatFormat | None = None
 
     def to_bytes(self) -> bytes:
         """Bytes that are stored and digested."""

@@ -323,6 +323,7 @@ class Side(Document):
         few_shot: number of worked examples.
         context_column: column of the rows whose passages stand before the question.
         template_arguments: arguments of the chat template, such as ``enable_thinking``.
+        switches: arguments that its artifact was trained with, which the run reads from the manifest.
     """
 
     name: Name
@@ -336,6 +337,12 @@ class Side(Document):
     few_shot: int = Field(0, ge=0, le=32)
     context_column: str | None = None
     template_arguments: dict[str, Any] = Field({}, max_length=16)
+    switches: dict[str, Any] = Field({}, max_length=16, exclude=True)
+
+    @property
+    def asked_switches(self) -> dict[str, Any]:
+        """Arguments of the chat template with which the side is asked."""
+        return self.template_arguments or self.switches
 
     @property
     def is_loaded(self) -> bool:
@@ -344,12 +351,12 @@ class Side(Document):
 
     @property
     def is_bare(self) -> bool:
-        """True if answers come from the items alone: no prompt, examples, passages or template switches of its own."""
+        """True if the side is asked as an alias asks it: with the items alone, and the switches of its artifact."""
         return (
             self.system_prompt is None
             and self.few_shot == 0
             and self.context_column is None
-            and not self.template_arguments
+            and self.asked_switches == self.switches
         )
 
 

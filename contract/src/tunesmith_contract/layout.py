@@ -62,6 +62,7 @@ CPUS_ENV = "TUNESMITH_CPUS"
 #: Names the folder on a claim where models from the Hugging Face Hub are kept for later pods.
 MODEL_CACHE_ENV = "TUNESMITH_MODEL_CACHE"
 
+_CHECKPOINTS = "checkpoints"
 _CHECKPOINT = "checkpoint-"
 
 
@@ -159,7 +160,7 @@ def journal_uri(work: StorageUri) -> StorageUri:
 
 def checkpoints_uri(work: StorageUri) -> StorageUri:
     """Folder with one folder for each checkpoint, committed by its manifest."""
-    return work.join("checkpoints")
+    return work.join(_CHECKPOINTS)
 
 
 def checkpoint_name(step: int) -> str:
@@ -171,6 +172,19 @@ def checkpoint_step(name: str) -> int | None:
     """Step of the checkpoint in a folder of this name; None for other folders."""
     step = name.removeprefix(_CHECKPOINT)
     return int(step) if step != name and step.isdecimal() else None
+
+
+def is_checkpoint(uri: StorageUri) -> bool:
+    """True for a folder that has the name of a checkpoint; artifacts have the digest for a name, or a tag."""
+    return checkpoint_step(PurePosixPath(uri.path).name) is not None
+
+
+def work_of_checkpoint(uri: StorageUri) -> StorageUri | None:
+    """Folder of the work files among which a checkpoint lies; None for a copy of it elsewhere."""
+    checkpoints = PurePosixPath(uri.path).parent
+    if not is_checkpoint(uri) or checkpoints.name != _CHECKPOINTS:
+        return None
+    return uri._replace(path=str(checkpoints.parent))
 
 
 def report_uri(work: StorageUri, stage: str) -> StorageUri:

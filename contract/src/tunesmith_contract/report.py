@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, Field
 
+from .answer_formats import ThinkingFormat, ToolFormat
 from .base import Digest, Report
 from .evaluation import MAX_GATES, MAX_REFERENCES, MAX_RESULTS, MAX_SUITES
 from .exit_codes import FailureCategory
@@ -180,7 +181,8 @@ class ModelShape(Report):
 class ModelReport(Report):
     """Report on the base model; ``revision`` is a commit, or a digest of the files.
 
-    ``quantization`` is the method of a base model that is quantized already, such as ``gptq``.
+    ``quantization`` is the method of a base model that is quantized already, such as ``gptq``. ``tools`` and
+    ``thinking`` are the forms that its chat template shows.
     """
 
     revision: str = Field(max_length=80)
@@ -192,6 +194,8 @@ class ModelReport(Report):
     template_changed: bool = Field(
         False, description="Training renders conversations by another template than the model's own."
     )
+    tools: ToolFormat | None = None
+    thinking: ThinkingFormat | None = None
 
 
 class Export(Report):
@@ -349,7 +353,7 @@ class ComparedSide(NamedTuple):
     Attributes:
         digest: digest of the artifact or of stored answers, or revision of the model; empty for an endpoint.
         served_as: the alias whose version it was, as ``deployment/alias``; else empty.
-        is_bare: its answers came from the items alone: no prompt, examples, passages or template switches.
+        is_bare: it was asked as an alias asks it: no prompt, examples or passages, and the switches of its artifact.
     """
 
     digest: Annotated[str, Field(max_length=80)] = ""

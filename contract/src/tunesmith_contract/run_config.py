@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, TypeAdapter, model_validator
 
+from .answer_formats import MAX_SWITCHES, Switch
 from .base import Digest, Document
 from .evaluation import (
     MAX_GATES,
@@ -232,6 +233,7 @@ class PrepareConfig(Document):
         generated: the file of rows that a teacher made, read after those of ``train``.
         held_out: rows that must not be trained on.
         near_threshold: Jaccard similarity from which two rows are nearly the same.
+        template_arguments: arguments of the chat template with which rows are rendered.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -251,6 +253,7 @@ class PrepareConfig(Document):
     personal_data: PersonalData = PersonalData.REPORT
     method: Method
     formats: tuple[OutputFormat, ...] = ()
+    template_arguments: dict[str, Switch] | None = Field(None, max_length=MAX_SWITCHES)
     seed: int
     workspace: str | None = None
     output: str
@@ -294,6 +297,7 @@ class TrainConfig(Document):
     activation_checkpointing: bool = False
     formats: tuple[OutputFormat, ...] = (OutputFormat.ADAPTER,)
     tracking: Tracking = Tracking()
+    template_arguments: dict[str, Switch] | None = Field(None, max_length=MAX_SWITCHES)
     image: str
     workspace: str | None = None
     output: str

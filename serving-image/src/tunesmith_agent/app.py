@@ -1,6 +1,7 @@
 """Assembly, start and shutdown of the agent."""
 
 import asyncio
+import contextlib
 import logging
 import time
 import uuid
@@ -26,12 +27,16 @@ from .http.server import Server
 from .http.upstream import UpstreamPool
 from .metrics import AgentMetrics
 from .monitoring import Monitoring
+from .peers.directory import PeerDirectory
 from .proxying.proxy import Proxy
 from .routing.table import RoutingTable
 from .settings import Settings
 from .telemetry.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
+
+#: Between two looks at whether a pod is ready that no event tells of, such as the end of a wait.
+LOOK_SECONDS = 0.5
 
 
 class Agent:
@@ -42,15 +47,24 @@ class Agent:
         self.metrics = AgentMetrics()
         self.engine = EngineClient(settings.engine_host, settings.engine_port, settings.base_model)
         self.engine_metrics = EngineMetrics(settings.engine_host, settings.engine_port)
-        self.store = DesiredStore(settings.state_dir / STATE_FILE, self._apply)
+        self.store = DesiredStore(settings.state_dir / STATE_FILE, self._apply, settings.base_model_uri)
         self.pool = UpstreamPool(settings.engine_host, settings.engine_port, settings.limits)
+        self.directory = PeerDirectory(settings.pod_name, settings.limits)
         self.proxy = Proxy(
-            self.pool, self.metrics, self._wake, settings.limits.abandoned_seconds, settings.wait_seconds
+            self.pool,
+            self.metrics,
+            self._wake,
+            settings.limits.abandoned_seconds,
+            settings.wait_seconds,
+            self.directory,
+            filter(None, settings.media_hosts.split(",")),
         )
         self.telemetry = Telemetry(self.proxy, self.proxy.paths, settings.to_telemetry(), self.metrics)
         self.server = Server(self.telemetry, self.metrics.count_refusal, settings.limits)
         self.cache = ArtifactCache(settings.cache_dir, settings.cache_bytes)
-        limits_of_engine = EngineLimits(settings.max_rank, settings.base_model_uri)
+        limits_of_engine = EngineLimits(
+            settings.max_rank, settings.base_model_uri, settings.tool_call_parser, settings.reasoning_parser
+        )
         sources = ArtifactSources(self.cache, settings.mount_root, settings.secrets_dir, limits_of_engine)
         self.residency = Residency(
             self.engine, settings.adapter_slots, self.metrics.residency, self._reload_failed
@@ -72,6 +86,8 @@ class Agent:
             self.metrics,
             self._use_table,
             int(time.time()),
+            self.directory,
+            self._use_endpoints,
         )
         self.engine_watch = EngineWatch(
             self.pool,
@@ -100,16 +116,21 @@ class Agent:
         settings = self.settings
         self.cache.load()
         self.store.load()
+        is_restarted = self.store.current is not None
         self.telemetry.start()
         async with self.engine, self.engine_metrics:
             tasks = [asyncio.create_task(part) for part in self._background_tasks()]
             stopping = asyncio.create_task(stop.wait())
             try:
-                port = await self.server.start(settings.host, settings.port)
-                monitoring_port = await self.monitoring_server.start(settings.host, settings.monitoring_port)
+                port = self.server.listen(settings.host, settings.port)
+                monitoring_port = self.monitoring_server.listen(settings.host, settings.monitoring_port)
+                await self.monitoring_server.accept()
                 log.info("listening", extra={"port": port, "monitoring_port": monitoring_port})
                 if on_listening is not None:
                     on_listening(port, monitoring_port)
+                if is_restarted:
+                    await self._until_ready(stop)
+                await self.server.accept()
                 await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
                 return await self._drain()
             finally:
@@ -120,6 +141,7 @@ class Agent:
                 await self.monitoring_server.stop()
                 await self._monitoring.close()
                 self.pool.close()
+                self.directory.close()
                 self.telemetry.stop()
                 for result in results:
                     if isinstance(result, Exception):
@@ -140,7 +162,25 @@ class Agent:
                 self.reconciler,
                 self.metrics,
                 lambda: self.reconciler.report(self._boot_id),
+                self.use_peer_key,
             ).run()
+
+    def use_peer_key(self, key: str) -> None:
+        """Take over the secret that the agents of the AdapterDeployment share, in hex."""
+        if self.directory.key != key.encode():
+            self.directory.use_key(key.encode())
+            self.reconciler.apply()
+
+    async def _until_ready(self, stop: asyncio.Event) -> None:
+        """Keep clients waiting that a Service still sends to this pod, whose agent was away for a moment."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self.settings.wait_seconds
+        with self.reconciler.changes() as changed:
+            while self.reconciler.not_ready_reason() and not stop.is_set() and loop.time() < deadline:
+                changed.clear()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(min(LOOK_SECONDS, deadline - loop.time())):
+                        await changed.wait()
 
     async def _drain(self) -> bool:
         log.info("draining")
@@ -159,6 +199,9 @@ class Agent:
 
     def _use_table(self, table: RoutingTable) -> None:
         self.proxy.table = table
+
+    def _use_endpoints(self, paths: frozenset[str]) -> None:
+        self.proxy.offered = frozenset(path.encode() for path in paths)
 
     def _note_engine_watch(self) -> None:
         self.proxy.engine_hangs = self.metrics.engine_hangs = self.engine_watch.stalled

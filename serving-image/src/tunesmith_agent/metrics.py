@@ -127,11 +127,14 @@ class VersionStats:
         without_usage: requests that the engine began to answer and whose tokens are unknown.
     """
 
+    #: Seconds after which a request counts half as one of late.
+    HALF_LIFE = 600.0
+
     __slots__ = (
-        "abandoned", "alias", "by_status", "cached_tokens", "consecutive_errors", "digest", "disconnects", "duration",
-        "engine_lost", "errors", "evictions", "evidence", "first_token", "generation_tokens", "hits", "in_flight",
-        "last_used", "left_at", "loads", "name", "on_error", "on_idle", "per_token", "prompt_tokens", "queued",
-        "requests", "waiting", "waits", "without_usage",
+        "_recent", "_recent_at", "_recent_requests", "abandoned", "alias", "by_status", "cached_tokens",
+        "consecutive_errors", "digest", "disconnects", "duration", "engine_lost", "errors", "evictions", "evidence",
+        "first_token", "generation_tokens", "hits", "in_flight", "last_used", "left_at", "loads", "name", "on_error",
+        "on_idle", "per_token", "prompt_tokens", "queued", "requests", "waiting", "waits", "without_usage",
     )  # fmt: skip
 
     def __init__(self, alias: str, digest: str) -> None:
@@ -152,6 +155,19 @@ class VersionStats:
         self.queued = Histogram()
         self.on_error: Callable[[VersionStats], None] | None = None
         self.on_idle: Callable[[], None] | None = None
+        self._recent = self._recent_at = 0.0
+        self._recent_requests = 0
+
+    def recent_requests(self, now: float) -> int:
+        """Requests of late: each counts half after ``HALF_LIFE`` seconds.
+
+        Args:
+            now: time by the loop's clock.
+        """
+        fading = 0.5 ** ((now - self._recent_at) / self.HALF_LIFE)
+        self._recent = self._recent * fading + self.requests - self._recent_requests
+        self._recent_at, self._recent_requests = now, self.requests
+        return round(self._recent)
 
     def begin(self) -> None:
         """Count a request that is sent to this version."""
@@ -294,6 +310,40 @@ class ExportCounts:
     failed: int = 0
 
 
+class HopStats:
+    """Counters of requests that this pod hands on to other pods, and of those that it gets from them.
+
+    Only the pod that sends a request to its engine counts it for the version.
+
+    Attributes:
+        results: requests handed on, by what came of each: ``answered``, ``not_held`` by the other pod, ``unreachable``
+            where it did not ask for the body in time, ``broken`` off, or ``left`` by the client. One request may be
+            handed on several times.
+        received: requests of other pods, by what came of each: ``taken``, ``not_held``, or ``forged``.
+        consent_seconds: time until the other pod asked for the body: what a hop adds.
+        in_flight: requests handed on that are in progress.
+    """
+
+    def __init__(self) -> None:
+        self.results: dict[str, int] = {}
+        self.received: dict[str, int] = {}
+        self.consent_seconds = Histogram()
+        self.in_flight = 0
+
+    def begin(self) -> None:
+        """Count a request that is handed on."""
+        self.in_flight += 1
+
+    def end(self, result: str) -> None:
+        """Count the end of one that was handed on; ``results`` lists them."""
+        self.in_flight -= 1
+        self.results[result] = self.results.get(result, 0) + 1
+
+    def count_received(self, result: str) -> None:
+        """Count a request of another pod."""
+        self.received[result] = self.received.get(result, 0) + 1
+
+
 @dataclass
 class AgentMetrics:
     """All counters of the agent; versions no longer served stay in ``versions``, so that counters never fall."""
@@ -311,6 +361,7 @@ class AgentMetrics:
     operator_connected: bool = False
     breakers_open: int = 0
     residency: ResidencyStats = field(default_factory=ResidencyStats)
+    hops: HopStats = field(default_factory=HopStats)
     access_log: ExportCounts = field(default_factory=ExportCounts)
     spans: ExportCounts = field(default_factory=ExportCounts)
 
@@ -421,6 +472,7 @@ class _Collector(Collector):
             ("breakers_open", "Candidates that this pod sends no requests to.", metrics.breakers_open),
         ):
             yield GaugeMetricFamily(PREFIX + name, text, value=value)
+        yield from _hop_families(metrics.hops)
         text = "Bytes of artifacts on the pod's disk."
         yield GaugeMetricFamily(PREFIX + "artifact_cache_bytes", text, value=metrics.residency.cache_bytes)
         yield from self._export_families()
@@ -535,6 +587,20 @@ def _residency_families(versions: _Labelled, resident_names: Container[str]) -> 
         loads.add_metric(labels, stats.loads)
         evictions.add_metric(labels, stats.evictions)
     yield from (waiting, queued, resident, hits, waits, loads, evictions)
+
+
+def _hop_families(stats: HopStats) -> Iterator[Metric]:
+    for name, text, results in (
+        ("handed_on", "Requests handed on to other pods, by result.", stats.results),
+        ("received_from_pods", "Requests of other pods, by result.", stats.received),
+    ):
+        family = _counter(name, text, "result")
+        for result, count in tuple(results.items()):
+            family.add_metric((result,), count)
+        yield family
+    seconds = _histogram("hop_seconds", "Time until another pod asked for the body of a request.")
+    stats.consent_seconds.add_to(seconds, ())
+    yield seconds
 
 
 def _ends(evidence: VersionEvidence) -> Iterator[tuple[str, int]]:

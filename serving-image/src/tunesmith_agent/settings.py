@@ -39,7 +39,8 @@ class Settings:
         proof_seconds: time in which the probes of a version must be answered.
         stall_seconds: time without a byte after which the reading of an artifact is given up.
         wait_seconds: time for which a request waits until its version is loaded.
-        settle_seconds: after this time a stable version that is still loading no longer delays readiness.
+        settle_seconds: after this time a version that is still loading no longer delays readiness.
+        confirm_seconds: after this time an operator that is away no longer delays readiness.
         lame_duck_seconds: time for which requests are accepted after SIGTERM, until no Service routes to this pod.
         drain_seconds: time for requests in progress to finish, at SIGTERM.
         engine_silence_seconds: time without a byte of any answer from which on the engine is asked for a token.
@@ -48,6 +49,8 @@ class Settings:
         traces_endpoint: see ``TelemetrySettings``.
         traces_ratio: see ``TelemetrySettings``.
         limits: limits on clients; each is an argument of its own.
+        media_hosts: hosts, separated by commas, that the engine may fetch images, audio and video from.
+        tool_call_parser, reasoning_parser: names of the engine's parsers; empty: none, or unknown.
     """
 
     host: str = "0.0.0.0"
@@ -77,6 +80,7 @@ class Settings:
     stall_seconds: float = 120.0
     wait_seconds: float = 30.0
     settle_seconds: float = 120.0
+    confirm_seconds: float = 10.0
     lame_duck_seconds: float = 5.0
     drain_seconds: float = 60.0
     engine_silence_seconds: float = 3.0
@@ -85,6 +89,9 @@ class Settings:
     traces_endpoint: str = ""
     traces_ratio: float = 0.01
     limits: Limits = field(default_factory=Limits)
+    media_hosts: str = ""
+    tool_call_parser: str = ""
+    reasoning_parser: str = ""
 
     def to_telemetry(self) -> TelemetrySettings:
         """Settings of access log and traces."""
@@ -112,6 +119,9 @@ ENVIRONMENT = {
     "TUNESMITH_ENGINE_TOKEN_SECONDS": "engine_token_seconds",
     "TUNESMITH_DRAIN_SECONDS": "drain_seconds",
     "TUNESMITH_LAME_DUCK_SECONDS": "lame_duck_seconds",
+    "TUNESMITH_MEDIA_HOSTS": "media_hosts",
+    "TUNESMITH_REASONING_PARSER": "reasoning_parser",
+    "TUNESMITH_TOOL_CALL_PARSER": "tool_call_parser",
     "TUNESMITH_ACCESS_LOGS": "access_logs",
     "TUNESMITH_TRACES_ENDPOINT": "traces_endpoint",
     "TUNESMITH_TRACES_RATIO": "traces_ratio",

@@ -809,6 +809,19 @@ def test_pods_share_the_items_without_a_connection() -> None:
     assert world.status["cost"]["gpuSeconds"] == "0", "no pod has started"
 
 
+def test_a_deleted_pod_spends_no_retry_though_its_partner_had_to_be_killed() -> None:
+    world = running(parallelism=2, backoffLimit=0)
+    job = world.job()
+    world.delete_pod(job, 1)
+    world.finish_pod(job, ExitCode.PREEMPTED, index=1)
+    world.delete_pod(job)
+    world.pass_time(30)
+    world.finish_pod(job, 137)
+    world.end_job(job, ExitCode.PREEMPTED)
+    world.reconcile()
+    assert (world.status["phase"], world.status["disruptions"]) == ("Running", 1)
+
+
 @pytest.mark.parametrize(
     ("claims", "needed_by"),
     [

@@ -21,6 +21,7 @@ from tunesmith_contract.agent import Version
 from tunesmith_contract.evaluation import Side
 from tunesmith_contract.report import Failure
 from tunesmith_contract.run_config import parse_run_config
+from tunesmith_contract.sources import ArtifactSource
 
 HUB = {"uri": "hf://org/model@main", "secretRef": {"name": "hub"}}
 ENDPOINT = {
@@ -153,6 +154,21 @@ def test_a_checkpoint_is_pinned_by_its_commit() -> None:
         CHECKPOINT["digest"],
     )
     assert outcome.config.output == "pvc://artifacts/team"
+
+
+def test_a_checkpoint_by_its_address_is_told_from_an_artifact() -> None:
+    place = {"uri": CHECKPOINT["uri"], "digest": CHECKPOINT["digest"], "secretRef": {"name": "work"}}
+    written = run(candidate=place, baseModel=HUB, output=PLACE)
+    found = resolved(written, sources())
+    candidate = found.config.sides[0]
+    assert (candidate.adapter, candidate.checkpoint) == (
+        None,
+        ArtifactSource(uri=CHECKPOINT["uri"], digest=CHECKPOINT["digest"]),
+    )
+    assert found.sides[0].secrets == {"side-candidate": "work"}
+    placeless = resolve_evaluation(run(candidate=place, baseModel=HUB), sources())
+    assert isinstance(placeless, Failure)
+    assert "Write output: {uri: pvc://claim/folder}" in placeless.message
 
 
 def test_a_checkpoint_that_is_gone_says_so() -> None:

@@ -67,9 +67,11 @@ def test_prepare_is_told_all_that_is_written() -> None:
             "deduplicate": "Near",
             "nearThreshold": "0.7",
             "personalData": "Mask",
+            "templateArguments": {"enable_thinking": "false", "level": '"low"'},
         },
         evaluation=EVALUATION,
     )
+    assert config.template_arguments == {"enable_thinking": False, "level": "low"}
     assert config.train == ("pvc://data/b.csv", "pvc://data/parts/", "pvc://data/a-*.parquet")
     assert config.validation == ValidationSource(
         fraction=0.2, group_field="meta.customer", stratify_field="label"
@@ -86,6 +88,7 @@ def test_what_is_left_out_comes_to_the_contracts_own_defaults() -> None:
     assert config.held_out == ()
     assert (config.deduplicate, config.near_threshold) == (Deduplicate.EXACT, 0.8)
     assert config.personal_data is PersonalData.REPORT
+    assert config.template_arguments is None
 
 
 def test_each_uri_has_the_field_that_names_it() -> None:

@@ -101,6 +101,19 @@ def test_a_pod_that_was_taken_away_is_the_cause_of_what_its_partners_say(code: i
     assert "drained" in cluster.condition("Ready")["message"]
 
 
+def test_a_pod_that_somebody_deleted_spends_no_retry_though_all_had_to_be_killed() -> None:
+    cluster = gang(backoffLimit=0)
+    job = cluster.job()
+    for index in (1, 0):
+        cluster.delete_pod(job, index)
+        cluster.pass_time(30)
+        cluster.finish_pod(job, 137, index=index)
+    cluster.end_job(job, 137)
+    cluster.reconcile()
+    assert (cluster.status["phase"], cluster.status["disruptions"]) == ("Training", 1)
+    assert "was deleted and ended with exit code 137" in cluster.condition("Ready")["message"]
+
+
 def test_a_silent_node_is_given_up_and_its_pod_is_not_waited_for_any_more() -> None:
     cluster = gang()
     job = cluster.job()

@@ -23,7 +23,7 @@ from tunesmith.decide.finetunejob.planning import plan_training
 from tunesmith.decide.plan import Plan
 from tunesmith.decide.run.attempts import MAX_DISRUPTIONS
 from tunesmith.decide.run.children import Children
-from tunesmith.manifests.names import STAGE_LABEL
+from tunesmith.manifests.names import ATTEMPT_LABEL, STAGE_LABEL
 from tunesmith.manifests.result_config_map import AttemptOutcome, AttemptRecord, parse_result
 from tunesmith_contract.exit_codes import ExitCode
 
@@ -115,6 +115,22 @@ class FineTuneJobMachine(RuleBasedStateMachine):
     @rule()
     def lose_pod(self) -> None:
         self.cluster.lose_pod(self._running()[0])
+        self.go_on()
+
+    @precondition(lambda self: self._running())
+    @rule(code=st.sampled_from([1, 137, 143, *ExitCode]), seconds=st.integers(0, 40))
+    def delete_pod(self, code: int, seconds: int) -> None:
+        """Somebody deletes the pod, and it ends as it can: no failure of its own."""
+        job = self._running()[0]
+        self.cluster.delete_pod(job)
+        self.cluster.pass_time(seconds)
+        self.cluster.finish(job, code, success(stage_of(job)) if code == 0 else None)
+        self.reconcile()
+        stopped = "activeDeadlineSeconds" in job["spec"]
+        labels = job["metadata"]["labels"]
+        for record in self._recorded():
+            if (record.stage, str(record.attempt)) == (labels[STAGE_LABEL], labels[ATTEMPT_LABEL]):
+                assert record.outcome is not AttemptOutcome.FAILED or stopped
         self.go_on()
 
     @precondition(lambda self: self._running())

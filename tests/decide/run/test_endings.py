@@ -1,10 +1,20 @@
 """Precedence of failures in a gang, and endings of Jobs whose pods are gone."""
 
+from typing import Any
+
 import pytest
-from simulation.run_objects import COMPLETE, build_job, build_pod, failed_condition
+from simulation.run_objects import (
+    COMPLETE,
+    after,
+    build_job,
+    build_pod,
+    failed_condition,
+    failure_target,
+)
 from simulation.simulated_cluster import DIGEST, START, failure, success
 
 from tunesmith.api.reasons import RunReason
+from tunesmith.decide.conditions import timestamp
 from tunesmith.decide.run.endings import (
     CATEGORY_REASONS,
     Ending,
@@ -92,6 +102,129 @@ def test_of_several_crashes_the_one_with_a_log_is_shown() -> None:
     assert (ending.failure.exit_code, ending.failure.log) == (139, "segmentation fault")
 
 
+#: Ends of a pod that was asked to stop at 60 s with a grace period of 30 s.
+AFTER_DELETION = {
+    "killed at the end of its grace period": {"exit_code": 137, "ended_after": 90},
+    "ended by a signal that it did not handle": {"exit_code": 143, "ended_after": 61},
+    "failed while it stopped": {"exit_code": 1, "ended_after": 65},
+    "killed for memory while it saved": {"exit_code": 137, "reason": "OOMKilled", "ended_after": 70},
+    "not found by its kubelet": {
+        "exit_code": 137,
+        "reason": "ContainerStatusUnknown",
+        "ended_after": None,
+        "phase": "Failed",
+    },
+    "reported a fault of its own": {
+        "exit_code": ExitCode.INTERNAL_ERROR,
+        "report": failure("train", "InternalError"),
+        "ended_after": 63,
+    },
+    "saved its state": {"exit_code": ExitCode.PREEMPTED, "ended_after": 70},
+    "never ran": {"phase": "Failed", "containerStatuses": []},
+    "not yet seen to end": {"phase": "Running"},
+}
+
+
+@pytest.mark.parametrize("end", AFTER_DELETION.values(), ids=AFTER_DELETION)
+def test_a_deleted_pod_is_a_disruption_however_it_ends(end: dict[str, Any]) -> None:
+    ending = ending_of(build_pod(deleted_after=60, **end))
+    assert (ending.outcome, ending.reason) == (AttemptOutcome.DISRUPTED, RunReason.DISRUPTED)
+    assert ending.failure is not None
+    assert "pod" in ending.failure.message.lower()
+
+
+@pytest.mark.parametrize(
+    ("pod", "reason"),
+    [
+        (build_pod(134, deleted_after=101), RunReason.INFRASTRUCTURE),
+        (build_pod(137, reason="OOMKilled", deleted_after=101), RunReason.OUT_OF_MEMORY),
+        (build_pod(11, failure("train", "DataError"), deleted_after=101), RunReason.DATA_ERROR),
+    ],
+)
+def test_a_pod_that_failed_before_it_was_deleted_has_failed(pod: KubernetesObject, reason: str) -> None:
+    ending = ending_of(pod)
+    assert (ending.outcome, ending.reason) == (AttemptOutcome.FAILED, reason)
+
+
+@pytest.mark.parametrize("end", AFTER_DELETION.values(), ids=AFTER_DELETION)
+@pytest.mark.parametrize(
+    "partner",
+    [
+        # Ended by the Job, which deletes all others once one has ended.
+        {"exit_code": ExitCode.PREEMPTED, "deleted_after": 92, "ended_after": 99},
+        {"exit_code": 137, "deleted_after": 92, "ended_after": 122},
+        {"deleted_after": 92},
+        # By themselves, when the deleted one was gone.
+        {"exit_code": ExitCode.COMMUNICATION, "ended_after": 91},
+        {"exit_code": 134, "ended_after": 91},
+        {"exit_code": 0, "ended_after": 90},
+    ],
+)
+def test_a_deleted_pod_is_the_cause_of_what_its_partners_do(
+    end: dict[str, Any], partner: dict[str, Any]
+) -> None:
+    pods = [build_pod(index=0, **partner), build_pod(index=1, deleted_after=60, **end)]
+    job = build_job(failure_target(91), failed_condition(), ended_after=125)
+    ending = job_ending(job, pods, Stage.TRAIN)
+    assert ending is not None
+    assert ending.outcome is AttemptOutcome.DISRUPTED
+
+
+@pytest.mark.parametrize(
+    ("first", "reason"),
+    [
+        ({"exit_code": 134, "ended_after": 60}, RunReason.INFRASTRUCTURE),
+        ({"exit_code": ExitCode.COMMUNICATION, "ended_after": 60}, RunReason.COMMUNICATION),
+        (
+            {"exit_code": 11, "report": failure("train", "DataError"), "ended_after": 60},
+            RunReason.DATA_ERROR,
+        ),
+    ],
+)
+@pytest.mark.parametrize("code", [137, 143, ExitCode.PREEMPTED])
+def test_pods_that_the_job_deletes_are_no_disruption(first: dict[str, Any], reason: str, code: int) -> None:
+    """A gang that fails by itself each time must reach its limit."""
+    pods = [build_pod(index=0, **first), build_pod(code, index=1, deleted_after=61, ended_after=91)]
+    for decided in (60, 61):
+        job = build_job(failure_target(decided), failed_condition(), ended_after=95)
+        ending = job_ending(job, pods, Stage.TRAIN)
+        assert ending is not None
+        assert (ending.outcome, ending.reason) == (AttemptOutcome.FAILED, reason)
+
+
+def test_a_pod_that_knows_the_cause_is_heard_though_the_job_deletes_it() -> None:
+    pods = [
+        build_pod(ExitCode.COMMUNICATION, index=0, ended_after=60),
+        build_pod(11, failure("train", "DataError"), index=1, deleted_after=61, ended_after=63),
+    ]
+    job = build_job(failure_target(60), failed_condition(), ended_after=64)
+    ending = job_ending(job, pods, Stage.TRAIN)
+    assert ending is not None
+    assert ending.reason == RunReason.DATA_ERROR
+
+
+def test_what_the_job_saw_of_a_pod_that_is_gone_counts_before_the_ends_that_follow_from_it() -> None:
+    partner = build_pod(137, deleted_after=61, ended_after=91)
+    message = "Container trainer for pod team/job-1-1-abc failed with exit code {} matching FailJob rule"
+    data = ending_of(partner, message=message.format(int(ExitCode.DATA_ERROR)))
+    assert (data.outcome, data.reason) == (AttemptOutcome.FAILED, RunReason.DATA_ERROR)
+    # The pod that is told of is the deleted one itself.
+    own = build_pod(ExitCode.INTERNAL_ERROR, deleted_after=61, ended_after=63)
+    assert ending_of(own, message=message.format(16)).outcome is AttemptOutcome.DISRUPTED
+    saved = ending_of(partner, message=message.format(int(ExitCode.PREEMPTED)))
+    assert saved.outcome is AttemptOutcome.DISRUPTED
+
+
+def test_a_pod_of_before_a_suspension_says_nothing_of_the_end() -> None:
+    before = build_pod(137, deleted_after=10, ended_after=40)
+    crashed = build_pod(134, "core dumped")
+    crashed["metadata"] |= {"name": "again", "uid": "again", "creationTimestamp": timestamp(after(60))}
+    ending = ending_of(before, crashed)
+    assert ending.outcome is AttemptOutcome.FAILED
+    crashed["status"] = build_pod(ExitCode.PREEMPTED)["status"]
+    assert ending_of(before, crashed).outcome is AttemptOutcome.DISRUPTED
+
+
 def test_a_kill_for_memory_needs_no_report() -> None:
     ending = ending_of(build_pod(137, reason="OOMKilled"))
     assert ending.failure is not None
@@ -106,6 +239,8 @@ def test_an_eviction_for_want_of_a_resource_is_a_failure_of_the_attempt() -> Non
     assert ending.failure is not None
     assert (ending.outcome, ending.failure.reason) == (AttemptOutcome.FAILED, "Error")
     assert ending.failure.message == "The node was low on disk. Exit code 137."
+    pod["metadata"]["deletionTimestamp"] = timestamp(after(50))
+    assert ending_of(pod).outcome is AttemptOutcome.FAILED
     pod["status"]["reason"] = "NodeShutdown"
     assert ending_of(pod).outcome is AttemptOutcome.DISRUPTED
 

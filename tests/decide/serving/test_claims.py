@@ -101,6 +101,6 @@ def test_pods_of_an_earlier_release_are_not_replaced_for_a_claim() -> None:
     world.claims = ON_ONE_NODE
     world.settle()
     assert spec_of(world)["template"] == template
-    world.spec = world.spec | {"engine": {"gpus": 0, "maxRank": 8}}
+    world.spec = world.spec | {"engine": {"gpus": 0, "maxRank": 8, "updateStrategy": "StopFirst"}}
     world.settle()
     assert "podAffinity" in affinity_of(world)

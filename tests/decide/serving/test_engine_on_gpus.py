@@ -9,6 +9,8 @@ from training_memory.published_memory import LLAMA_3_1_8B, LLAMA_3_3_70B
 
 from tunesmith.decide.serving.planning import REFUSED_SECONDS
 from tunesmith.manifests.result_config_map import RECORD_KEY, AttemptOutcome, AttemptRecord
+from tunesmith.manifests.serving_deployment import set_number
+from tunesmith_contract.answer_formats import ToolFormat
 from tunesmith_contract.report import ModelReport, Outcome, RunReport
 from tunesmith_contract.stages import Stage
 
@@ -37,8 +39,8 @@ def node_of(gibibytes: int, name: str = "node") -> dict[str, Any]:
 
 
 def image_of(world: World) -> str:
-    deployment = world.find("Deployment")
-    assert deployment is not None
+    """Image of the pods that were begun last."""
+    deployment = max(world.of_kind("Deployment"), key=set_number)
     return str(deployment["spec"]["template"]["spec"]["initContainers"][0]["image"])
 
 
@@ -290,7 +292,7 @@ def test_requests_that_were_written_are_shown_and_none_where_there_are_none() ->
     world = gpu_world(resources=resources)
     world.settle()
     assert world.status["engineRequests"] == {"cpu": "2", "memory": "8Gi"}
-    world.spec |= {"engine": {"gpus": 0}}
+    world.spec |= {"engine": {"gpus": 0, "updateStrategy": "StopFirst"}}
     world.settle()
     assert "engineRequests" not in world.status
 
@@ -326,3 +328,19 @@ def test_the_other_order_frees_the_gpu_and_replaces_no_pod_by_itself() -> None:
     assert after["spec"]["strategy"]["rollingUpdate"] == {"maxUnavailable": 1, "maxSurge": 0}
     assert after["spec"]["template"] == before["spec"]["template"]
     assert world.condition("Ready")["reason"] == "Unschedulable"
+
+
+@pytest.mark.parametrize("gpus", [0, 1])
+def test_parsers_follow_the_base_model_and_replace_no_pod_by_themselves(gpus: int) -> None:
+    world = World(build_adapter("one"), engine={"gpus": gpus})
+    world.settle()
+    before = world.find("Deployment")
+    world.records = (record_of(LLAMA_3_1_8B.model_copy(update={"tools": ToolFormat.LLAMA_3})),)
+    world.settle()
+    assert world.find("Deployment") == before
+    world.spec |= {"engine": {"gpus": gpus, "maxRank": 16}}
+    world.settle()
+    after = world.find("Deployment")
+    assert after is not None
+    arguments = after["spec"]["template"]["spec"]["initContainers"][0]["args"]
+    assert arguments[arguments.index("--tool-call-parser") + 1] == "llama3_json"

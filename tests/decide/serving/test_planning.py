@@ -44,8 +44,8 @@ def test_records_are_written_before_pods_and_pods_are_told_after_the_record() ->
         "Replace ConfigMap",  # the history
         "Create ControllerRevision",
         "Create ConfigMap",
-        "Apply Deployment",
         "Apply Service",
+        "Apply Deployment",
         "Apply PodDisruptionBudget",
     ]
 
@@ -122,7 +122,9 @@ def test_an_operator_upgrade_replaces_no_pod() -> None:
 def test_another_engine_image_is_taken_once_it_is_written() -> None:
     world = World(build_adapter("one"))
     world.settle()
-    world.spec = world.spec | {"engine": {"gpus": 0, "image": "registry/mine:1"}}
+    world.spec = world.spec | {
+        "engine": {"gpus": 0, "image": "registry/mine:1", "updateStrategy": "StartFirst"}
+    }
     world.settle()
     deployment = world.find("Deployment")
     assert deployment is not None
@@ -155,6 +157,15 @@ def test_an_agent_that_is_behind_is_told_again() -> None:
     world = World(build_adapter("one"))
     world.settle()
     world.pods["pod-0"].restart_agent()
+    assert [type(action) for action in world.reconcile().actions] == [Push]
+    assert world.reconcile().actions == ()
+
+
+def test_an_agent_that_a_new_operator_has_told_nothing_is_told() -> None:
+    """It may have all that it kept, and yet waits for the operator's word."""
+    world = World(build_adapter("one"))
+    world.settle()
+    world.pods["pod-0"].told = False
     assert [type(action) for action in world.reconcile().actions] == [Push]
     assert world.reconcile().actions == ()
 
@@ -263,7 +274,7 @@ def test_an_empty_deployment_is_ready() -> None:
     world = World()
     world.settle()
     assert world.condition("Ready")["status"] == "True"
-    assert world.desired == DesiredState(generation=1)
+    assert world.desired.model_copy(update={"peers": ()}) == DesiredState(generation=1)
     assert UID not in world.status["url"]
 
 
@@ -278,7 +289,8 @@ def test_numbers_are_written_by_a_clock_that_was_set_back() -> None:
 
 
 def test_another_secret_for_artifacts_replaces_the_pods_and_the_same_one_does_not() -> None:
-    world = World(build_adapter("one"), artifactSecretRef={"name": "old"})
+    engine = {"gpus": 0, "updateStrategy": "StopFirst"}
+    world = World(build_adapter("one"), artifactSecretRef={"name": "old"}, engine=engine)
     world.settle()
     assert not world.reconcile().actions
     for reference in ({"name": "new"}, None):
@@ -299,7 +311,7 @@ def test_an_image_of_the_first_release_keeps_its_one_port_until_another_one_is_c
         ({"maxRank": 8}, "registry/serving:1", {8000}),
         ({"image": "registry/serving:2"}, "registry/serving:2", {8000, 8002}),
     ):
-        world.spec = world.spec | {"engine": {"gpus": 0, **engine}}
+        world.spec = world.spec | {"engine": {"gpus": 0, "updateStrategy": "StopFirst", **engine}}
         world.settle()
         deployment = world.find("Deployment")
         assert deployment is not None

@@ -208,6 +208,26 @@ def test_a_record_that_was_edited_is_rebuilt_and_concerns_its_own_alias_alone(te
     assert world.reasons().count("RecordRebuilt") == 1
 
 
+@pytest.mark.parametrize(
+    ("written", "edited"),
+    [('"stable"', '"stabel"'), ('"weight":5', '"weight":100'), ('"requests":40', '"requests":4')],
+)
+def test_a_record_that_was_edited_and_still_can_be_read_is_not_believed(written: str, edited: str) -> None:
+    """A misspelled key would leave nobody who answers, and another weight would skip the analysis."""
+    world = canary()
+    world.pods["pod-0"].serve("expenses", TWO, 40)
+    world.pass_seconds(10)
+    text = world.record_text()
+    assert written in text
+    world.edit(world.record_name(), RECORD_KEY, text.replace(written, edited, 1))
+    plan = world.reconcile()
+    assert (alias(world).stable.digest, alias(world).weight) == (ONE, 5)
+    candidate = world.record().candidate
+    assert candidate is not None
+    assert candidate.evidence.candidate.total.requests == 0
+    assert [event.reason for event in plan.events].count("RecordRebuilt") == 1
+
+
 @pytest.mark.parametrize("text", ["", "[]", "no json"])
 def test_a_mounted_state_that_was_edited_is_written_again(text: str) -> None:
     world = canary()
@@ -326,7 +346,7 @@ def test_a_lifted_rejection_lets_the_version_be_tried_again() -> None:
     world.pass_seconds(10)
     assert alias(world).rejected == (TWO,)
     lifted = world.record().model_copy(update={"lifts": (Lift(digest=TWO, time=world.now, by="ada"),)})
-    world.edit(world.record_name(), RECORD_KEY, lifted.to_json())
+    world.put_record(lifted)
     world.settle()
     assert (alias(world).candidate.digest, alias(world).weight, alias(world).rejected) == (TWO, 5, ())
     world.recreate()

@@ -13,7 +13,12 @@ from safetensors.torch import load_file, save_file
 from stages.stage_world import make_rows
 
 from tunesmith_contract.exit_codes import ExitCode
+from tunesmith_contract.layout import COMMIT_FILE
+from tunesmith_contract.shared_rules.verdict import Verdict
 from tunesmith_evaluation.__main__ import main
+from tunesmith_evaluation.command.run_command import VERDICT_CODES
+from tunesmith_evaluation.report.document import REPORT_FILE, EvaluationDocument, SideKind
+from tunesmith_storage.files import file_digest
 
 Change = Callable[[Path], Any]
 WEIGHTS = "model.safetensors"
@@ -26,15 +31,22 @@ def quiet() -> Iterator[None]:
     logging.disable(logging.NOTSET)
 
 
-def run(folder: Path, models: Path, change: Change, *options: str) -> int:
-    """Exit code for a candidate in a changed copy of a model, and the model itself as the baseline."""
-    candidate = folder / "tuned"
+def run(
+    folder: Path, models: Path, change: Change, *options: str, name: str = "tuned", digest: str | None = None
+) -> int:
+    """Exit code for a candidate in a changed copy of a model, and the model itself as the baseline.
+
+    Args:
+        name: name of the folder with the copy.
+        digest: digest of the checkpoint that the folder is; None for a model.
+    """
+    candidate = folder / name
     shutil.copytree(models / "llama", candidate)
     change(candidate)
     (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, make_rows(4))))
     spec = {
         "baseModel": {"uri": str(models / "llama")},
-        "candidate": {"model": {"uri": str(candidate)}},
+        "candidate": {"uri": name, "digest": digest} if digest else {"model": {"uri": str(candidate)}},
         "suites": [
             {
                 "name": "sort",
@@ -106,6 +118,58 @@ def test_no_model_answers_with_random_weights(
     """A baseline that has lost weights would be beaten by anything."""
     assert run(tmp_path, models, change) == ExitCode.USER_ERROR
     assert "do not fit its config.json: model.layers." in capsys.readouterr().err
+
+
+def commit(folder: Path) -> str:
+    """Commit a folder as a checkpoint of a job; its digest."""
+    files = [
+        {"path": path.name, "sizeBytes": path.stat().st_size, "sha256": file_digest(path)}
+        for path in sorted(folder.iterdir())
+    ]
+    manifest = {"step": 200, "files": files, "time": "2030-01-01T00:00:00Z"}
+    (folder / COMMIT_FILE).write_text(json.dumps(manifest))
+    return file_digest(folder / COMMIT_FILE)
+
+
+def commit_reward_model(folder: Path) -> str:
+    configure(folder, architectures=["LlamaForSequenceClassification"])
+    return commit(folder)
+
+
+@pytest.mark.parametrize("name", ["checkpoint-200", "best"])
+def test_a_checkpoint_in_a_folder_is_evaluated(tmp_path: Path, models: Path, name: str) -> None:
+    shutil.copytree(models / "llama", tmp_path / "first")
+    digest = commit(tmp_path / "first")
+    code = run(tmp_path, models, commit, name=name, digest=digest)
+    assert code == VERDICT_CODES[Verdict.INCONCLUSIVE], "it is the baseline's model, with four items"
+    report = EvaluationDocument.model_validate_json((tmp_path / "out" / REPORT_FILE).read_bytes())
+    candidate = report.sides[0]
+    assert (candidate.kind, candidate.digest) == (SideKind.CHECKPOINT, digest)
+    assert candidate.uri == str(tmp_path / name)
+    assert any("the rows that it was trained on are not known" in line for line in report.warnings)
+
+
+@pytest.mark.parametrize(
+    ("change", "digest", "words"),
+    [
+        (commit, "sha256:" + "0" * 64, "write its digest, or name another checkpoint"),
+        (lambda _: None, "sha256:" + "0" * 64, "has no commit.json"),
+        (commit_reward_model, None, "is a reward model"),
+    ],
+)
+def test_what_is_wrong_with_a_checkpoint_is_said(
+    tmp_path: Path,
+    models: Path,
+    change: Change,
+    digest: str | None,
+    words: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shutil.copytree(models / "llama", tmp_path / "first")
+    change(tmp_path / "first")
+    digest = digest or file_digest(tmp_path / "first" / COMMIT_FILE)
+    assert run(tmp_path, models, change, name="checkpoint-200", digest=digest) == ExitCode.USER_ERROR
+    assert words in capsys.readouterr().err
 
 
 def test_gpus_that_are_not_there_are_an_error(

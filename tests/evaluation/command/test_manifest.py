@@ -373,6 +373,35 @@ def test_a_file_that_holds_no_evalrun_is_refused(folder: Path, text: str, messag
         build(folder, text)
 
 
+@pytest.mark.parametrize(
+    ("uri", "files", "checkpoint"),
+    [
+        ("s3://work/team/uid/checkpoints/checkpoint-200", (), True),
+        ("s3://work/team/sha256/2b1f", (), False),
+        ("pvc://artifacts/checkpoints/checkpoint-200", ("commit.json",), True),
+        ("copies/best", ("commit.json",), True),
+        ("copies/checkpoint-200", ("manifest.json",), False),
+        ("copies/best", ("manifest.json",), False),
+        # The stage says that it has no commit.json.
+        ("copies/checkpoint-200", (), True),
+    ],
+)
+def test_a_checkpoint_is_told_from_an_artifact(
+    folder: Path, uri: str, files: tuple[str, ...], checkpoint: bool
+) -> None:
+    place = folder / uri.replace("pvc://artifacts", "claim")
+    if not uri.startswith("s3"):
+        place.mkdir(parents=True)
+    for file in files:
+        (place / file).write_text("{}")
+    candidate = build(folder, changed(candidate={"uri": uri, "digest": _DIGEST})).config.sides[0]
+    named, other = candidate.adapter, candidate.checkpoint
+    if checkpoint:
+        named, other = other, named
+    assert named is not None
+    assert (named.digest, other) == (_DIGEST, None)
+
+
 def test_the_word_spec_may_stand_before_a_spec(folder: Path) -> None:
     spec = yaml.safe_dump({"spec": yaml.safe_load(MINIMAL)})
     assert build(folder, spec).config == build(folder, MINIMAL).config

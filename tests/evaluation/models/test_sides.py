@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import pytest
 
+from tunesmith_contract.answer_formats import ChatFormat
 from tunesmith_contract.artifact import ArtifactKind
 from tunesmith_contract.evaluation import Side
 from tunesmith_contract.sources import ArtifactSource
@@ -91,3 +92,12 @@ def test_padding_is_the_end_of_a_text_where_a_tokenizer_has_none(monkeypatch: py
     monkeypatch.setattr(sides, "load_tokenizer", lambda folder, model: tokenizer)
     sides.padded_tokenizer(sides.ModelGroup(Path("model"), "r", ("a",), {}, {}))
     assert tokenizer.pad_token == "</s>"
+
+
+def test_an_artifact_is_asked_with_the_switches_of_its_training() -> None:
+    chat = ChatFormat(switches={"enable_thinking": False})
+    manifests: Any = {"tuned": SimpleNamespace(chat=chat), "old": SimpleNamespace(chat=None)}
+    compared = [Side(name=name) for name in ("tuned", "old", "base")]
+    tuned, old, base = sides.LocalSides((), manifests, {}).with_switches(compared)
+    assert (tuned.asked_switches, tuned.is_bare) == ({"enable_thinking": False}, True)
+    assert [old, base] == compared[1:]

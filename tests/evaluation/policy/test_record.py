@@ -217,6 +217,8 @@ def test_every_member_of_a_run_is_known_to_decide_or_not() -> None:
     assert set(Side.model_fields) == {
         *("system_prompt", "few_shot", "context_column", "template_arguments"),
         *("served_as", "endpoint", "adapter", "checkpoint", "model", "answers", "name"),
+        # They belong to the artifact, as its weights do.
+        "switches",
     }
 
 

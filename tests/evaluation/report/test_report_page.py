@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import Browser
+from browser import PAPER_WIDTH, Browser
 from reports.evaluation_documents import (
     HOSTILE,
     make_document,
     make_largest_document,
     make_metric,
     make_small_document,
+    make_worst,
 )
 from selenium.webdriver.common.keys import Keys
 
@@ -248,6 +249,61 @@ def test_every_text_stands_out(browser: Browser, page: Path, index: Path, dark: 
         browser.run("for (const each of document.querySelectorAll('details')) each.open = true")
         ratio, text = browser.lowest_contrast()
         assert ratio >= 4.5, text
+
+
+@pytest.mark.parametrize("scripts", [True, False])
+def test_a_page_loses_nothing_on_paper(
+    browser: Browser, page: Path, index: Path, other_pages: tuple[Path, Path], scripts: bool
+) -> None:
+    """Printed from a dark screen, with all that is folded on it."""
+    for each in (page, index, *other_pages):
+        browser.open(each, PAPER_WIDTH, dark=True, scripts=scripts, media="print")
+        assert browser.lost_on_paper() == [], each.name
+        assert browser.run("return getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+        ratio, text = browser.lowest_contrast()
+        assert ratio >= 4.5, text
+        assert browser.shown("nav, .tools, .copy, .skip") == []
+        lines = browser.run(
+            "return [...document.querySelectorAll('main a')].map((a) => getComputedStyle(a).textDecorationLine)"
+        )
+        assert set(lines) <= {"underline"}
+        assert browser.print_pages() >= 1
+
+
+def test_answers_in_all_scripts_keep_their_direction_and_the_layout(browser: Browser, tmp_path: Path) -> None:
+    scripts = {
+        "ar": ("ما هي عاصمة مصر؟ (Egypt)", "القاهرة", "الإسكندرية", "القاهرة"),
+        "he": ("מהי בירת ישראל?", "ירושלים", "תל אביב, 1948", "ירושלים"),
+        "zh": ("中国的首都是哪里", "北京", "上海" * 200, "北京"),
+        "ja": ("日本の首都はどこですか。", "東京", "京都です。", "東京"),
+        "ko": ("한국의 수도는 어디인가요?", "서울", "부산입니다", "서울"),
+        "long": ("x" * 900, "a" * 300, "https://example.com/" + "path/" * 100, "b" * 700),
+    }
+    worst = tuple(make_worst(number, *texts) for number, texts in enumerate(scripts.values(), start=1))
+    write_report(tmp_path, make_document(worst=worst))
+    for width, media in ((390, "screen"), (1280, "screen"), (PAPER_WIDTH, "print")):
+        browser.open(tmp_path / "report.html", width, media=media)
+        directions = browser.run(
+            "return [...document.querySelectorAll('#worst article')].map((item) => "
+            "[...item.querySelectorAll('.answer')].map((e) => getComputedStyle(e).direction))"
+        )
+        assert directions == [["rtl"] * 4, ["rtl"] * 4, *[["ltr"] * 4] * 4]
+        assert browser.run("return getComputedStyle(document.documentElement).direction") == "ltr"
+        assert browser.lost_on_paper() == [] or media == "screen"
+        assert (
+            browser.run("return document.documentElement.scrollWidth - document.documentElement.clientWidth")
+            == 0
+        )
+    for element in ("body", "code"):
+        families = browser.run(f"return getComputedStyle(document.querySelector('{element}')).fontFamily")
+        for family in (
+            "Noto Sans CJK SC",
+            "PingFang SC",
+            "Microsoft YaHei",
+            "Hiragino Sans",
+            "Malgun Gothic",
+        ):
+            assert family in families
 
 
 def test_a_screen_reader_finds_its_way(browser: Browser, page: Path, index: Path) -> None:

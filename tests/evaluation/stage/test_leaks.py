@@ -269,6 +269,22 @@ def test_rows_beside_an_artifact_are_found_by_its_manifest(
     assert len(report.leaks) == 2
 
 
+def test_rows_beside_a_checkpoint_are_found_by_its_place(
+    world: World, make: RowBuilders, evaluation: Evaluation
+) -> None:
+    rows = make.rows(20)
+    world.prepare(world.prepare_config(world.write_rows("train.jsonl", rows), validation={}))
+    digest = "sha256:" + "1" * 64
+    for uri, leaks, problem in (
+        ("pvc://out/ns/uid/checkpoints/checkpoint-2", 2, ""),
+        ("pvc://out/copies/checkpoint-2", 0, "the rows that it was trained on are not known"),
+    ):
+        side = {"name": "b", "checkpoint": {"uri": uri, "digest": digest}}
+        report = evaluation.leaks(evaluation.config(rows[:2], sides=[{"name": "a"}, side]))
+        assert [check.problem for check in report.checks] == [problem]
+        assert len(report.leaks) == leaks
+
+
 def test_a_disk_that_fails_for_now_fails_the_attempt(
     world: World, make: RowBuilders, evaluation: Evaluation, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,6 +16,7 @@ from tunesmith_agent.control.desired_state import Source
 from tunesmith_agent.http.limits import Limits
 from tunesmith_agent.settings import Settings
 from tunesmith_contract.agent import DesiredAlias, DesiredState, LoadState, Version
+from tunesmith_contract.answer_formats import ChatFormat
 from tunesmith_contract.artifact import File, Lineage, Manifest, Probe
 from tunesmith_contract.base import sha256_digest
 from tunesmith_contract.layout import MANIFEST_FILE
@@ -33,7 +34,14 @@ class Storage:
     root: Path
     versions: int = 0
 
-    def commit(self, log_prob: float = -1.0, *, proven: float | None = None, note: str = "") -> Version:
+    def commit(
+        self,
+        log_prob: float = -1.0,
+        *,
+        proven: float | None = None,
+        note: str = "",
+        chat: ChatFormat | None = None,
+    ) -> Version:
         """Write an artifact whose manifest promises ``proven`` (what it has, unless told otherwise)."""
         self.versions += 1
         config = json.dumps({"log_prob": log_prob, "note": note or str(self.versions)}).encode()
@@ -47,7 +55,9 @@ class Storage:
         listed = tuple(
             File(path=name, size_bytes=len(data), sha256=sha256_digest(data)) for name, data in files.items()
         )
-        manifest = Manifest(rank=8, target_modules=("q",), files=listed, lineage=LINEAGE, probes=(probe,))
+        manifest = Manifest(
+            rank=8, target_modules=("q",), files=listed, lineage=LINEAGE, probes=(probe,), chat=chat
+        )
         folder = self.root / "pvc/artifacts/sha256" / manifest.digest.removeprefix("sha256:")
         folder.mkdir(parents=True)
         for name, data in {**files, MANIFEST_FILE: manifest.to_bytes()}.items():

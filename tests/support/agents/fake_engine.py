@@ -33,6 +33,7 @@ class FakeEngine:
         left: set when a client closed its connection in the middle of an answer.
         usage: tokens of each answer; a stream has them in an event of their own, where that is asked for.
         peers: address of the client's end of the connection of each request for an answer.
+        endpoints: paths in its OpenAPI document.
     """
 
     def __init__(self) -> None:
@@ -62,6 +63,7 @@ class FakeEngine:
         self.fail_loads = 0
         self.hang_probes_of = ""
         self.most_adapters = self.unloads_in_use = 0
+        self.endpoints = ("/v1/chat/completions", "/v1/completions", "/v1/responses")
         self.usage: dict[str, Any] = {
             "prompt_tokens": 40, "completion_tokens": 3, "total_tokens": 43,
             "prompt_tokens_details": {"cached_tokens": 32},
@@ -79,6 +81,8 @@ class FakeEngine:
         app.router.add_post("/v1/unload_lora_adapter", self._unload)
         app.router.add_post("/v1/completions", self._generate)
         app.router.add_post("/v1/chat/completions", self._generate)
+        app.router.add_post("/v1/responses", self._generate)
+        app.router.add_get("/openapi.json", self._openapi)
         self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.01)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True)
@@ -99,6 +103,9 @@ class FakeEngine:
 
     async def _health(self, request: web.Request) -> web.Response:
         return web.Response()
+
+    async def _openapi(self, request: web.Request) -> web.Response:
+        return web.json_response({"paths": {path: {} for path in self.endpoints}})
 
     async def _metrics(self, request: web.Request) -> web.Response:
         self.metric_reads += 1

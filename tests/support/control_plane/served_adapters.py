@@ -39,12 +39,12 @@ class Serving:
 
     def apply(self, adapter: dict[str, Any], **fields: Any) -> None:
         """Apply the resource with this adapter, and more fields of its specification."""
-        spec: dict[str, Any] = fields | {
+        spec: dict[str, Any] = {
             "baseModel": {"uri": "pvc://models/base"},
             "engine": {"gpus": 1},
             "artifactVolumes": [{"claim": "artifacts"}],
             "adapters": [adapter | {"rollout": ROLLOUT}],
-        }
+        } | fields
         body = {
             "apiVersion": "tunesmith.dev/v1alpha1",
             "kind": "AdapterDeployment",
@@ -92,28 +92,56 @@ class Serving:
         pods = self.server.api.get(f"/api/v1/namespaces/{self.namespace}/pods")["items"]
         return {pod["metadata"]["uid"] for pod in pods}
 
+    def pod_names(self) -> set[str]:
+        """Names of the pods there are."""
+        pods = self.server.api.get(f"/api/v1/namespaces/{self.namespace}/pods")["items"]
+        return {pod["metadata"]["name"] for pod in pods}
+
+    @property
+    def config_maps_path(self) -> str:
+        """Where the ConfigMaps of the namespace are."""
+        return f"/api/v1/namespaces/{self.namespace}/configmaps"
+
+    def config_maps(self, selector: str) -> list[dict[str, Any]]:
+        """The ConfigMaps that a label selects."""
+        found: list[dict[str, Any]]
+        found = self.server.api.get(f"{self.config_maps_path}?labelSelector={selector}")["items"]
+        return found
+
+    def event_reasons(self) -> set[str]:
+        """Reasons of all events of the namespace."""
+        told = self.server.api.get(f"/api/v1/namespaces/{self.namespace}/events")["items"]
+        return {event["reason"] for event in told}
+
     def wipe_status(self) -> None:
         """As if it had never been written."""
         path = f"/apis/tunesmith.dev/v1alpha1/namespaces/{self.namespace}/adapterdeployments/ad/status"
         self.server.api.merge(path, {"status": None})
 
-    def pod(self) -> tuple[str, str]:
+    def pod(self, selector: str = "tunesmith.dev/stage=serving") -> tuple[str, str]:
         """Name and UID of the pod."""
-        pod = self.server.wait_for_pod(self.namespace, "tunesmith.dev/stage=serving", timeout=60)
+        pod = self.server.wait_for_pod(self.namespace, selector, timeout=60)
         return pod["metadata"]["name"], pod["metadata"]["uid"]
 
-    def token(self) -> str:
+    def token(self, pod: tuple[str, str] | None = None) -> str:
         """What kubelet would project into the pod."""
-        name, uid = self.pod()
+        name, uid = pod or self.pod()
         bound = ["--bound-object-kind=Pod", f"--bound-object-name={name}", f"--bound-object-uid={uid}"]
         scope = [f"--namespace={self.namespace}", f"--audience={TOKEN_AUDIENCE}"]
         return self.server.kubectl("create", "token", "default", *scope, *bound).strip()
 
-    def agent(self) -> ScriptedAgent:
+    def selected_pods(self) -> set[str]:
+        """Names of the pods that the Service selects."""
+        selector = self.server.get("service", "ad", self.namespace)["spec"]["selector"]
+        labels = "%2C".join(f"{key}%3D{value}" for key, value in selector.items())
+        path = f"/api/v1/namespaces/{self.namespace}/pods?labelSelector={labels}"
+        return {pod["metadata"]["name"] for pod in self.server.api.get(path)["items"]}
+
+    def agent(self, selector: str = "tunesmith.dev/stage=serving") -> ScriptedAgent:
         """An agent of the pod that follows a script; it begins with its block."""
-        pod = self.pod()
+        pod = self.pod(selector)
         url = f"https://127.0.0.1:{self.operator.tls_port}"
-        host_name, authority, token = self.operator.host_name, self.authority(), self.token()
+        host_name, authority, token = self.operator.host_name, self.authority(), self.token(pod)
         return ScriptedAgent(url, host_name, authority, token, self.namespace, "ad", pod)
 
     def authority(self) -> str:

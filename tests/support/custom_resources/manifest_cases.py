@@ -1,5 +1,6 @@
 """The good and bad manifests of ``tests/control_plane/manifests``, for the models and for the API server."""
 
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,12 +15,25 @@ JOB_EXAMPLES = sorted(
 )
 EVALUATION_EXAMPLES = sorted((_EXAMPLES / "evaluation").glob("*.yaml"))
 SERVING_EXAMPLES = _EXAMPLES / "serving"
+#: Those that a server takes one by one; kustomization.yaml is for kubectl alone, and the namespace is cluster-wide.
 EXAMPLES = [
     *JOB_EXAMPLES,
     *EVALUATION_EXAMPLES,
+    *(_EXAMPLES / "quickstart" / f"{name}.yaml" for name in ("claims", "finetunejob", "adapterdeployment")),
     SERVING_EXAMPLES / "autoscaled.yaml",
     SERVING_EXAMPLES / "hpa.yaml",
 ]
+
+
+class _KubectlLoader(yaml.SafeLoader):
+    """Loader that takes 2e-4 for a number, as kubectl does; PyYAML alone takes it for a string."""
+
+
+_KubectlLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$"),
+    list("-+.0123456789"),
+)
 
 
 class BadCase(NamedTuple):
@@ -30,10 +44,15 @@ class BadCase(NamedTuple):
     message: str
 
 
+def read_documents(text: str) -> list[Any]:
+    """The documents of a YAML text, as kubectl reads them."""
+    return list(yaml.load_all(text, Loader=_KubectlLoader))
+
+
 def load_good(name: str) -> dict[str, Any]:
     """One good manifest."""
-    body: dict[str, Any] = yaml.safe_load((MANIFESTS / "good" / f"{name}.yaml").read_text())
-    return body
+    (body,) = read_documents((MANIFESTS / "good" / f"{name}.yaml").read_text())
+    return dict(body)
 
 
 def merge(value: Any, patch: Any) -> Any:
@@ -53,6 +72,6 @@ def bad_cases() -> list[BadCase]:
             f"{file.stem}: {case['name']}", merge(load_good(table["base"]), case["patch"]), case["message"]
         )
         for file in sorted((MANIFESTS / "bad").glob("*.yaml"))
-        for table in yaml.safe_load_all(file.read_text())
+        for table in read_documents(file.read_text())
         for case in table["cases"]
     ]

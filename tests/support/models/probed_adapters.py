@@ -1,8 +1,9 @@
 """Tiny model and adapters with manifests and probes, built in the trainer's environment.
 
 ``probed_adapters.py FOLDER ARCHITECTURE``: FOLDER gets ``model/``, a claim ``mnt/pvc/artifacts`` and
-``versions.json``, which tells the versions made: ``right``; ``wrong``, other weights under the right one's
-probes; and ``inactive``, weights that change nothing.
+``versions.json``, which tells the versions made: ``right``; ``other``, as good, with other answers; ``wrong``, other
+weights under the right one's probes; ``inactive``, weights that change nothing; and ``unmatched``, the right weights
+for layers that the model does not have.
 """
 
 import json
@@ -14,6 +15,7 @@ from statistics import fmean
 import torch
 from models.tiny_models import make_model
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tunesmith_contract.artifact import File, Lineage, Manifest, Probe
@@ -24,6 +26,7 @@ TEXTS = ("Item 5 costs 15 euros on day 2.", "The quick brown fox jumps over the 
 OTHER_TEXTS = tuple(text[::-1] for text in TEXTS)
 STEPS = 40
 PROMPT_LENGTH = 4
+LAYERS = "layers"
 LINEAGE = Lineage(
     namespace="n", job="j", uid="u", base_model="pvc://models/tiny", base_model_revision="r",
     dataset_digest="sha256:" + "0" * 64, image="i", parameters={}, versions={},
@@ -75,10 +78,19 @@ def make_probes(model: PeftModel, model_folder: Path) -> tuple[Probe, ...]:
     return tuple(probes)
 
 
-def commit(model: PeftModel, probes: tuple[Probe, ...], storage: Path) -> dict[str, object]:
-    """Save an adapter with a manifest; returns it as a Version in JSON."""
+def commit(
+    model: PeftModel, probes: tuple[Probe, ...], storage: Path, layers: str = LAYERS
+) -> dict[str, object]:
+    """Save an adapter with a manifest; returns it as a Version in JSON.
+
+    Args:
+        layers: name of the model's list of layers in the names of the weights.
+    """
     staging = storage / "staging"
     model.save_pretrained(str(staging))
+    if layers != LAYERS:
+        path = staging / "adapter_model.safetensors"
+        save_file({name.replace(LAYERS, layers): each for name, each in load_file(path).items()}, path)
     files = tuple(
         File(path=path.name, size_bytes=path.stat().st_size, sha256=sha256_digest(path.read_bytes()))
         for path in sorted(staging.iterdir())
@@ -97,10 +109,13 @@ def main(folder: Path, architecture: str) -> None:
     storage.mkdir(parents=True)
     model_folder = make_model(folder / "model", architecture, TEXTS)  # type: ignore[arg-type]
     right = make_adapter(model_folder, TEXTS, STEPS)
+    other = make_adapter(model_folder, OTHER_TEXTS, STEPS)
     probes = make_probes(right, model_folder)
     versions = {
         "right": commit(right, probes, storage),
-        "wrong": commit(make_adapter(model_folder, OTHER_TEXTS, STEPS), probes, storage),
+        "other": commit(other, make_probes(other, model_folder), storage),
+        "wrong": commit(other, probes, storage),
+        "unmatched": commit(right, probes, storage, "blocks"),
         "inactive": commit(make_adapter(model_folder, TEXTS, 0), probes, storage),
     }
     (folder / "versions.json").write_text(json.dumps(versions))

@@ -16,6 +16,8 @@ from tunesmith.manifests.result_config_map import AttemptOutcome, AttemptRecord
 from tunesmith_contract.report import RunReport
 from tunesmith_contract.stages import Stage
 
+GRACE_SECONDS = 30
+
 COMPLETE = {"type": "Complete", "status": "True"}
 
 
@@ -24,13 +26,21 @@ def failed_condition(message: str = "", reason: str = "PodFailurePolicy") -> Kub
     return {"type": "Failed", "status": "True", "message": message, "reason": reason}
 
 
+def failure_target(decided_after: float) -> KubernetesObject:
+    """The condition of a Job that has decided to fail, and deletes its other pods."""
+    return {"type": "FailureTarget", "status": "True", "lastTransitionTime": timestamp(after(decided_after))}
+
+
 def build_job(
     *conditions: KubernetesObject,
     attempt: int = 1,
     ended_after: float = 100,
     spec: KubernetesObject | None = None,
 ) -> KubernetesObject:
-    """A Job of the train stage that was made and started at START; with conditions it has ended."""
+    """A Job of the train stage that was made and started at START; with conditions it has ended.
+
+    A condition without a time of its own is as old as the end.
+    """
     ended_at = timestamp(after(ended_after))
     return {
         "apiVersion": "batch/v1",
@@ -39,7 +49,7 @@ def build_job(
         "spec": {"parallelism": 1, **(spec or {})},
         "status": {
             "startTime": timestamp(START),
-            "conditions": [condition | {"lastTransitionTime": ended_at} for condition in conditions],
+            "conditions": [{"lastTransitionTime": ended_at} | condition for condition in conditions],
         },
     }
 
@@ -51,18 +61,28 @@ def build_pod(
     index: int = 0,
     attempt: int = 1,
     reason: str = "Error",
-    ended_after: float = 100,
+    ended_after: float | None = 100,
+    deleted_after: float | None = None,
     conditions: tuple[KubernetesObject, ...] = (),
     **status: Any,
 ) -> KubernetesObject:
-    """A pod of the Job that started at START; without an exit code it still runs."""
+    """A pod of the Job that started at START; without an exit code it still runs.
+
+    Args:
+        ended_after: None for an end of which kubelet does not know the time.
+        deleted_after: when somebody asked for its deletion, with a grace period of GRACE_SECONDS.
+    """
     message = report.to_termination_message().decode() if isinstance(report, RunReport) else report
     state: KubernetesObject = {"running": {"startedAt": timestamp(START)}}
     if exit_code is not None:
-        finished = {"finishedAt": timestamp(after(ended_after)), "message": message}
+        at = None if ended_after is None else timestamp(after(ended_after))
+        finished = {"finishedAt": at, "message": message}
         state = {"terminated": {"exitCode": exit_code, "reason": reason, **finished}}
     meta = metadata(f"job-{attempt}-{index}", attempt)
     meta["labels"]["batch.kubernetes.io/job-completion-index"] = str(index)
+    if deleted_after is not None:
+        meta["deletionTimestamp"] = timestamp(after(deleted_after + GRACE_SECONDS))
+        meta["deletionGracePeriodSeconds"] = GRACE_SECONDS
     return {
         "apiVersion": "v1",
         "kind": "Pod",

@@ -20,7 +20,14 @@ from tunesmith.decide.serving.planning import ObservedServing, plan_serving
 from tunesmith.decide.serving.record import AliasRecord
 from tunesmith.manifests.environment import Environment
 from tunesmith.manifests.names import STAGE_LABEL
-from tunesmith.manifests.serving_config_maps import RECORD_KEY, alias_of, history_name, with_desired
+from tunesmith.manifests.serving_config_maps import (
+    RECORD_KEY,
+    alias_of,
+    build_record_data,
+    history_name,
+    with_desired,
+)
+from tunesmith.manifests.serving_deployment import base_model_uri, serving_image
 from tunesmith.manifests.verdict_records import VerdictRecord, build_verdicts, number_of, read_verdicts
 from tunesmith_contract.agent import (
     FEATURES,
@@ -79,6 +86,8 @@ class FakePod:
         features: what its agent understands of the protocol; nothing: one of the first release.
         tripped: versions whose breaker is open, by alias and digest.
         desired: the state that it applied last.
+        slots: number of adapters that its engine keeps in memory; 0: an agent that does not say it.
+        told: the operator that leads has sent it a state.
     """
 
     name: str
@@ -96,9 +105,20 @@ class FakePod:
     refuting: dict[str, str] = field(default_factory=dict)
     desired: DesiredState | None = None
     unschedulable: str = ""
+    slots: int = 0
+    labels: dict[str, str] = field(default_factory=dict)
+    base_model: str = ""
+
+    @property
+    def address(self) -> str:
+        """IP address of the pod."""
+        return f"10.0.0.{1 + sum(self.uid.encode()) % 250}"
+
+    told: bool = True
 
     def take(self, desired: DesiredState) -> None:
         """Act on a desired state; an older one is left out."""
+        self.told = True
         desired = desired.for_features(self.features)
         if desired.generation < self.generation:
             return
@@ -109,7 +129,7 @@ class FakePod:
             alias.name: tuple(
                 version.digest for version in (alias.stable, alias.candidate, alias.previous) if version
             )
-            for alias in desired.aliases
+            for alias in desired.for_base_model(self.base_model).aliases
         }
 
     def restart_agent(self) -> None:
@@ -157,14 +177,27 @@ class FakePod:
         conditions = [{"type": "Ready", "status": "True" if self.ready else "False"}]
         if self.unschedulable:
             conditions.append({"type": "PodScheduled", "status": "False", "message": self.unschedulable})
-        metadata = {"name": self.name, "uid": self.uid}
+        metadata: dict[str, Any] = {"name": self.name, "uid": self.uid, "labels": self.labels}
         if self.created is not None:
             metadata["creationTimestamp"] = self.created.isoformat()
-        return {"metadata": metadata, "status": {"conditions": conditions}}
+        variables = [{"name": "TUNESMITH_BASE_MODEL_URI", "value": self.base_model}]
+        spec = {"containers": [{"env": variables}]} if self.base_model else {}
+        return {
+            "metadata": metadata,
+            "spec": spec,
+            "status": {"conditions": conditions, "podIP": self.address},
+        }
 
 
 class World:
-    """Objects by kind and name, and what carries out plans."""
+    """Objects by kind and name, and what carries out plans.
+
+    Attributes:
+        runs_pods: pods follow the Deployments, as if there were nodes; otherwise a test makes them.
+        unstartable: images whose pods never get ready.
+        forgetful: images whose pods load no version.
+        trained_on: base models of artifacts, by digest; others fit on each model.
+    """
 
     def __init__(self, *adapters: dict[str, Any], replicas: int = 2, pods: int = 2, **spec: Any) -> None:
         self.now = START
@@ -197,6 +230,12 @@ class World:
         self.slow: set[str] = set()
         self.unproven: dict[str, str] = {}
         self.environment = ENVIRONMENT
+        self.runs_pods = False
+        self.unstartable: set[str] = set()
+        self.forgetful: set[str] = set()
+        self.trained_on: dict[str, str] = {}
+        self.created = 0
+        self.images: dict[str, str] = {}
         self.events: list[Event] = []
         self.plan = Plan()
 
@@ -239,6 +278,19 @@ class World:
         body = self.objects["ConfigMap", name]
         data = {**body["data"], key: text} if text is not None else {}
         self.objects["ConfigMap", name] = self._versioned({**body, "data": data})
+
+    def record_text(self, alias: str = "expenses") -> str:
+        """The record of an alias as it is stored."""
+        text: str = self.objects["ConfigMap", self.record_name(alias)]["data"][RECORD_KEY]
+        return text
+
+    def put_record(self, record: AliasRecord) -> None:
+        """Store a record as the operator does."""
+        name = self.record_name(record.name)
+        body = self.objects["ConfigMap", name]
+        self.objects["ConfigMap", name] = self._versioned(
+            {**body, "data": build_record_data(record.to_json())}
+        )
 
     def record_name(self, alias: str = "expenses") -> str:
         """Name of the ConfigMap with the record of an alias."""
@@ -299,6 +351,60 @@ class World:
         artifact = {"uri": f"pvc://artifacts/{word}", "digest": digest_of(word)}
         self.jobs[name] = {"metadata": {"name": name}, "status": {"phase": "Succeeded", "artifact": artifact}}
 
+    def change_engine(self, **engine: Any) -> None:
+        """Write fields of the engine."""
+        self.spec = self.spec | {"engine": self.spec["engine"] | engine}
+        self.generation += 1
+
+    def run_pods(self) -> None:
+        """Make and remove pods, as the Deployments say, and let them start; a set is never mixed."""
+        wanted: dict[str, dict[str, Any]] = {}
+        for body in self.of_kind("Deployment"):
+            for index in range(body["spec"]["replicas"]):
+                wanted[f"{body['metadata']['name']}-{index}"] = body
+        for name in [name for name in self.pods if name not in wanted]:
+            self.remove_pod(name)
+        for name, body in wanted.items():
+            image = serving_image(body)
+            if name in self.pods and self.images.get(name) != image:
+                self.remove_pod(name)
+            if name not in self.pods:
+                self.created += 1
+                labels = body["spec"]["template"]["metadata"]["labels"]
+                self.pods[name] = FakePod(
+                    name,
+                    f"uid-{self.created}",
+                    labels=labels,
+                    created=self.now,
+                    base_model=base_model_uri(body),
+                )
+                self.images[name] = image
+                self.pods[name].take(self.desired)
+            pod = self.pods[name]
+            pod.connected = pod.ready = image not in self.unstartable
+        self._count_pods()
+
+    def _count_pods(self) -> None:
+        for body in self.objects.values():
+            if body["kind"] == "Deployment":
+                name, replicas = body["metadata"]["name"], body["spec"]["replicas"]
+                own = [self.pods[f"{name}-{index}"] for index in range(replicas)]
+                body["status"] |= {
+                    "replicas": replicas,
+                    "updatedReplicas": replicas,
+                    "availableReplicas": sum(pod.ready for pod in own),
+                }
+
+    def selected_pods(self) -> list[FakePod]:
+        """Ready pods that the Service sends requests to."""
+        service = self.find("Service")
+        selector = service["spec"]["selector"] if service else {}
+        return [
+            pod
+            for pod in self.pods.values()
+            if pod.ready and service and selector.items() <= pod.labels.items()
+        ]
+
     # What the operator does.
 
     def observe(self) -> ObservedServing:
@@ -308,7 +414,7 @@ class World:
                 body for body in self.of_kind("ConfigMap") if body["metadata"].get("ownerReferences")
             ),
             history=copy.deepcopy(self.objects.get(("ConfigMap", history_name(NAME)))),
-            deployment=self.find("Deployment"),
+            deployments=self.of_kind("Deployment"),
             service=self.find("Service"),
             disruption_budget=self.find("PodDisruptionBudget"),
             claims=self.claims,
@@ -317,7 +423,7 @@ class World:
             pods=tuple(pod.to_body() for pod in self.pods.values()),
             agents=(
                 *(Agent(report, False, True) for report in self.ended),
-                *(Agent(self.report(pod), pod.connected) for pod in self.pods.values()),
+                *(Agent(self.report(pod), pod.connected, told=pod.told) for pod in self.pods.values()),
             ),
             jobs=self.jobs,
             eval_runs=tuple(self.eval_runs),
@@ -355,7 +461,10 @@ class World:
     def settle(self, passes: int = 6) -> None:
         """Reconcile until nothing is left to do now."""
         for _ in range(passes):
-            if not self.reconcile().actions:
+            actions = self.reconcile().actions
+            if self.runs_pods:
+                self.run_pods()
+            if not actions:
                 return
 
     def act(self, action: Any, unwritten: frozenset[str] = frozenset()) -> None:
@@ -421,6 +530,7 @@ class World:
             features=pod.features,
             versions=versions,
             counters=counters,
+            adapter_slots=pod.slots,
         )
 
     def of_kind(self, kind: str) -> tuple[dict[str, Any], ...]:
@@ -456,6 +566,17 @@ class World:
         return [str(event.reason) for event in self.events]
 
     def _loaded(self, pod: FakePod, alias: str, digest: str) -> LoadedVersion:
+        if self.images.get(pod.name) in self.forgetful:
+            return LoadedVersion(alias=alias, digest=digest, state=LoadState.LOADING)
+        if self.trained_on.get(digest, pod.base_model) != pod.base_model:
+            return LoadedVersion(
+                alias=alias,
+                digest=digest,
+                state=LoadState.FAILED,
+                reason="WrongBaseModel",
+                message="it was trained on another model",
+                permanent=True,
+            )
         if digest in self.failing or digest in pod.refuting:
             reason, message = self.failing.get(digest) or (PROOF_FAILED, pod.refuting[digest])
             return LoadedVersion(

@@ -286,6 +286,13 @@ class SimulatedCluster:
         assert "activeDeadlineSeconds" in job["spec"]
         self._end_job(job, "Failed", "Job was active longer than specified deadline", "DeadlineExceeded")
 
+    def delete_pod(self, job: Body, index: int = 0, grace_seconds: int = 30) -> None:
+        """Ask for the deletion of a pod, which runs on until it ends or its grace period is over."""
+        self.pod_of(job, index)["metadata"] |= {
+            "deletionTimestamp": timestamp(self.now + timedelta(seconds=grace_seconds)),
+            "deletionGracePeriodSeconds": grace_seconds,
+        }
+
     def lose_pod(self, job: Body) -> None:
         """The pod's node is removed, and the pod with it."""
         self.objects.pop(("Pod", job["metadata"]["name"]), None)

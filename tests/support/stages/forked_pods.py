@@ -17,7 +17,7 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any, NoReturn
 
 from tunesmith_data.pod.workspace import Workspace
@@ -159,12 +159,10 @@ def _run_launcher(
     arguments: Sequence[str], environment: Mapping[str, str], keep_work_files: bool, output: Connection
 ) -> None:
     from tunesmith_trainer import __main__ as command
-    from tunesmith_trainer.launcher import launcher
 
-    _take_over(environment, output.fileno())
+    _become_launcher(environment, output)
     if keep_work_files:
         Workspace.prune = lambda self: None  # type: ignore[method-assign]
-    vars(launcher)["subprocess"] = _FORKED
     sys.exit(command.main(arguments))
 
 
@@ -177,15 +175,21 @@ def _run_scripted_launcher(
     environment: Mapping[str, str],
     output: Connection,
 ) -> None:
-    from tunesmith_trainer.launcher import launcher
-
-    _take_over(environment, output.fileno())
-    vars(launcher)["subprocess"] = _FORKED
+    launcher = _become_launcher(environment, output)
     vars(launcher)["GRACE_SECONDS_AFTER_FAILURE"] = patience
     counts = iter(oom_kills)
     command = [sys.executable, "-c", script]
     gang = launcher.Gang(workers=workers)
     sys.exit(launcher.Launcher("train", command, gang, log, oom_kills=lambda: next(counts)).run())
+
+
+def _become_launcher(environment: Mapping[str, str], output: Connection) -> ModuleType:
+    """Module of the launcher in its new process, with workers that are forked."""
+    from tunesmith_trainer.launcher import launcher
+
+    _take_over(environment, output.fileno())
+    vars(launcher)["subprocess"] = _FORKED
+    return launcher
 
 
 def _run_worker(command: Sequence[str], environment: Mapping[str, str], output: int) -> NoReturn:

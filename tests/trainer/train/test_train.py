@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from stages.stage_world import RowBuilders, TrainReport, World, narrow
 from transformers import AutoModelForCausalLM
 
+from tunesmith_contract.answer_formats import ChatFormat
 from tunesmith_contract.artifact import Manifest
 from tunesmith_contract.exit_codes import ExitCode
 from tunesmith_contract.report import Outcome, parse_report
@@ -66,9 +67,10 @@ def test_interrupted_and_resumed_is_bit_for_bit_uninterrupted(world: World, make
 
 
 def test_artifact_probes_and_rerun(world: World, make: RowBuilders) -> None:
-    config = world.train_config(prepared(world, make, "uid"))
+    config = world.train_config(prepared(world, make, "uid"), templateArguments={"enable_thinking": False})
     report = world.train(config)
     folder, manifest = manifest_of(world, report)
+    assert manifest.chat == ChatFormat(switches={"enable_thinking": False})
     assert holds_files(folder, manifest.files)
     assert {file.path for file in manifest.files} == {
         "README.md",

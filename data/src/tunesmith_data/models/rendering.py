@@ -10,7 +10,9 @@ An answer in a field of its own (completions, preferences) begins where the prom
 both rendered by the model's own template, first differ; it ends with its end-of-turn token.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import inspect
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
@@ -93,15 +95,23 @@ class Renderer:
     Args:
         tokenizer: a fast tokenizer.
         answers_only: reject a template whose answers cannot be located; else the whole row counts.
+        arguments: arguments of the template for all rows, such as ``enable_thinking``.
 
     Raises:
         UserError: on the first use, when the tokenizer has no chat template or one whose answers can't be
             located.
     """
 
-    def __init__(self, tokenizer: "PreTrainedTokenizerBase", *, answers_only: bool = True) -> None:
+    def __init__(
+        self,
+        tokenizer: "PreTrainedTokenizerBase",
+        *,
+        answers_only: bool = True,
+        arguments: Mapping[str, Any] | None = None,
+    ) -> None:
         self.tokenizer = tokenizer
         self._answers_only = answers_only
+        self._arguments = dict(arguments or {})
 
     def tokens(self, row: Row) -> TokenizedRow:
         """A whole canonical row: of a preference, the prompt with the chosen answer; of a prompt, no answer.
@@ -193,6 +203,21 @@ class Renderer:
         except _REFUSALS as error:
             raise RenderError(str(error)) from error
 
+    def require_arguments(self, names: Iterable[str]) -> None:
+        """Check that the template takes arguments: one that it ignores would change nothing, silently.
+
+        Raises:
+            UserError: it doesn't.
+        """
+        template = str(self.tokenizer.chat_template or "")
+        own = inspect.signature(self.tokenizer.apply_chat_template).parameters
+        for name in names:
+            if name in own or name == "messages" or not re.search(rf"\b{re.escape(name)}\b", template):
+                message = (
+                    f"the model's chat template takes no argument {name}: remove it from templateArguments"
+                )
+                raise UserError("TemplateArgument", message)
+
     def require_chat(self, *, every_turn: bool = True) -> None:
         """Check that conversations can be rendered and their answers located.
 
@@ -202,6 +227,7 @@ class Renderer:
         Raises:
             UserError: they can't.
         """
+        self.require_arguments(self._arguments)
         try:
             marked = self.tokens({"messages": _PROBE_CONVERSATION} if every_turn else _PROBE_COMPLETION)
         except RenderError as error:
@@ -288,6 +314,7 @@ class Renderer:
             tokenize=True,
             return_dict=True,
             return_assistant_tokens_mask=True,
+            **self._arguments,
         )
         return TokenizedRow(list(encoded["input_ids"]), [bool(bit) for bit in encoded["assistant_masks"]])
 
@@ -344,7 +371,7 @@ class Renderer:
             chat_template=template,
             tokenize=False,
             add_generation_prompt=add_generation_prompt,
-            **arguments,
+            **{**self._arguments, **arguments},
         )
         return str(rendered)
 

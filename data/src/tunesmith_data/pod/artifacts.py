@@ -53,7 +53,8 @@ def verified_checkpoint(source: ArtifactSource, storage: Storage) -> Path:
     actual = sha256_digest(data)
     if actual != source.digest:
         raise UserError(
-            "CheckpointChanged", f"{source.uri} is {actual}, not {source.digest}: name another step"
+            "CheckpointChanged",
+            f"{source.uri} is {actual}, not {source.digest}: write its digest, or name another checkpoint",
         )
     files = CommitManifest.model_validate_json(data).files
     loaded = [

@@ -210,7 +210,10 @@ class Storage:
                 self._open(parsed, uri, SecretRole.WORKSPACE), self.scratch / "checkpoints", patterns
             )
         if not (path / COMMIT_FILE).is_file():
-            message = f"{uri} has no {COMMIT_FILE}: the checkpoint was removed, as newer ones replaced it"
+            message = (
+                f"{uri} has no {COMMIT_FILE}: the checkpoint was removed, as newer ones replaced it, or no FineTuneJob "
+                "made it"
+            )
             raise UserError("CheckpointNotFound", message)
         return path
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tunesmith_contract.layout import DATA_REPORT_PAGE, TRAIN_FILE, VALIDATION_FILE
 from tunesmith_contract.methods import Method
@@ -67,9 +68,9 @@ def prepare(
         whole = PrepareProgress(progress, asks_teacher=endpoint_of(config.method) is not None)
         stage = _PrepareRun(config, storage, workspace, whole, store)
         with hold_isolated(_build_renderer, config, folder) as renderer:
-            changed = renderer.submit(_changes_template)
+            described = renderer.submit(_describe_template)
             read = stage.read(renderer)
-            model = model.model_copy(update={"template_changed": changed.result()})
+            model = model.model_copy(update=described.result())
         data = stage.check_quality(read, model)
         # Written before anything is rejected: people look there for what to correct.
         write_report(workspace.data_report, build_data_report(data, config, stage.finder))
@@ -196,13 +197,21 @@ def _build_renderer(config: PrepareConfig, folder: Path) -> Renderer:
 
     # Without TRL a template is not rejected: training may have a variant of it that locates answers.
     answers_only = learns_answers_only(config.method) and is_installed("trl")
-    return Renderer(load_tokenizer(folder), answers_only=answers_only)
+    return Renderer(load_tokenizer(folder), answers_only=answers_only, arguments=config.template_arguments)
 
 
-def _changes_template(renderer: Renderer) -> bool:
+def _describe_template(renderer: Renderer) -> dict[str, Any]:
+    """Members of a model's report that its chat template tells."""
+    from tunesmith_data.models.chat_format import find_chat_format
     from tunesmith_data.models.training_template import is_template_changed
 
-    return is_template_changed(renderer.tokenizer)
+    form = find_chat_format(renderer.tokenizer)
+    changed = is_template_changed(renderer.tokenizer)
+    return {
+        "template_changed": changed,
+        "tools": form.tools if form else None,
+        "thinking": form.thinking if form else None,
+    }
 
 
 def _write_rows(data: PreparedData, workspace: Workspace, report_rows: ReportRows) -> None:

@@ -1,6 +1,7 @@
 """Build of missing images in order of their dependencies, and removal of old ones."""
 
 import json
+import sys
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Protocol
 from . import buildah, docker
 from .cache import REPOSITORY, cache_dir, locked
 from .catalog import Image
-from .run import Stages
+from .run import BuildError, Stages
 
 KEEP = 2
 
@@ -80,8 +81,16 @@ def _ensure(image: Image, builder: Builder, stages: Stages) -> str:
     if not builder.exists(image, ref):
         builder.build(image, ref, parents, stages)
     for old in remember(cache_dir() / "images" / f"{image.name}.json", ref):
-        builder.remove(old)
+        _remove(old, builder)
     return ref
+
+
+def _remove(ref: str, builder: Builder) -> None:
+    """Remove an old image, unless a container uses it: a test may run in it, or was killed there."""
+    try:
+        builder.remove(ref)
+    except BuildError as error:
+        print(f"--- {ref} stays: {error}", file=sys.stderr, flush=True)
 
 
 def remember(history: Path, ref: str, keep: int = KEEP) -> list[str]:

@@ -36,7 +36,14 @@ from tunesmith_contract.evaluation import (
     TokenPrices,
     TrainedRows,
 )
-from tunesmith_contract.layout import SecretRole, metric_role, side_role, suite_role
+from tunesmith_contract.layout import (
+    COMMIT_FILE,
+    MANIFEST_FILE,
+    SecretRole,
+    metric_role,
+    side_role,
+    suite_role,
+)
 from tunesmith_contract.methods import ChatEndpoint
 from tunesmith_contract.run_config import EvaluateConfig, Owner
 from tunesmith_contract.safety import (
@@ -63,7 +70,7 @@ _CLUSTER_ONLY = (
     "ttlSecondsAfterFinished",
 )
 _CLUSTER_SOURCES = {
-    "fineTuneJobRef": "FineTuneJob: write uri and digest of its status.artifact",
+    "fineTuneJobRef": "FineTuneJob: write uri and digest of its status.artifact, or of one of status.checkpoints",
     "adapterDeploymentRef": "AdapterDeployment: write uri and digest of the artifact that it serves",
 }
 #: Members that have the same names in the configuration of the stage.
@@ -262,9 +269,14 @@ def _side(reader: _Reader, members: Members, name: str) -> Side:
         case "base":
             Members(members.take("base", {}), f"{members.path}.base").close()
         case "uri":
-            uri = reader.places.folder_uri(_required(members, "uri", "the location of an artifact"))
-            digest = _required(members, "digest", "the digest of the artifact, sha256: of its manifest.json")
-            values["adapter"] = _artifact(uri, digest, members.path)
+            written = _required(members, "uri", "the location of an artifact or of a checkpoint")
+            source, file = (
+                ("checkpoint", COMMIT_FILE)
+                if reader.places.is_checkpoint(written)
+                else ("adapter", MANIFEST_FILE)
+            )
+            digest = _required(members, "digest", f"its digest, the sha256: of its {file}")
+            values[source] = _artifact(reader.places.folder_uri(written), digest, members.path)
             reader.open_with(role, members)
         case "model":
             model = _child(members, "model")

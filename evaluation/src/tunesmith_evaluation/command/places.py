@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from tunesmith_contract.layout import COMMIT_FILE, MANIFEST_FILE, checkpoint_step, is_checkpoint
 from tunesmith_contract.uris import InvalidUri, Scheme, parse_uri
 from tunesmith_data.command.host_files import host_uri, model_uri
 from tunesmith_data.failures import UserError
@@ -46,6 +47,19 @@ class Places:
         if not path.exists():
             raise UserError("FolderNotFound", f"{path} does not exist: write the path of a folder")
         return host_uri(path).rstrip("/")
+
+    def is_checkpoint(self, written: str) -> bool:
+        """True for a checkpoint of a job, by its files where it is on this computer, otherwise by its name.
+
+        Raises:
+            UserError: its claim is not mounted, or it is a URI of no known form.
+        """
+        path = self._local(written)
+        if path is None:
+            return is_checkpoint(parse_uri(written))
+        if (path / MANIFEST_FILE).is_file():
+            return False
+        return (path / COMMIT_FILE).is_file() or checkpoint_step(path.name) is not None
 
     def model(self, written: str) -> str:
         """URI of a model that is named by a URI, by a path, or by its name on the hub.

@@ -72,7 +72,7 @@ def build_prompt(
     turns = [message for message in item.messages if message["role"] != "system"]
     shown = [turn for example in examples for turn in _turns(example)]
     messages = (*system, *shown, *_with_context(turns, context))
-    return Prompt(messages, "", item.tools, dict(side.template_arguments))
+    return Prompt(messages, "", item.tools, dict(side.asked_switches))
 
 
 def _with_context(turns: Sequence[Message], context: str) -> list[Message]:

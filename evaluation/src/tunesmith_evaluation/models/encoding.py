@@ -1,13 +1,8 @@
 """Token ids of requests, by the tokenizer and chat template of the model that answers."""
 
-import inspect
-import re
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from transformers import PreTrainedTokenizerBase
-
-from tunesmith_data.failures import UserError
 from tunesmith_data.models.rendering import Renderer, RenderError
 from tunesmith_evaluation.items.requests import Problem, Prompt, Reply, Request
 from tunesmith_evaluation.metrics.thinking import KNOWN_MARKS
@@ -16,9 +11,6 @@ from .generation import EncodedPrompt
 from .likelihood import EncodedAnswer
 
 #: Arguments of the function that renders templates, which are no switches of a template.
-_RESERVED = frozenset(inspect.signature(PreTrainedTokenizerBase.apply_chat_template).parameters) | {
-    "messages"
-}
 
 
 class EncodedRequest(NamedTuple):
@@ -79,20 +71,10 @@ class RequestEncoder:
     def _render(self, prompt: Prompt) -> str:
         if not prompt.messages:
             return prompt.text
-        self._check_arguments(prompt)
+        self._renderer.require_arguments(prompt.template_arguments)
         tools = [dict(tool) for tool in prompt.tools] or None
         messages = [dict(message) for message in prompt.messages]
         return self._renderer.prompt(messages, tools, prompt.template_arguments)
-
-    def _check_arguments(self, prompt: Prompt) -> None:
-        """Check that the template knows its arguments: one that it ignores would change nothing, silently."""
-        template = str(self._renderer.tokenizer.chat_template or "")
-        for name in prompt.template_arguments:
-            if name in _RESERVED or not re.search(rf"\b{re.escape(name)}\b", template):
-                message = (
-                    f"the model's chat template takes no argument {name}: remove it from templateArguments"
-                )
-                raise UserError("TemplateArgument", message)
 
     def _tokenize(self, prompt: Prompt, text: str) -> list[int]:
         ids: list[int] = self._renderer.tokenizer(text, add_special_tokens=not prompt.messages)["input_ids"]

@@ -1,9 +1,11 @@
 """Models of the sides: verified folders of base models, adapters and whole models, by what is loaded together."""
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from peft import TaskType
 from transformers import PreTrainedTokenizerBase
 
 from tunesmith_contract.artifact import ArtifactKind, Manifest
@@ -63,6 +65,16 @@ class LocalSides:
     def lack_templates(self) -> bool:
         """True if a model has no chat template."""
         return any(not padded_tokenizer(group).chat_template for group in self.groups)
+
+    def with_switches(self, sides: Iterable[Side]) -> tuple[Side, ...]:
+        """Sides with the template switches that their artifacts were trained with."""
+        chats = {name: manifest.chat for name, manifest in self.manifests.items() if manifest.chat}
+        return tuple(
+            side.model_copy(update={"switches": dict(chats[side.name].switches)})
+            if side.name in chats
+            else side
+            for side in sides
+        )
 
     def base_revision(self, uri: str | None) -> str:
         """Revision of a base model; empty if no side needed it."""
@@ -173,11 +185,27 @@ def _own_base(manifest: Manifest) -> str | None:
 def _checkpoint_model(
     side: Side, source: ArtifactSource, uri: str | None, bases: _BaseModels, storage: Storage
 ) -> _SideModel:
-    """Model of a side with a checkpoint: a whole model, or an adapter on its base model."""
+    """Model of a side with a checkpoint: a whole model, or an adapter on its base model.
+
+    Raises:
+        UserError: it is gone, another one, damaged, or of a reward model.
+    """
     folder = verified_checkpoint(source, storage)
+    if _classifies(folder):
+        message = f"{source.uri} is a reward model: an adapter or a whole causal model can be evaluated"
+        raise UserError("ArtifactKind", message)
     if not (folder / "adapter_config.json").is_file():
         return _SideModel(side.name, folder, source.digest, digest=source.digest)
     return _SideModel(side.name, *bases.fetch(_required(uri, side)), folder, source.digest)
+
+
+def _classifies(checkpoint: Path) -> bool:
+    """True for a sequence classifier, by its configuration as an adapter or as a whole model."""
+    adapter, model = checkpoint / "adapter_config.json", checkpoint / "config.json"
+    if adapter.is_file():
+        return bool(json.loads(adapter.read_bytes()).get("task_type") == TaskType.SEQ_CLS)
+    architectures = json.loads(model.read_bytes()).get("architectures") if model.is_file() else None
+    return any(name.endswith("ForSequenceClassification") for name in architectures or ())
 
 
 def _grouped(models: Sequence[_SideModel]) -> tuple[ModelGroup, ...]:

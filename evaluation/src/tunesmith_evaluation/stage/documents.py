@@ -106,18 +106,7 @@ def build_document(
     results = [_result(each, by_suite[each.scores.suite], config) for each in compared]
     worst = _worst_items(config, scored)
     return EvaluationDocument(
-        run=EvaluatedRun(
-            namespace=config.owner.namespace,
-            name=config.owner.name,
-            uid=config.owner.uid,
-            started=facts.started,
-            ended=facts.ended,
-            tunesmith_version=_version("tunesmith-evaluation") or _UNKNOWN_VERSION,
-            alias=config.sides[0].served_as.rpartition("/")[2],
-            gpu_seconds=config.gpus * (facts.ended - facts.started).total_seconds(),
-            amount=None if evaluation.amount is None else float(evaluation.amount),
-            currency=evaluation.currency or "",
-        ),
+        run=_run(config, evaluation, facts),
         verdict=describe_verdict(config.gates, judged),
         policy=PolicyReport(digest=evaluation.policy_digest, record=dict(facts.policy)),
         sides=tuple(
@@ -147,6 +136,22 @@ def build_document(
                 )
             )
         ),
+    )
+
+
+def _run(config: EvaluateConfig, evaluation: EvaluationReport, facts: RunFacts) -> EvaluatedRun:
+    """Name, time and cost of a run."""
+    return EvaluatedRun(
+        namespace=config.owner.namespace,
+        name=config.owner.name,
+        uid=config.owner.uid,
+        started=facts.started,
+        ended=facts.ended,
+        tunesmith_version=_version("tunesmith-evaluation") or _UNKNOWN_VERSION,
+        alias=config.sides[0].served_as.rpartition("/")[2],
+        gpu_seconds=config.gpus * (facts.ended - facts.started).total_seconds(),
+        amount=None if evaluation.amount is None else float(evaluation.amount),
+        currency=evaluation.currency or "",
     )
 
 
@@ -247,7 +252,7 @@ def _side(side: Side, usage: SideUsage, config: EvaluateConfig, scored: Sequence
         base_model=base or "" if side.is_loaded and of_artifact else "",
         system_prompt=side.system_prompt,
         few_shot=side.few_shot,
-        template_arguments=side.template_arguments,
+        template_arguments=side.asked_switches,
         context_column=side.context_column or "",
         prompt_tokens=usage.prompt_tokens,
         completion_tokens=usage.completion_tokens,

@@ -53,6 +53,7 @@ def evaluate(
         # Before models are fetched.
         check_sides(data.values(), config.sides)
         local = verify_sides(config.base_model, config.sides, storage)
+        config = config.model_copy(update={"sides": local.with_switches(config.sides)})
         data |= _load_suites(
             config, storage, scorers, {suite.name for suite in config.suites} - set(data), local
         )
@@ -124,7 +125,7 @@ def _are_same(candidate: Side, baseline: Side, answerers: Sequence[Answerer]) ->
     }
 
     def asked(side: Side) -> tuple[object, ...]:
-        return side.system_prompt, side.few_shot, side.context_column, side.template_arguments
+        return side.system_prompt, side.few_shot, side.context_column, side.asked_switches
 
     return identities[candidate.name] == identities[baseline.name] and asked(candidate) == asked(baseline)
 

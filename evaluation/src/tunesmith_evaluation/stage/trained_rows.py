@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from tunesmith_contract.artifact import Manifest
 from tunesmith_contract.evaluation import Side, TrainedRows
 from tunesmith_contract.exit_codes import FailureCategory
-from tunesmith_contract.layout import TRAIN_FILE, output_of, prepared_uri, work_uri
+from tunesmith_contract.layout import TRAIN_FILE, output_of, prepared_uri, work_of_checkpoint, work_uri
 from tunesmith_contract.run_config import EvaluateConfig
 from tunesmith_contract.uris import KEEPS_WORK, InvalidUri, parse_uri
 from tunesmith_data.failures import StageError
@@ -101,7 +101,7 @@ def find_leaks(
     for side in config.sides:
         manifest = manifests.get(side.name)
         named = [rows for rows in config.trained_rows if rows.side == side.name]
-        named = named or _rows_by_manifest(side, manifest)
+        named = named or _rows_by_place(side, manifest)
         for rows in named:
             check = SideCheck(side.name, rows.uri, _digest(rows, manifest))
             try:
@@ -118,15 +118,19 @@ def find_leaks(
     return LeakReport(leaks, tuple(checks), tuple(dict.fromkeys(changed)))
 
 
-def _rows_by_manifest(side: Side, manifest: Manifest | None) -> list[TrainedRows]:
-    """Rows beside the artifact, where its job left them unless it had a workspace elsewhere."""
-    if side.adapter is None or manifest is None:
-        return []
-    output = output_of(parse_uri(side.adapter.uri))
-    if output.scheme not in KEEPS_WORK:
-        return []
-    work = work_uri(output, manifest.lineage.namespace, manifest.lineage.uid)
-    return [TrainedRows(side=side.name, uri=str(prepared_uri(work).join(TRAIN_FILE)))]
+def _rows_by_place(side: Side, manifest: Manifest | None) -> list[TrainedRows]:
+    """Rows among the work files of the side's job: around its checkpoint, or beside its artifact.
+
+    A job with a workspace elsewhere left none beside its artifact.
+    """
+    work = None
+    if side.checkpoint is not None:
+        work = work_of_checkpoint(parse_uri(side.checkpoint.uri))
+    elif side.adapter is not None and manifest is not None:
+        output = output_of(parse_uri(side.adapter.uri))
+        if output.scheme in KEEPS_WORK:
+            work = work_uri(output, manifest.lineage.namespace, manifest.lineage.uid)
+    return [TrainedRows(side=side.name, uri=str(prepared_uri(work).join(TRAIN_FILE)))] if work else []
 
 
 def _unknown_rows(side: Side, manifest: Manifest | None, named: Sequence[TrainedRows]) -> str:

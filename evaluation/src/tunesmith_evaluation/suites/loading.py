@@ -62,7 +62,7 @@ class SuiteItems:
         asked = self.task.requests(
             [item.line for item in sampled], chat=chat, system_prompt=side.system_prompt
         )
-        arguments = dict(side.template_arguments) if chat else {}
+        arguments = dict(side.asked_switches) if chat else {}
         return {
             item.digest: tuple(question.with_template_arguments(arguments) for question in asked[item.line])
             for item in sampled

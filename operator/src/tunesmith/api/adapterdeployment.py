@@ -5,6 +5,8 @@ from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field
 
+from tunesmith_contract.agent import BASE_MODEL_NAME
+
 from .common import (
     BaseModelSource,
     Conditions,
@@ -16,6 +18,7 @@ from .common import (
     StatusModel,
     StrictModel,
 )
+from .engine_arguments import EngineArgument
 from .pod_settings import GPU_RESOURCE, CacheVolume, EngineEnv, GPUResource, gpu_rules
 from .reasons import AdapterPhase
 from .rules import DIGEST_WITH_URI, Rule, exactly_one, keyed_by, matching
@@ -23,6 +26,7 @@ from .sources import STORE_KEYS
 from .status import ContainerRequests
 from .uris import ArtifactUri, HttpUrl
 from .values import (
+    AUTO,
     Confidence,
     DigestString,
     DiskSize,
@@ -40,97 +44,10 @@ from .values import (
 MAX_ADAPTERS = 64
 MAX_STEPS = 10
 MAX_PODS = 32
+MAX_SETS = 8
 MAX_REJECTED = 5
 MAX_HISTORY = 5
 MAX_ACTIONS = 5
-
-#: Engine arguments, without dashes, that are set from the resource, or that would let clients reach files, the network
-#: or the engine, load code, log contents, or change what was proven.
-OWNED_ARGUMENTS = (
-    "host",
-    "port",
-    "uds",
-    "root-path",
-    "api-key",
-    "api-server-count",
-    "config",
-    "model",
-    "served-model-name",
-    "revision",
-    "tokenizer",
-    "enable-lora",
-    "no-enable-lora",
-    "lora-modules",
-    "max-loras",
-    "max-cpu-loras",
-    "max-lora-rank",
-    "max-model-len",
-    "tensor-parallel-size",
-    "tp",
-    "data-parallel-size",
-    "dp",
-    "ssl-keyfile",
-    "ssl-certfile",
-    "ssl-ca-certs",
-    "trust-remote-code",
-    "hf-token",
-    "headless",
-    "grpc",
-    "grpc-port",
-    "data-parallel-address",
-    "data-parallel-rpc-port",
-    "data-parallel-external-lb",
-    "data-parallel-hybrid-lb",
-    "data-parallel-multi-port-external-lb",
-    "master-addr",
-    "master-port",
-    "nnodes",
-    "node-rank",
-    "allowed-local-media-path",
-    "enable-prompt-embeds",
-    "enable-mm-embeds",
-    "enable-trace-replay",
-    "trust-request-chat-template",
-    "trust-request-mm-kwargs",
-    "tool-server",
-    "enable-scale-out",
-    "tokens-only",
-    "omni",
-    "middleware",
-    "tool-parser-plugin",
-    "reasoning-parser-plugin",
-    "io-processor-plugin",
-    "logits-processors",
-    "worker-cls",
-    "worker-extension-cls",
-    "scheduler-cls",
-    "model-class-overrides",
-    "model-loader-extra-config",
-    "kv-transfer-config",
-    "kv-events-config",
-    "ec-transfer-config",
-    "ec-manager-config",
-    "weight-transfer-config",
-    "default-mm-loras",
-    "profiler-config",
-    "enable-log-requests",
-    "enable-log-outputs",
-    "enable-log-deltas",
-    "logging-config",
-    "log-config-file",
-)
-
-
-_OWNED_LIST = ", ".join(f"'{name}'" for name in OWNED_ARGUMENTS)
-# A member of an argument that is JSON is written behind a dot, as in --profiler-config.profiler.
-_NAME_IN_CEL = "self.split('=')[0].split('.')[0].replace('_', '-').replace('-', ' ').trim().replace(' ', '-')"
-# The engine's parser accepts a unique prefix of a name.
-_NOT_OWNED = Rule(
-    f"!self.startsWith('-') || [{_NAME_IN_CEL}].all(name, ![{_OWNED_LIST}].exists(owned, owned.startsWith(name)))",
-    "This argument is set from other fields, would bypass the agent, give clients files or the network, load code or "
-    "log contents: leave it out. Use baseModel, engine.residentAdapters, engine.maxRank, engine.maxModelLength and "
-    "engine.gpus for what they set.",
-)
 
 Rank = Literal[1, 8, 16, 32, 64, 128, 256, 320, 512]
 RANKS: tuple[int, ...] = get_args(Rank)
@@ -143,6 +60,28 @@ AliasName = Annotated[
         "Write the name that clients send as model: lower-case letters, digits, dashes and dots, at most 63 "
         "characters. Each dot stands between letters or digits.",
     ),
+    Rule(
+        f"self != '{BASE_MODEL_NAME}'",
+        f"{BASE_MODEL_NAME} is the name of the base model without an adapter, which clients can always ask for: write "
+        "another name.",
+        lambda name: name != BASE_MODEL_NAME,
+    ),
+]
+ParserName = Annotated[
+    str,
+    Field(max_length=63),
+    matching(
+        r"^(Auto|None|[a-z0-9]([-_a-z0-9]*[a-z0-9])?)$",
+        "Write Auto, None, or the name of one of vLLM's parsers, such as hermes.",
+    ),
+]
+MediaHost = Annotated[
+    str,
+    Field(max_length=253),
+    matching(
+        r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)+$",
+        "Write the name of a host without scheme, port and path, such as images.example.com.",
+    ),
 ]
 
 
@@ -152,6 +91,15 @@ class UpdateStrategy(StrEnum):
     AUTO = "Auto"
     START_FIRST = "StartFirst"
     STOP_FIRST = "StopFirst"
+    SECOND_SET = "SecondSet"
+
+
+class PodSetRole(StrEnum):
+    """Part of a set of pods in a change of engine or image."""
+
+    SERVING = "Serving"
+    NEXT = "Next"
+    FORMER = "Former"
 
 
 class Proof(StrictModel):
@@ -218,9 +166,7 @@ class Engine(StrictModel):
     resources: Resources | None = Field(
         None, description="CPU and memory requests and limits of the engine's container."
     )
-    args: Annotated[
-        tuple[Annotated[str, Field(min_length=1, max_length=256), _NOT_OWNED], ...], Field(max_length=32)
-    ] = Field(
+    args: Annotated[tuple[EngineArgument, ...], Field(max_length=32)] = Field(
         (),
         description='Additional command-line arguments for vLLM, such as ["--enforce-eager", "--dtype=float32"]. '
         "Arguments that other fields already set are rejected.",
@@ -232,11 +178,17 @@ class Engine(StrictModel):
     )
     update_strategy: UpdateStrategy = Field(
         UpdateStrategy.AUTO,
-        description="The order in which pods are replaced when their template changes. StartFirst: a new pod is ready "
-        "before an old one is removed, which needs spare GPUs. StopFirst: an old pod is removed first; a single "
-        "replica does not answer meanwhile. Auto: StopFirst for several replicas with GPUs, and where a claim keeps "
-        "the pods on one node with GPUs or serves one pod at a time; otherwise StartFirst. A change does not replace "
-        "pods.",
+        description="The order in which pods are replaced when the engine, its image or artifactSecretRef changes. "
+        "SecondSet: as many new pods start beside the old ones and load all adapters; then all requests go to them "
+        "at once. It needs as many free GPUs again. StopFirst: pods are replaced one after the other, an old one is "
+        "removed first; a single replica does not answer meanwhile. StartFirst: one after the other, a new one is "
+        "ready first. Auto: SecondSet, but StopFirst where a claim keeps the pods on one node with GPUs or serves one "
+        "pod at a time. A change of this field does not replace pods. A change of baseModel always needs a second set.",
+    )
+    scale_down_delay: Duration = Field(
+        "10m",
+        description="The time for which the former pods stay after a SecondSet has taken over. In this time a change "
+        "back is immediate, and the former pods answer again if no new one is ready. With 0s they drain at once.",
     )
     template: PodTemplate | None = Field(
         None, description="Scheduling, service account and image pull secrets of the serving pods."
@@ -257,6 +209,25 @@ class Engine(StrictModel):
         description="A PersistentVolumeClaim that keeps downloaded models and compiled kernels for later pods. If "
         "unset, each pod downloads and compiles them again. Use a ReadWriteMany claim with replicas above 1: with a "
         "ReadWriteOnce claim all pods run on one node.",
+    )
+    tool_call_parser: ParserName = Field(
+        AUTO,
+        description="The parser of vLLM that turns calls of tools in answers into tool_calls, such as hermes. Auto: by "
+        "the chat template of baseModel, once a FineTuneJob on it in this namespace has prepared its data; otherwise "
+        "none. None: calls stay in the text.",
+    )
+    reasoning_parser: ParserName = Field(
+        AUTO,
+        description="The parser of vLLM that separates thinking from the answer, such as qwen3. Auto: by the chat "
+        "template of baseModel, as for toolCallParser, where it begins every answer with thinking; otherwise none. "
+        "Name one for models that think now and then. None: thinking stays in the text.",
+    )
+    media_hosts: Annotated[tuple[MediaHost, ...], Field(max_length=16)] = Field(
+        (),
+        description="Hosts that the engine may fetch images, audio and video from, where requests name them by a URL, "
+        "such as images.example.com. Redirects are not followed. With an empty list, clients send media within the "
+        "request, as data: URLs.",
+        json_schema_extra={"x-kubernetes-list-type": "set"},
     )
 
 
@@ -527,16 +498,12 @@ class AdapterDeploymentSpec(StrictModel):
             "artifactVolumes as {claim: …}.",
             field=".artifactVolumes",
         ),
-        Rule(
-            "self.baseModel == oldSelf.baseModel",
-            "baseModel can't be changed, because the adapters do not fit another model. Create a new "
-            "AdapterDeployment.",
-            field=".baseModel",
-        ),
     )
 
     base_model: BaseModelSource = Field(
-        description="The model that the adapters were trained on. This field is immutable."
+        description="The model that the adapters were trained on. For another model change the sources of all adapters "
+        "in the same apply: pods on it start beside the old ones, load a version of each adapter, and then answer in "
+        "their place."
     )
     replicas: int = Field(
         1,
@@ -554,15 +521,16 @@ class AdapterDeploymentSpec(StrictModel):
     artifact_volumes: Annotated[tuple[ArtifactVolume, ...], Field(max_length=16)] = Field(
         (),
         description="PersistentVolumeClaims with artifacts, mounted read-only into each pod. With a ReadWriteOnce "
-        "claim all pods run on one node; the condition VolumesShared says so. A change replaces the pods one after "
-        "another.",
+        "claim all pods run on one node; the condition VolumesShared says so. A change replaces the pods in the "
+        "order of engine.updateStrategy.",
         json_schema_extra=keyed_by("claim"),
     )
     artifact_secret_ref: SecretName | None = Field(
         None,
         description="The Secret for artifacts that the pods download from a bucket, registry or hub. "
         f"{STORE_KEYS} One Secret may hold the keys of several kinds of storage. A change of this field "
-        "replaces the pods; a change of the Secret's content takes effect without a restart.",
+        "replaces the pods in the order of engine.updateStrategy; a change of the Secret's content takes effect "
+        "without a restart.",
     )
     adapters: Annotated[tuple[Adapter, ...], Field(max_length=MAX_ADAPTERS)] = Field(
         (),
@@ -752,6 +720,24 @@ class PodStatus(StatusModel):
     )
 
 
+class PodSetStatus(StatusModel):
+    """Observed state of one set of serving pods, which have the same engine and image."""
+
+    number: int = Field(ge=1, description="The number of the set. A later set has a higher number.")
+    deployment: str = Field(max_length=253, description="The name of the set's Deployment.")
+    role: PodSetRole = Field(
+        description="Serving: the Service sends requests to its pods. Next: it is loading the adapters, and will "
+        "answer once its pods have them. Former: it answered before, and stays for engine.scaleDownDelay."
+    )
+    base_model: str | None = Field(None, max_length=512, description="The URI of the base model.")
+    image: str | None = Field(None, max_length=512, description="The serving image.")
+    replicas: int = Field(0, ge=0, description="The number of existing pods.")
+    ready_replicas: int = Field(0, ge=0, description="The number of pods that accept requests.")
+    message: str | None = Field(
+        None, max_length=512, description="A sentence that explains what the next set is waiting for."
+    )
+
+
 class AdapterDeploymentStatus(StatusModel):
     """Observed state of an AdapterDeployment."""
 
@@ -762,8 +748,16 @@ class AdapterDeploymentStatus(StatusModel):
     url: str | None = Field(
         None, max_length=512, description="The base URL for clients in the cluster. It serves the OpenAI API."
     )
-    replicas: int = Field(0, ge=0, description="The number of existing pods.")
-    ready_replicas: int = Field(0, ge=0, description="The number of pods that accept requests.")
+    replicas: int = Field(
+        0, ge=0, description="The number of existing pods, of the set that answers if there are two."
+    )
+    ready_replicas: int = Field(0, ge=0, description="The number of pods that accept requests, of that set.")
+    next_set: str | None = Field(
+        None,
+        max_length=16,
+        description="The number of pods of the next set that are ready with all adapters, out of all, such as 1/3. It "
+        "is absent without a next set.",
+    )
     selector: str | None = Field(
         None,
         max_length=512,
@@ -790,6 +784,12 @@ class AdapterDeploymentStatus(StatusModel):
     )
     adapters: Annotated[tuple[AdapterStatus, ...], Field(max_length=MAX_ADAPTERS)] = Field(
         (), description="The state of each alias.", json_schema_extra=keyed_by("name")
+    )
+    sets: Annotated[tuple[PodSetStatus, ...], Field(max_length=MAX_SETS)] = Field(
+        (),
+        description="The sets of pods, ordered by number: the one that answers, and another one during a change of "
+        "engine, image or artifactSecretRef.",
+        json_schema_extra=keyed_by("number"),
     )
     pods: Annotated[tuple[PodStatus, ...], Field(max_length=MAX_PODS)] = Field(
         (), description="The state of the first 32 pods, ordered by name.", json_schema_extra=keyed_by("name")

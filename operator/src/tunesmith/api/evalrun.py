@@ -312,7 +312,7 @@ class EvalRunSpec(EvaluationTemplate):
         ),
         Rule(
             f"has(self.output) || {_GIVES_ITS_BASE} || (has(self.candidate.uri) && "
-            "self.candidate.uri.matches('^(pvc|s3|gs)://'))",
+            "self.candidate.uri.matches('^(pvc|s3|gs)://') && !self.candidate.uri.matches('/checkpoint-[0-9]+/?$'))",
             "The report needs a place: add output: {uri: pvc://claim/folder} (or s3://, gs://). The default, beside "
             "the artifact of the candidate, is known only for an artifact on a claim or in a bucket.",
         ),

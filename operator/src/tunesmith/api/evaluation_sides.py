@@ -8,6 +8,7 @@ from .common import FineTuneJobRef, SecretName, StrictModel
 from .endpoints import ChatEndpoint
 from .rules import DIGEST_WITH_URI, Rule, any_of, exactly_one
 from .sources import STORE_KEYS
+from .template_arguments import TemplateArguments
 from .uris import ArtifactUri, TrainedModelUri, ValidationDataUri
 from .values import (
     Currency,
@@ -17,12 +18,6 @@ from .values import (
     MemberPath,
     ObjectName,
     PositiveDecimal,
-)
-
-_TEMPLATE_ARGUMENT = Rule(
-    "self.all(name, name.matches('^[A-Za-z_][A-Za-z0-9_]{0,62}$') && self[name].size() <= 256)",
-    "templateArguments holds names of the chat template's arguments with values in JSON of at most 256 characters, "
-    'such as enable_thinking: "false".',
 )
 
 
@@ -47,13 +42,10 @@ class Prompting(StrictModel):
         description="A column of the items, such as passages, whose text (or list of texts) stands before the "
         "question: retrieved passages. Compare a model that gets them with one that does not.",
     )
-    template_arguments: (
-        Annotated[dict[str, Annotated[str, Field(max_length=256)]], Field(max_length=16), _TEMPLATE_ARGUMENT]
-        | None
-    ) = Field(
+    template_arguments: TemplateArguments | None = Field(
         None,
         description='Arguments of the chat template, with values in JSON, such as enable_thinking: "false". They are '
-        "part of the policy.",
+        "part of the policy. If unset, an adapter is asked with those that it was trained with.",
     )
 
 
@@ -208,9 +200,12 @@ class ComparedModel(Prompting):
     uri: ArtifactUri | None = Field(
         None,
         description="The location of an artifact: pvc://claim/folder/sha256/…, s3://bucket/folder/sha256/…, "
-        "gs://bucket/folder/sha256/…, oci://registry/repository:sha256-… or hf://org/repo/sha256/…. Requires digest.",
+        "gs://bucket/folder/sha256/…, oci://registry/repository:sha256-… or hf://org/repo/sha256/…. A folder with the "
+        "name checkpoint-<step> is a checkpoint of a job. Requires digest.",
     )
-    digest: DigestString | None = Field(None, description="The digest of the artifact at uri.")
+    digest: DigestString | None = Field(
+        None, description="The digest of the artifact or checkpoint at uri, as in the status of its job."
+    )
     secret_ref: SecretName | None = Field(None, description=STORE_KEYS)
     model: ModelSide | None = Field(None, description="A whole model other than the base model of the run.")
     adapter_deployment_ref: AliasRef | None = Field(

@@ -12,6 +12,7 @@ from .common import FineTuneJobRef, SecretName, StrictModel
 from .generate import Generate
 from .labels import ArgillaSource
 from .rules import Rule, exactly_one, is_zero
+from .template_arguments import TemplateSwitches
 from .uris import TrainedDataUri, TrainedModelUri, ValidationDataUri
 from .values import Fraction, MemberPath, Similarity
 
@@ -243,4 +244,9 @@ class Dataset(StrictModel):
         description="The handling of email addresses, phone numbers, card numbers and keys in the rows. Report: "
         "they are counted, and the report names the rows. Mask: each is replaced by a placeholder "
         "before training. Ignore: rows are not searched for them.",
+    )
+    template_arguments: TemplateSwitches | None = Field(
+        None,
+        description="Arguments of the chat template with which rows are rendered, with values in JSON, such as "
+        'enable_thinking: "false". The artifact keeps them: evaluations and the serving endpoint ask it with the same.',
     )

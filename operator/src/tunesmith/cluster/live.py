@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from tunesmith_contract.agent import AgentReport, DesiredState
+from tunesmith_contract.agent import PEERS, AgentReport, DesiredState, SentState, derive_peer_key
 from tunesmith_contract.progress import TrainerStatus
 
 Wake = Callable[[str, float], None]
@@ -48,12 +48,14 @@ class AgentState:
 
     Attributes:
         ended: another run of the agent has followed, or the pod is gone.
+        told: a desired state was sent on its connection.
     """
 
     report: AgentReport
     received: datetime
     connected: bool
     ended: bool = False
+    told: bool = False
 
 
 class ProgressBoard:
@@ -78,13 +80,23 @@ class ProgressBoard:
 
 
 class Connection:
-    """Outbox of one connected agent: the latest desired state, without a backlog."""
+    """Outbox of one connected agent: the latest desired state, without a backlog.
 
-    def __init__(self) -> None:
+    Args:
+        peer_key: secret that the agents of the AdapterDeployment share; empty: none is sent.
+    """
+
+    def __init__(self, peer_key: str = "") -> None:
+        self._peer_key = peer_key
         self._desired: DesiredState | None = None
         self._features: tuple[str, ...] | None = None
         self._sent = -1
         self._changed = asyncio.Event()
+
+    @property
+    def told(self) -> bool:
+        """True once a state was sent."""
+        return self._sent >= 0
 
     def offer(self, desired: DesiredState) -> None:
         """Send this next, in place of a state that was not sent yet."""
@@ -102,7 +114,10 @@ class Connection:
             desired, features = self._desired, self._features
             if desired is not None and features is not None and desired.generation > self._sent:
                 self._sent = desired.generation
-                return desired.for_features(features)
+                understood = desired.for_features(features)
+                if self._peer_key and PEERS in features:
+                    return SentState(**dict(understood), peer_key=self._peer_key)
+                return understood
             self._changed.clear()
             await self._changed.wait()
 
@@ -125,9 +140,13 @@ class AgentHub:
 
     Args:
         clock: monotonic seconds.
+
+    Attributes:
+        peer_secret: secret of the installation from which the keys of agents are derived; empty: they get none.
     """
 
     def __init__(self, wake: Wake, clock: Callable[[], float] = time.monotonic) -> None:
+        self.peer_secret = ""
         self._wake = wake
         self._clock = clock
         self._fleets: dict[str, _Fleet] = {}
@@ -140,8 +159,11 @@ class AgentHub:
         fleet = self._fleets.get(owner_uid, _Fleet())
         ended = (AgentState(report, received, False, True) for _, report, received in fleet.ended)
         current = (
-            AgentState(report, received, pod_uid in fleet.connections)
+            AgentState(
+                report, received, connection is not None, told=connection is not None and connection.told
+            )
             for pod_uid, (report, received) in fleet.reports.items()
+            for connection in [fleet.connections.get(pod_uid)]
         )
         return (*ended, *current)
 
@@ -157,7 +179,8 @@ class AgentHub:
     def connect(self, owner_uid: str, pod_uid: str) -> Connection:
         """Outbox of an agent that has connected; it replaces a former connection of the same pod."""
         fleet = self._fleets.setdefault(owner_uid, _Fleet())
-        connection = fleet.connections[pod_uid] = Connection()
+        key = derive_peer_key(self.peer_secret.encode(), owner_uid) if self.peer_secret else ""
+        connection = fleet.connections[pod_uid] = Connection(key)
         if fleet.desired is not None:
             connection.offer(fleet.desired)
         self._wake(owner_uid, 0.0)

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 
 from tunesmith.api.adapterdeployment import AdapterDeployment
 from tunesmith.api.common import ObjectMeta
+from tunesmith.api.values import AUTO
 from tunesmith.controller_runtime.bodies import Key, Reference
 from tunesmith.controller_runtime.errors import Refused
 from tunesmith.decide.serving.claims import asks_for_claims, mounted_claims
@@ -46,14 +47,14 @@ async def observe_adapterdeployment(reader: Reader, deployment: AdapterDeploymen
     return ObservedServing(
         config_maps=await observe_children(client, "v1", "ConfigMap", metadata),
         history=await _observe_history(reader, deployment),
-        deployment=next(iter(deployments), None),
+        deployments=deployments,
         service=await _observe_service(reader, deployment),
         disruption_budget=next(iter(budgets), None),
         network_policy=next(iter(policies), None),
         revisions=await observe_children(client, "apps/v1", "ControllerRevision", metadata),
         pods=pods,
         agents=tuple(
-            Agent(state.report, state.connected, state.ended)
+            Agent(state.report, state.connected, state.ended, state.told)
             for state in reader.live.agents.states(metadata.uid)
         ),
         jobs=jobs,
@@ -61,7 +62,7 @@ async def observe_adapterdeployment(reader: Reader, deployment: AdapterDeploymen
         verdicts=await _observe_verdicts(reader, deployment, jobs),
         records=records,
         nodes=await _observe_nodes(reader, deployment, records),
-        claims=await _observe_claims(reader, deployment, next(iter(deployments), None)),
+        claims=await _observe_claims(reader, deployment, deployments),
     )
 
 
@@ -95,8 +96,12 @@ async def _observe_service(reader: Reader, deployment: AdapterDeployment) -> Bod
 
 
 async def _observe_records(reader: Reader, deployment: AdapterDeployment) -> tuple[Body, ...]:
-    """Records of the first FineTuneJob on the same base model that has prepared its data; they hold its sizes."""
-    if deployment.spec.engine.gpus == 0:
+    """Records of the first FineTuneJob on the same base model that has prepared its data.
+
+    They hold its sizes, and the forms of its answers.
+    """
+    engine = deployment.spec.engine
+    if engine.gpus == 0 and AUTO not in {engine.tool_call_parser, engine.reasoning_parser}:
         return ()
     named = _jobs(deployment)
     bodies = reader.bodies.in_namespace("FineTuneJob", deployment.metadata.namespace)
@@ -128,7 +133,7 @@ async def _observe_nodes(
 
 
 async def _observe_claims(
-    reader: Reader, deployment: AdapterDeployment, observed: Body | None
+    reader: Reader, deployment: AdapterDeployment, observed: tuple[Body, ...]
 ) -> dict[str, tuple[str, ...]] | None:
     """Access modes of the claims that the pods mount, while they matter."""
     if not asks_for_claims(deployment, observed):

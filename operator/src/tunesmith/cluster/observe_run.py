@@ -9,7 +9,7 @@ from tunesmith.decide.finetunejob.observed import LiveProgress
 from tunesmith.decide.objects import is_suspended, job_end, terminated, waiting
 from tunesmith.decide.plan import owned_by
 from tunesmith.manifests.names import ATTEMPT_LABEL, STAGE_LABEL, Metadata, children_selector
-from tunesmith.manifests.objects import Body
+from tunesmith.manifests.objects import Body, with_first_deletion_request
 from tunesmith_contract.uris import Scheme, parse_uri_or_none
 
 from .children import observe_children, observe_pods
@@ -37,7 +37,10 @@ async def observe_run_children(client: Client, owner: Metadata) -> RunChildren:
         # The watch of Jobs may be ahead of the one of pods; a list is not, and the pods hold exit codes and messages.
         # Indexed pods that the list lacks stay: the watch has not yet delivered their removal.
         listed_pods = await client.list("v1", "Pod", owner.namespace, children_selector(owner.uid))
-        pods = tuple({pod["metadata"]["uid"]: pod for pod in (*pods, *listed_pods)}.values())
+        indexed = {pod["metadata"]["uid"]: pod for pod in pods}
+        listed = {pod["metadata"]["uid"]: pod for pod in listed_pods}
+        newest = {uid: with_first_deletion_request(pod, indexed.get(uid)) for uid, pod in listed.items()}
+        pods = tuple((indexed | newest).values())
     return RunChildren(config_maps, jobs, (*pods, *_removed_pods(client, owner, jobs, pods)))
 
 

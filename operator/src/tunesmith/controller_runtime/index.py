@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 
 from tunesmith.manifests.names import OWNER_UID_LABEL
-from tunesmith.manifests.objects import Body
+from tunesmith.manifests.objects import Body, with_first_deletion_request
 
 from .bodies import version_of, without_managed_fields
 
@@ -63,7 +63,7 @@ class ChildIndex:
         uid = body["metadata"]["uid"]
         if uid in children and version_of(body) <= version_of(children[uid]):
             return False
-        children[uid] = _stored(api_version, kind, body)
+        children[uid] = with_first_deletion_request(_stored(api_version, kind, body), children.get(uid))
         return True
 
     def drop(self, api_version: str, kind: str, body: Body) -> None:
@@ -96,8 +96,10 @@ class ChildIndex:
                 and _has_terminated(body)
                 and len(self._removed_pods.get(owner, ())) < MAX_REMOVED_PODS
             ):
-                stored = _stored(api_version, kind, body)
-                self._removed_pods.setdefault(owner, {})[body["metadata"]["uid"]] = stored
+                uid = body["metadata"]["uid"]
+                earlier = self._objects.get((api_version, kind), {}).get(owner, {}).get(uid)
+                stored = with_first_deletion_request(_stored(api_version, kind, body), earlier)
+                self._removed_pods.setdefault(owner, {})[uid] = stored
             self.drop(api_version, kind, body)
             self._on_change(owner)
         elif self.put(api_version, kind, body):

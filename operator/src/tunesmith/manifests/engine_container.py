@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tunesmith.api.adapterdeployment import AdapterDeployment, Engine
+from tunesmith.api.values import AUTO
+from tunesmith_contract.agent import BASE_MODEL_NAME
+from tunesmith_contract.answer_formats import REASONING_PARSERS, TOOL_PARSERS, ThinkingFormat, ToolFormat
 from tunesmith_contract.uris import Scheme, mount_path, parse_uri
 
 from .pods import environment_variables, restricted_container_security
@@ -15,9 +18,6 @@ ENGINE_URL = f"http://127.0.0.1:{ENGINE_PORT}"
 
 #: Folder of downloaded models and compiled kernels.
 MODEL_CACHE = "/var/cache/tunesmith"
-
-#: The name under which the engine serves the model without an adapter.
-BASE_MODEL_NAME = "base"
 
 #: Time to load a model; a pod is given up only after this. At least: for compiling and for models that load fast.
 MIN_START_SECONDS = 3600
@@ -35,6 +35,12 @@ CPU_CACHE_GIB = 1
 CPU_SEQUENCES = 8
 CPU_BLOCK = 32
 
+#: A name that no host has (RFC 6761).
+NO_HOST = "none.invalid"
+
+#: Value of a parser's field for none.
+_NO_PARSER = "None"
+
 _HEALTH = f"import urllib.request as r; r.urlopen('{ENGINE_URL}/health', timeout=5)"
 
 
@@ -45,10 +51,14 @@ class EngineNeeds:
     Attributes:
         model_bytes: bytes of the base model's weights; None: unknown.
         requests: default requests of its container, below those in ``engine.resources``.
+        tools: form of the model's calls of tools; None: unknown, or none.
+        thinking: form of the thinking that its answers begin with; None: unknown, or none.
     """
 
     model_bytes: float | None = None
     requests: Mapping[str, str] = field(default_factory=dict)
+    tools: ToolFormat | None = None
+    thinking: ThinkingFormat | None = None
 
 
 def build_engine_container(
@@ -63,7 +73,7 @@ def build_engine_container(
         "image": image,
         "restartPolicy": "Always",
         "command": ["tunesmith-engine"],
-        "args": engine_arguments(deployment),
+        "args": engine_arguments(deployment, needs),
         "env": _build_environment(deployment),
         "resources": _build_resources(engine, needs.requests),
         "securityContext": restricted_container_security(),
@@ -97,8 +107,12 @@ def start_seconds(engine: Engine, model_bytes: float | None) -> int:
     return max(MIN_START_SECONDS, BASE_START_SECONDS + int(model_bytes / BYTES_PER_SECOND))
 
 
-def engine_arguments(deployment: AdapterDeployment) -> list[str]:
-    """Arguments of vLLM's server; the user's own come last, and win where they may be written twice."""
+def engine_arguments(deployment: AdapterDeployment, needs: EngineNeeds = EngineNeeds()) -> list[str]:
+    """Arguments of vLLM's server; the user's own come last, and win where they may be written twice.
+
+    Args:
+        needs: what is known about the base model.
+    """
     engine = deployment.spec.engine
     arguments = {
         "--host": "127.0.0.1",
@@ -112,9 +126,13 @@ def engine_arguments(deployment: AdapterDeployment) -> list[str]:
         "--max-model-len": str(engine.max_model_length or "auto"),
         **_model_arguments(deployment.spec.base_model.uri),
         **_hardware_arguments(engine),
+        **_parser_arguments(engine, needs),
     }
     switches = [
+        # Nothing is fetched without a list of hosts: vLLM takes an empty one for all of them.
+        *("--allowed-media-domains", *(engine.media_hosts or (NO_HOST,))),
         "--enable-lora",
+        *(["--enable-auto-tool-choice"] if "--tool-call-parser" in arguments else []),
         # The agent counts which tokens of a prompt came from the cache.
         "--enable-prompt-tokens-details",
         *(["--fully-sharded-loras"] if shards_adapters(engine) else []),
@@ -170,6 +188,28 @@ def _model_arguments(uri: str) -> dict[str, str]:
     return {"--model": model.name, **revision}
 
 
+def tool_call_parser(engine: Engine, needs: EngineNeeds) -> str:
+    """Name of the parser of calls; empty for none."""
+    if engine.tool_call_parser == AUTO:
+        return TOOL_PARSERS[needs.tools] if needs.tools else ""
+    return "" if engine.tool_call_parser == _NO_PARSER else engine.tool_call_parser
+
+
+def reasoning_parser(engine: Engine, needs: EngineNeeds) -> str:
+    """Name of the parser of thinking; empty for none."""
+    if engine.reasoning_parser == AUTO:
+        return REASONING_PARSERS[needs.thinking] if needs.thinking else ""
+    return "" if engine.reasoning_parser == _NO_PARSER else engine.reasoning_parser
+
+
+def _parser_arguments(engine: Engine, needs: EngineNeeds) -> dict[str, str]:
+    names = {
+        "--tool-call-parser": tool_call_parser(engine, needs),
+        "--reasoning-parser": reasoning_parser(engine, needs),
+    }
+    return {argument: name for argument, name in names.items() if name}
+
+
 def _hardware_arguments(engine: Engine) -> dict[str, str]:
     if engine.gpus == 0:
         # With larger blocks a prompt of a few tokens shares none of them, and proofs take several times as long.
@@ -197,6 +237,8 @@ def engine_variables(gpus: int, cache: str) -> dict[str, str]:
         "TUNESMITH_GPUS": str(gpus),
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",
         "VLLM_NO_USAGE_STATS": "1",
+        # A host that is listed could lead to one that is not.
+        "VLLM_MEDIA_URL_ALLOW_REDIRECTS": "0",
         "VLLM_CACHE_ROOT": f"{cache}/vllm",
         "TORCHINDUCTOR_CACHE_DIR": f"{cache}/inductor",
         "TRITON_CACHE_DIR": f"{cache}/triton",

@@ -13,6 +13,9 @@ OWNER_NAME_LABEL = f"{GROUP}/owner-name"
 STAGE_LABEL = f"{GROUP}/stage"
 ATTEMPT_LABEL = f"{GROUP}/attempt"
 ALIAS_LABEL = f"{GROUP}/alias"
+#: Number of the pod set of an AdapterDeployment; pods of the first set lack it.
+SET_LABEL = f"{GROUP}/set"
+COMPONENT_LABEL = "app.kubernetes.io/name"
 #: Name of the claim for which all pods of a Job have to run on one node.
 ONE_NODE_ANNOTATION = f"{GROUP}/one-node-for-claim"
 
@@ -71,7 +74,7 @@ def child_labels(owner: Owner, stage: str, attempt: int | None = None) -> dict[s
     """Labels of a child and of its pods."""
     labels = {
         "app.kubernetes.io/managed-by": "tunesmith",
-        "app.kubernetes.io/name": str(stage),
+        COMPONENT_LABEL: str(stage),
         OWNER_NAME_LABEL: owner.metadata.name,
         OWNER_UID_LABEL: owner.metadata.uid,
         STAGE_LABEL: str(stage),

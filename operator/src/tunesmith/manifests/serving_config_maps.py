@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 
 from tunesmith_contract.agent import DESIRED_FILE, STATE_FILE, DesiredState
-from tunesmith_contract.base import canonical_json
+from tunesmith_contract.base import canonical_json, sha256_digest
 from tunesmith_contract.layout import CA_FILE
 
 from .names import ALIAS_LABEL, ATTEMPT_LABEL, STAGE_LABEL, Component, Owner, child_metadata, child_name
@@ -13,6 +13,8 @@ from .objects import Body, KubernetesObject
 #: Record of all aliases in the form of the first release, beside the mounted state.
 FIRST_RECORD_KEY = "rollout.json"
 RECORD_KEY = "record.json"
+#: Digest of the record's text.
+RECORD_DIGEST_KEY = "record.sha256"
 HISTORY_KEY = "history.json"
 INPUTS_KEY = "inputs.json"
 
@@ -73,7 +75,26 @@ def build_alias_record(owner: Owner, alias: str, record: str) -> KubernetesObjec
     metadata = child_metadata(owner, Component.ALIAS)
     metadata["name"] = f"{metadata['name']}-{alias}"
     metadata["labels"][ALIAS_LABEL] = alias
-    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {RECORD_KEY: record}}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": build_record_data(record)}
+
+
+def build_record_data(record: str) -> dict[str, str]:
+    """A record with its digest, by which one that somebody edits is known."""
+    return {RECORD_KEY: record, RECORD_DIGEST_KEY: sha256_digest(record.encode())}
+
+
+def read_record_text(config_map: Body) -> str:
+    """Text of a record, as the operator wrote it.
+
+    Raises:
+        KeyError: the ConfigMap holds none.
+        ValueError: somebody else changed it.
+    """
+    data = config_map["data"]
+    text: str = data[RECORD_KEY]
+    if data[RECORD_DIGEST_KEY] != sha256_digest(text.encode()):
+        raise ValueError(f"the record in {config_map['metadata']['name']} was edited")
+    return text
 
 
 def alias_of(config_map: Body) -> str | None:

@@ -5,22 +5,32 @@ from typing import Any
 
 from tunesmith.api.adapterdeployment import AccessLogs, AdapterDeployment, Engine, Telemetry, UpdateStrategy
 from tunesmith.api.values import AUTO, duration_seconds, memory_bytes
-from tunesmith_contract.agent import DESIRED_FILE, STATE_FILE
+from tunesmith_contract.agent import BASE_MODEL_NAME, DESIRED_FILE, STATE_FILE
 from tunesmith_contract.layout import ADAPTER_CACHE_DIR, CONFIG_DIR, SecretRole
 from tunesmith_contract.uris import MOUNT_ROOT, Scheme, StorageUri, mount_path, parse_uri
 
 from .engine_container import (
-    BASE_MODEL_NAME,
     ENGINE,
     MODEL_CACHE,
     EngineNeeds,
     build_engine_container,
     loaded_adapters,
+    reasoning_parser,
     start_seconds,
+    tool_call_parser,
 )
 from .environment import Environment
 from .gpu_placement import usable_node_requirements, with_requirements
-from .names import OWNER_UID_LABEL, STAGE_LABEL, Component, Owner, child_labels, child_metadata
+from .names import (
+    COMPONENT_LABEL,
+    OWNER_UID_LABEL,
+    SET_LABEL,
+    STAGE_LABEL,
+    Component,
+    Owner,
+    child_labels,
+    child_metadata,
+)
 from .objects import Body, KubernetesObject
 from .pods import (
     cache_volume,
@@ -42,6 +52,9 @@ MONITORING_PORT, MONITORING_PORT_NAME = 8002, "metrics"
 
 #: Time for one token without GPUs: one step of the engine may read thousands of tokens of other requests first.
 CPU_TOKEN_SECONDS = 120
+
+_OPERATOR_URL = "TUNESMITH_OPERATOR_URL"
+_BASE_MODEL_URI = "TUNESMITH_BASE_MODEL_URI"
 
 #: Variables of OpenTelemetry in ``engine.env``, which the agent gets, too.
 TRACES_PREFIX = "OTEL_"
@@ -72,10 +85,36 @@ class PodLimits:
     stops_first: bool = False
 
 
-def selector_labels(owner: Owner) -> dict[str, str]:
-    """Labels of the serving pods alone; a Deployment's selector can't be changed later."""
+#: Number of the pod set whose Deployment has the name and the selector of earlier releases.
+FIRST_SET = 1
+#: Component of the pods of later sets: pods of the first set have no label of their own that a Service could select.
+_LATER_SET = "serving-set"
+
+
+def serving_labels(owner: Owner) -> dict[str, str]:
+    """Labels of the serving pods of all sets, and of nothing else."""
     labels = child_labels(owner, Component.SERVING)
     return {key: labels[key] for key in (OWNER_UID_LABEL, STAGE_LABEL)}
+
+
+def set_labels(owner: Owner, number: int) -> dict[str, str]:
+    """Labels of the pods of one set, and of nothing else."""
+    if number == FIRST_SET:
+        return serving_labels(owner) | {COMPONENT_LABEL: str(Component.SERVING)}
+    return serving_labels(owner) | {SET_LABEL: str(number)}
+
+
+def set_number(body: Body) -> int:
+    """Number of the set that an observed Deployment or pod belongs to."""
+    return int((body["metadata"].get("labels") or {}).get(SET_LABEL, FIRST_SET))
+
+
+def _build_set_metadata(owner: Owner, number: int) -> dict[str, Any]:
+    metadata = child_metadata(owner, Component.SERVING)
+    if number != FIRST_SET:
+        metadata["name"] = f"{metadata['name']}-{number}"
+        metadata["labels"] |= {SET_LABEL: str(number), COMPONENT_LABEL: _LATER_SET}
+    return metadata
 
 
 def build_serving_deployment(
@@ -84,22 +123,27 @@ def build_serving_deployment(
     environment: Environment,
     needs: EngineNeeds | None = None,
     limits: PodLimits = PodLimits(),
+    number: int = FIRST_SET,
 ) -> KubernetesObject:
-    """Deployment whose pods each serve every adapter.
+    """Deployment of one set of pods, each of which serves every adapter.
 
     Args:
         inputs: image of agent and engine, and its ports.
         needs: what the engine needs for its model; None: unknown.
         limits: what the claims of the pods allow.
+        number: number of the set.
     """
     spec, needs = deployment.spec, needs or EngineNeeds()
+    metadata = _build_set_metadata(deployment, number)
+    # The selector of a Deployment can't be changed later, so the first set keeps that of earlier releases.
+    selector = serving_labels(deployment) if number == FIRST_SET else set_labels(deployment, number)
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": child_metadata(deployment, Component.SERVING),
+        "metadata": metadata,
         "spec": {
             "replicas": spec.replicas,
-            "selector": {"matchLabels": selector_labels(deployment)},
+            "selector": {"matchLabels": selector},
             "strategy": {
                 "type": "RollingUpdate",
                 "rollingUpdate": rolling_update(spec.replicas, spec.engine, limits.stops_first),
@@ -108,8 +152,8 @@ def build_serving_deployment(
             # A rollout is late only after the engine may have loaded its model; the default is ten minutes.
             "progressDeadlineSeconds": start_seconds(spec.engine, needs.model_bytes) + PULL_SECONDS,
             "template": {
-                "metadata": {"labels": child_labels(deployment, Component.SERVING)},
-                "spec": _build_pod(deployment, inputs, environment, needs, limits),
+                "metadata": {"labels": metadata["labels"]},
+                "spec": _build_pod(deployment, inputs, environment, needs, limits, number),
             },
         },
     }
@@ -141,6 +185,7 @@ def _build_pod(
     environment: Environment,
     needs: EngineNeeds,
     limits: PodLimits,
+    number: int,
 ) -> dict[str, Any]:
     engine, image = deployment.spec.engine, inputs.image
     volumes, mounts = _build_volumes(deployment)
@@ -149,26 +194,26 @@ def _build_pod(
         requirements = usable_node_requirements(environment.serving_needs(image))
         placement["affinity"] = with_requirements(placement.get("affinity"), requirements)
     if limits.on_one_node:
-        placement["affinity"] = on_one_node(placement.get("affinity"), selector_labels(deployment))
+        placement["affinity"] = on_one_node(placement.get("affinity"), serving_labels(deployment))
     return {
         "terminationGracePeriodSeconds": grace_seconds(engine),
         **placement,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "securityContext": restricted_pod_security(),
-        "topologySpreadConstraints": [_spread(deployment)],
+        "topologySpreadConstraints": [_spread(set_labels(deployment, number))],
         "initContainers": [build_engine_container(deployment, image, mounts[ENGINE], needs)],
-        "containers": [_build_agent(deployment, inputs, mounts[AGENT], environment)],
+        "containers": [_build_agent(deployment, inputs, mounts[AGENT], environment, needs)],
         "volumes": volumes,
     }
 
 
-def _spread(deployment: AdapterDeployment) -> dict[str, Any]:
+def _spread(labels: dict[str, str]) -> dict[str, Any]:
     return {
         "maxSkew": 1,
         "topologyKey": "kubernetes.io/hostname",
         "whenUnsatisfiable": "ScheduleAnyway",
-        "labelSelector": {"matchLabels": selector_labels(deployment)},
+        "labelSelector": {"matchLabels": labels},
     }
 
 
@@ -261,6 +306,7 @@ def _build_agent(
     inputs: ServingInputs,
     mounts: list[dict[str, Any]],
     environment: Environment,
+    needs: EngineNeeds,
 ) -> dict[str, Any]:
     ports = {AGENT_PORT_NAME: AGENT_PORT}
     if inputs.has_monitoring_port:
@@ -272,7 +318,7 @@ def _build_agent(
         "name": AGENT,
         "image": inputs.image,
         "command": ["/opt/agent/bin/python", "-m", "tunesmith_agent"],
-        "env": _agent_environment(deployment, environment),
+        "env": _agent_environment(deployment, environment, needs),
         "ports": [{"name": name, "containerPort": port, "protocol": "TCP"} for name, port in ports.items()],
         "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}},
         "securityContext": restricted_container_security(),
@@ -283,18 +329,20 @@ def _build_agent(
     }
 
 
-def _agent_environment(deployment: AdapterDeployment, environment: Environment) -> list[dict[str, Any]]:
+def _agent_environment(
+    deployment: AdapterDeployment, environment: Environment, needs: EngineNeeds
+) -> list[dict[str, Any]]:
+    engine = deployment.spec.engine
     fields = {
         "POD_NAME": "metadata.name",
         "POD_UID": "metadata.uid",
         "POD_NAMESPACE": "metadata.namespace",
     }
-    engine = deployment.spec.engine
     values = {
         "TUNESMITH_DEPLOYMENT": deployment.metadata.name,
-        "TUNESMITH_OPERATOR_URL": environment.operator_url,
+        _OPERATOR_URL: environment.operator_url,
         "TUNESMITH_BASE_MODEL": BASE_MODEL_NAME,
-        "TUNESMITH_BASE_MODEL_URI": deployment.spec.base_model.uri,
+        _BASE_MODEL_URI: deployment.spec.base_model.uri,
         "TUNESMITH_MAX_RANK": str(engine.max_rank),
         "TUNESMITH_ADAPTER_SLOTS": str(loaded_adapters(engine)),
         "TUNESMITH_ADAPTER_CACHE_BYTES": str(memory_bytes(engine.adapter_cache_size)),
@@ -303,6 +351,12 @@ def _agent_environment(deployment: AdapterDeployment, environment: Environment) 
     }
     if engine.proof.tolerance != AUTO:
         values["TUNESMITH_PROOF_TOLERANCE"] = engine.proof.tolerance
+    if engine.media_hosts:
+        values["TUNESMITH_MEDIA_HOSTS"] = ",".join(engine.media_hosts)
+    if parser := tool_call_parser(engine, needs):
+        values["TUNESMITH_TOOL_CALL_PARSER"] = parser
+    if parser := reasoning_parser(engine, needs):
+        values["TUNESMITH_REASONING_PARSER"] = parser
     if engine.gpus == 0:
         values["TUNESMITH_ENGINE_TOKEN_SECONDS"] = str(CPU_TOKEN_SECONDS)
     values |= _telemetry_environment(deployment.spec.telemetry, environment)
@@ -325,14 +379,46 @@ def _telemetry_environment(telemetry: Telemetry, environment: Environment) -> di
     return values
 
 
-def build_serving_disruption_budget(owner: Owner) -> KubernetesObject:
-    """PodDisruptionBudget by which a drained node evicts serving pods one after the other.
+def operator_url(deployment: Body) -> str:
+    """URL of the operator in the pods of an observed Deployment."""
+    return _agent_variable(deployment, _OPERATOR_URL)
 
-    For more than one replica: with a single one it would forbid to drain its node.
+
+def base_model_uri(deployment: Body) -> str:
+    """URI of the base model in the pods of an observed Deployment; empty for pods of the first release."""
+    return _agent_variable(deployment, _BASE_MODEL_URI)
+
+
+def pod_base_model_uri(pod: Body) -> str:
+    """URI of the base model of an observed pod; empty if it tells none."""
+    return _agent_variable({"spec": {"template": pod}}, _BASE_MODEL_URI)
+
+
+def _agent_variable(deployment: Body, name: str) -> str:
+    containers = deployment["spec"]["template"].get("spec", {}).get("containers") or [{}]
+    variables = containers[0].get("env", ())
+    found: str = next((each.get("value", "") for each in variables if each["name"] == name), "")
+    return found
+
+
+def serving_image(deployment: Body) -> str:
+    """Image of agent and engine in the pods of an observed Deployment."""
+    image: str = deployment["spec"]["template"]["spec"]["containers"][0]["image"]
+    return image
+
+
+def build_serving_disruption_budget(owner: Owner, number: int = FIRST_SET) -> KubernetesObject:
+    """PodDisruptionBudget by which a drained node evicts the pods that answer clients one after the other.
+
+    For more than one replica: with a single one it would forbid to drain its node. Pods of a set that doesn't answer
+    may go at any time; if they counted, those that still start would keep every node from being drained.
+
+    Args:
+        number: number of the set that answers.
     """
     return {
         "apiVersion": "policy/v1",
         "kind": "PodDisruptionBudget",
         "metadata": child_metadata(owner, Component.SERVING),
-        "spec": {"maxUnavailable": 1, "selector": {"matchLabels": selector_labels(owner)}},
+        "spec": {"maxUnavailable": 1, "selector": {"matchLabels": set_labels(owner, number)}},
     }

@@ -6,7 +6,7 @@ from typing import Any
 from .environment import ServingNetwork
 from .names import Component, Owner, child_metadata
 from .objects import KubernetesObject
-from .serving_deployment import AGENT_PORT, MONITORING_PORT, selector_labels
+from .serving_deployment import AGENT_PORT, MONITORING_PORT, serving_labels
 
 
 def build_serving_network_policy(owner: Owner, network: ServingNetwork) -> KubernetesObject:
@@ -15,7 +15,7 @@ def build_serving_network_policy(owner: Owner, network: ServingNetwork) -> Kuber
     Kubelet's probes come from the node, which policies do not keep out. Agents of one AdapterDeployment reach each
     other.
     """
-    labels = selector_labels(owner)
+    labels = serving_labels(owner)
     clients = [{"podSelector": {"matchLabels": labels}}, *network.clients]
     ingress = [_rule(AGENT_PORT, clients)]
     if network.monitoring:

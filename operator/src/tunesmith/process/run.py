@@ -165,6 +165,7 @@ class Operator:
             serving_network=sources.to_network() if (sources := self._settings.serving_network) else None,
         )
         controller = Controller(self._client, self._reconcilers, self._recorder, self._metrics, environment)
+        controller.live.agents.peer_secret = material.authority_key
         self._controller = self._pods.controller = controller
         try:
             await self._run_parts(controller, lease)
@@ -251,6 +252,7 @@ class Operator:
             await asyncio.sleep(RENEWAL_SECONDS)
             material = await self._renew()
             controller.environment = replace(controller.environment, ca_bundle=material.bundle)
+            controller.live.agents.peer_secret = material.authority_key
 
     async def _hand_over(self, lease: LeaderLease) -> None:
         """Publish what is queued and release the lease, within a short time: the next replica can lead at once."""

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from tunesmith_contract.answer_formats import EQUIVALENT_PARSERS, REASONING_PARSERS, TOOL_PARSERS
 from tunesmith_contract.artifact import ArtifactKind, Manifest
 from tunesmith_contract.uris import Scheme, StorageUri, parse_uri_or_none
 
@@ -21,10 +22,13 @@ class EngineLimits:
     Attributes:
         max_rank: ``engine.maxRank``; 0: unknown.
         base_model: URI of ``baseModel``; empty: unknown.
+        tool_call_parser, reasoning_parser: names of its parsers; empty: none, or unknown.
     """
 
     max_rank: int = 0
     base_model: str = ""
+    tool_call_parser: str = ""
+    reasoning_parser: str = ""
 
 
 def check_manifest(manifest: Manifest, limits: EngineLimits) -> None:
@@ -46,6 +50,7 @@ def check_manifest(manifest: Manifest, limits: EngineLimits) -> None:
         raise ArtifactInvalid("NoProbes", message)
     _check_rank(manifest, limits)
     _check_base_model(manifest, limits)
+    _check_parsers(manifest, limits)
 
 
 def _check_rank(manifest: Manifest, limits: EngineLimits) -> None:
@@ -58,6 +63,28 @@ def _check_rank(manifest: Manifest, limits: EngineLimits) -> None:
             f"{manifest.rank} or more, or train with a lower rank."
         )
         raise ArtifactInvalid("RankTooHigh", message)
+
+
+def _check_parsers(manifest: Manifest, limits: EngineLimits) -> None:
+    """Compare the parsers of the engine, which are the same for all its adapters, with those that this one needs.
+
+    Without a parser the client gets the text as it was generated, which is never wrong.
+    """
+    if manifest.chat is None:
+        return
+    tools, thinking = manifest.chat.tools, manifest.chat.thinking
+    needed = (
+        ("toolCallParser", TOOL_PARSERS[tools] if tools else "", limits.tool_call_parser),
+        ("reasoningParser", REASONING_PARSERS[thinking] if thinking else "", limits.reasoning_parser),
+    )
+    for name, own, served in needed:
+        if own and served and own != served and own not in EQUIVALENT_PARSERS.get(served, ()):
+            message = (
+                f"The adapter answers in the form that the parser {own} reads, and the engine has {served}: write "
+                f"engine.{name}: {own}, or None to get the text as it is; serve adapters of another form in an "
+                "AdapterDeployment of their own."
+            )
+            raise ArtifactInvalid("ParserMismatch", message)
 
 
 def _check_base_model(manifest: Manifest, limits: EngineLimits) -> None:

@@ -33,24 +33,25 @@ class DesiredStore:
     """Newest DesiredState: of several sources, the highest generation wins.
 
     Attributes:
-        current: the state that is applied; None before the first one.
+        current: the state that is applied, with the aliases for the pod's base model; None before the first one.
+        applied_digest: digest of the state as it was sent; empty before the first one.
         confirmed_generation: the latest generation that the operator sent; 0 before the first one.
+        is_confirmed: the operator has sent a state to this process.
 
     Args:
         kept: file on the pod's disk, which outlives the agent's process.
         on_change: called with each new state.
+        base_model_uri: URI of the base model that the engine serves.
     """
 
-    def __init__(self, kept: Path, on_change: Callable[[], None]) -> None:
+    def __init__(self, kept: Path, on_change: Callable[[], None], base_model_uri: str = "") -> None:
         self.current: DesiredState | None = None
+        self.applied_digest = ""
+        self._base_model_uri = base_model_uri
         self.confirmed_generation = 0
+        self.is_confirmed = False
         self._kept = kept
         self._on_change = on_change
-
-    @property
-    def applied_digest(self) -> str:
-        """Digest of the state that is applied; empty before the first one."""
-        return self.current.digest() if self.current else ""
 
     def load(self) -> None:
         """Take what was kept on the pod's disk, if there is anything."""
@@ -66,11 +67,13 @@ class DesiredStore:
     def offer(self, data: str | bytes, source: Source) -> bool:
         """Accept a state if it is newer than the current one; True if it was. An invalid one is logged and ignored."""
         try:
-            state = DesiredState.model_validate_json(data)
+            sent = DesiredState.model_validate_json(data)
         except ValidationError as error:
             problems = error.errors(include_url=False, include_input=False, include_context=False)
             log.error("desired state is invalid", extra={"source": source.value, "problems": problems[:3]})
             return False
+        state = sent.for_base_model(self._base_model_uri)
+        self.is_confirmed = self.is_confirmed or source is Source.OPERATOR
         if self.current is not None and not self._is_news(state, self.current, source):
             return False
         log.info("new desired state", extra={"source": source.value, "generation": state.generation})
@@ -78,9 +81,9 @@ class DesiredStore:
             state = restrain(state, self.current)
         else:
             self.confirmed_generation = state.generation
-        self.current = state
+        self.current, self.applied_digest = state, sent.digest()
         if source is Source.OPERATOR:
-            self._keep(state)
+            self._keep(sent)
         self._on_change()
         return True
 

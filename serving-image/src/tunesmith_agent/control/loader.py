@@ -5,12 +5,13 @@ import logging
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tunesmith_agent.artifacts.errors import ArtifactError, ArtifactUnreadable
 from tunesmith_agent.engine.client import EngineClient, EngineRefused, EngineUnavailable
 from tunesmith_agent.metrics import AgentMetrics
 from tunesmith_contract.agent import PROOF_FAILED, UNPROVEN, LoadState, Version, served_name
+from tunesmith_contract.answer_formats import ChatFormat
 from tunesmith_contract.artifact import Manifest
 
 from .fetches import Fetches
@@ -34,10 +35,15 @@ class LoadFailure(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """Uncertainty about a version that is active: ``reason`` is a PascalCase word; both are empty without one."""
+    """Uncertainty about a version that is active: ``reason`` is a PascalCase word; both are empty without one.
+
+    Attributes:
+        chat: form of its conversations, from its manifest.
+    """
 
     reason: str = ""
     message: str = ""
+    chat: ChatFormat | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +118,7 @@ class VersionLoader:
                 on_state(LoadState.PROVING)
                 result = await self._prove(alias, served_name(*key), artifact.manifest)
             if isinstance(result, Reservation):
-                return result
+                return replace(result, chat=artifact.manifest.chat)
             await self._residency.unload(key)
             raise result
         except ArtifactError as error:

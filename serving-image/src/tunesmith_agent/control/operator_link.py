@@ -8,10 +8,11 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import aiohttp
+from pydantic import ValidationError
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result, wait_random_exponential
 
 from tunesmith_agent.metrics import AgentMetrics
-from tunesmith_contract.agent import AGENT_PATH, AgentReport
+from tunesmith_contract.agent import AGENT_PATH, AgentReport, SentState
 from tunesmith_contract.layout import CA_FILE, TOKEN_FILE
 
 from .desired_state import DesiredStore, Source
@@ -40,6 +41,7 @@ class OperatorLink:
         reconciler: Reconciler,
         metrics: AgentMetrics,
         make_report: Callable[[], AgentReport],
+        on_peer_key: Callable[[str], None],
     ) -> None:
         self._url = url
         self._credentials_dir = credentials_dir
@@ -47,6 +49,7 @@ class OperatorLink:
         self._reconciler = reconciler
         self._metrics = metrics
         self._make_report = make_report
+        self._on_peer_key = on_peer_key
 
     async def run(self) -> None:
         """Connect, exchange messages, and connect again after a pause; cancel to stop."""
@@ -108,6 +111,8 @@ class OperatorLink:
     async def _receive_states(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         async for message in socket:
             if message.type is aiohttp.WSMsgType.TEXT:
+                if key := read_peer_key(message.data):
+                    self._on_peer_key(key)
                 self._store.offer(message.data, Source.OPERATOR)
 
     async def _send_reports(self, socket: aiohttp.ClientWebSocketResponse) -> None:
@@ -119,6 +124,14 @@ class OperatorLink:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(REPORT_SECONDS - BATCH_SECONDS):
                         await changed.wait()
+
+
+def read_peer_key(message: str) -> str:
+    """Secret of the agents in a message of the operator; empty where it has none that can be read."""
+    try:
+        return SentState.model_validate_json(message).peer_key
+    except ValidationError:
+        return ""
 
 
 def operator_socket_url(operator_url: str, namespace: str, deployment: str) -> str:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import replace
 from functools import partial
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_random_exponential
@@ -11,7 +12,8 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_ran
 from tunesmith_agent.artifacts.cache import ArtifactCache
 from tunesmith_agent.engine.client import EngineClient, EngineGone, EngineRefused, EngineUnavailable
 from tunesmith_agent.metrics import AgentMetrics, VersionStats
-from tunesmith_agent.routing.table import Route, RoutingTable, build_base_target, build_table
+from tunesmith_agent.peers.directory import PeerDirectory
+from tunesmith_agent.routing.table import Route, RoutingTable, Target, build_base_target, build_table
 from tunesmith_agent.settings import Settings
 from tunesmith_contract.agent import (
     FEATURES,
@@ -31,10 +33,12 @@ from .residency import Residency
 from .versions import (
     Key,
     TrackedVersion,
+    answering_versions,
     build_alias_route,
     build_pinned_route,
     desired_versions,
     fallback_version,
+    is_complete,
 )
 
 log = logging.getLogger(__name__)
@@ -67,6 +71,8 @@ class Reconciler:
         metrics: AgentMetrics,
         on_table: Callable[[RoutingTable], None],
         created: int,
+        directory: PeerDirectory,
+        on_endpoints: Callable[[frozenset[str]], None],
     ) -> None:
         self._settings = settings
         self._store = store
@@ -77,6 +83,8 @@ class Reconciler:
         self._metrics = metrics
         self._on_table = on_table
         self._created = created
+        self._directory = directory
+        self._on_endpoints = on_endpoints
         self._tracked: dict[Key, TrackedVersion] = {}
         self._last_stable: dict[str, str] = {}
         self._breakers = Breakers()
@@ -118,8 +126,11 @@ class Reconciler:
             return "No desired state has come yet."
         if self._boot_settled:
             return ""
-        waiting = self._loading_aliases()
         waited = asyncio.get_running_loop().time() - self._up_since
+        is_heard = self._store.is_confirmed or not self._settings.operator_url
+        if not is_heard and waited < self._settings.confirm_seconds:
+            return "The operator has not confirmed the desired state yet."
+        waiting = self._loading_aliases()
         if waiting and waited < self._settings.settle_seconds:
             return f"Loading: {', '.join(waiting[:10])}."
         self._boot_settled = True
@@ -127,7 +138,7 @@ class Reconciler:
 
     def report(self, boot_id: str) -> AgentReport:
         """Report on this pod to the operator."""
-        desired = self._store.current
+        desired, now = self._store.current, asyncio.get_running_loop().time()
         return AgentReport(
             pod_name=self._settings.pod_name,
             pod_uid=self._settings.pod_uid,
@@ -138,10 +149,13 @@ class Reconciler:
             features=FEATURES,
             versions=tuple(self._report_version(tracked) for tracked in self._tracked.values()),
             counters=tuple(
-                stats.evidence.to_counters(stats.alias, stats.digest)
+                stats.evidence.to_counters(stats.alias, stats.digest).model_copy(
+                    update={"recent": stats.recent_requests(now)}
+                )
                 for stats in self._metrics.versions.values()
                 if stats.digest
             ),
+            adapter_slots=self._settings.adapter_slots,
         )
 
     # -- the loop
@@ -181,6 +195,7 @@ class Reconciler:
                 if tracked.alias in closed:
                     tracked.stats.consecutive_errors = 0
             self._begin_steps(desired)
+            self._directory.update(desired.peers)
         if self._up_since is not None:
             self._start_missing()
         self._drain_unwanted()
@@ -205,6 +220,7 @@ class Reconciler:
             adapters = await self._engine.adapters()
             if self._up_since is None:
                 await self._engine.generate_token()
+                self._on_endpoints(await self._engine.endpoints())
         except EngineGone:
             self._mark_engine_down()
             return
@@ -331,6 +347,7 @@ class Reconciler:
         else:
             tracked.settled = True
             tracked.stats.consecutive_errors = 0
+            tracked.switches = reservation.chat.switches if reservation.chat else None
             self._set_state(tracked, LoadState.ACTIVE, reservation.reason, reservation.message)
             self.wake()
 
@@ -381,16 +398,25 @@ class Reconciler:
         """Build the routes from the active versions, and signal a changed report."""
         desired = self._store.current
         fallbacks = self._fallbacks()
-        routes = [self._base_route()]
-        for tracked in self._tracked.values():
-            if tracked.state is not LoadState.DRAINING:
-                routes.append(build_pinned_route(tracked))
+        routes: list[Route] = []
+        instead: dict[Key, Target] = {}
         for alias in desired.aliases if desired else ():
             breaker_open = self._breakers.is_open(alias.name)
-            routes.append(build_alias_route(alias, self._tracked, fallbacks.get(alias.name), breaker_open))
+            homes = self._directory.homes(alias.name, is_complete=is_complete(alias, self._tracked))
+            fallback = fallbacks.get(alias.name)
+            route = build_alias_route(alias, self._tracked, fallback, breaker_open, homes)
+            routes.append(route)
+            if breaker_open and alias.candidate is not None and route.stable is not None:
+                instead[alias.name, alias.candidate.digest] = route.stable
             stable = self._tracked.get((alias.name, alias.stable.digest)) if alias.stable else None
             if stable is not None and stable.active:
                 self._last_stable[alias.name] = stable.version.digest
+        for tracked in self._tracked.values():
+            if tracked.state is not LoadState.DRAINING:
+                homes = self._directory.homes(tracked.alias, is_complete=tracked.active)
+                routes.append(build_pinned_route(tracked, homes, instead.get(tracked.key)))
+        # The last of a name wins: no alias stands in front of the base model.
+        routes.append(self._base_route())
         self._metrics.breakers_open = len(self._breakers)
         self._on_table(build_table(routes, self._created))
         self._signal_change()
@@ -404,7 +430,11 @@ class Reconciler:
         target = (
             build_base_target(name, self._metrics.stats(name, "")) if self._up_since is not None else None
         )
-        return Route(name, target, unavailable_reason=NOT_READY)
+        homes = self._directory.everywhere if target is None else None
+        if homes is not None:
+            target = replace(build_base_target(name, self._metrics.stats(name, "")), is_here=False)
+        uses_keys = homes is not None
+        return Route(name, target, unavailable_reason=NOT_READY, uses_keys=uses_keys, homes=homes)
 
     def _fallbacks(self) -> dict[str, Key]:
         desired = self._store.current
@@ -415,13 +445,16 @@ class Reconciler:
         return {name: key for name, key in fallbacks.items() if key is not None}
 
     def _loading_aliases(self) -> list[str]:
-        """Aliases whose stable version was neither active nor failed since this start of the engine."""
+        """Aliases with a version that gets requests and was neither active nor failed since this start of the engine.
+
+        A pod that was ready without a candidate would send its part of the conversations to the stable version.
+        """
         desired = self._store.current
         settled = {tracked.key for tracked in self._tracked.values() if tracked.settled}
         return [
             alias.name
             for alias in (desired.aliases if desired else ())
-            if alias.stable and (alias.name, alias.stable.digest) not in settled
+            if any((alias.name, version.digest) not in settled for version in answering_versions(alias))
         ]
 
     def _record_error(self, stats: VersionStats) -> None:

@@ -6,9 +6,11 @@ from dataclasses import dataclass, field, replace
 
 from tunesmith_agent.metrics import VersionStats
 from tunesmith_agent.routing.gate import Gate
+from tunesmith_agent.routing.homes import Homes
 from tunesmith_agent.routing.stickiness import threshold
-from tunesmith_agent.routing.table import Route, Target, build_target
+from tunesmith_agent.routing.table import Route, Target, build_distant_target, build_target
 from tunesmith_contract.agent import DesiredAlias, DesiredState, LoadedVersion, LoadState, Version
+from tunesmith_contract.answer_formats import Switch
 from tunesmith_contract.base import short_digest
 
 #: Alias and digest: identity of a version between operator and agent.
@@ -28,6 +30,7 @@ class TrackedVersion:
         settled: the version was active or failed since this start of the engine.
         task: loads or drains it.
         gate: open while the engine holds it.
+        switches: arguments of the chat template that it was trained with; None in artifacts of earlier releases.
     """
 
     alias: str
@@ -40,6 +43,7 @@ class TrackedVersion:
     settled: bool = False
     task: asyncio.Task[None] | None = None
     gate: Gate = field(default_factory=Gate)
+    switches: Mapping[str, Switch] | None = None
 
     @property
     def key(self) -> Key:
@@ -82,6 +86,14 @@ def desired_versions(desired: DesiredState | None) -> Iterator[tuple[str, Versio
                 yield alias.name, version
 
 
+def answering_versions(alias: DesiredAlias) -> Iterator[Version]:
+    """Versions that the alias gives requests."""
+    if alias.stable is not None:
+        yield alias.stable
+    if alias.candidate is not None and alias.weight and alias.candidate.digest not in alias.rejected:
+        yield alias.candidate
+
+
 def fallback_version(
     alias: DesiredAlias, tracked: Mapping[Key, TrackedVersion], last_stable: str
 ) -> Key | None:
@@ -95,36 +107,70 @@ def fallback_version(
 
 
 def build_alias_route(
-    alias: DesiredAlias, tracked: Mapping[Key, TrackedVersion], fallback: Key | None, breaker_open: bool
+    alias: DesiredAlias,
+    tracked: Mapping[Key, TrackedVersion],
+    fallback: Key | None,
+    breaker_open: bool,
+    homes: Homes | None = None,
 ) -> Route:
-    """Route of one alias: the candidate gets its share only while it is active and its breaker is closed."""
+    """Route of one alias: the candidate gets its share only while it is active and its breaker is closed.
+
+    Args:
+        homes: pods that answer its requests, also those for versions that are not active here; None: this pod alone.
+    """
     stable = tracked.get((alias.name, alias.stable.digest)) if alias.stable else None
     candidate = tracked.get((alias.name, alias.candidate.digest)) if alias.candidate else None
     answering = tracked[fallback] if fallback and not (stable and stable.active) else stable
-    uses_keys = alias.candidate is not None or alias.previous is not None
+    here = _target(answering)
     route = Route(
-        alias.name, _target(answering), unavailable_reason=_unavailable_reason(stable), uses_keys=uses_keys
+        alias.name,
+        here,
+        unavailable_reason=_unavailable_reason(stable),
+        uses_keys=alias.candidate is not None or alias.previous is not None or homes is not None,
+        homes=homes,
+        substitute=here,
     )
-    if candidate is None or not candidate.active or breaker_open:
+    if homes is not None and alias.stable is not None and not (stable and stable.active):
+        route = replace(route, stable=build_distant_target(alias.name, alias.stable.digest))
+    if alias.candidate is None or breaker_open or alias.candidate.digest in alias.rejected:
         return route
-    digest = candidate.version.digest
-    if digest in alias.rejected:
+    digest = alias.candidate.digest
+    target = _target(candidate)
+    if target is None and homes is not None:
+        target = build_distant_target(alias.name, digest)
+    if target is None:
         return route
-    return replace(
-        route, candidate=_target(candidate), candidate_digest=digest, threshold=threshold(alias.weight)
-    )
+    return replace(route, candidate=target, candidate_digest=digest, threshold=threshold(alias.weight))
 
 
-def build_pinned_route(tracked: TrackedVersion) -> Route:
-    """Route of one version under its own name."""
+def build_pinned_route(
+    tracked: TrackedVersion, homes: Homes | None = None, instead: Target | None = None
+) -> Route:
+    """Route of one version under its own name.
+
+    Args:
+        homes: pods that answer its requests; None: this pod alone.
+        instead: see ``Route``.
+    """
     name = f"{tracked.alias}@{short_digest(tracked.version.digest)}"
-    return Route(name, _target(tracked), unavailable_reason=_unavailable_reason(tracked))
+    target = _target(tracked)
+    if target is None and homes is not None:
+        target = build_distant_target(*tracked.key)
+    reason = _unavailable_reason(tracked)
+    uses_keys = homes is not None
+    return Route(name, target, unavailable_reason=reason, uses_keys=uses_keys, homes=homes, instead=instead)
+
+
+def is_complete(alias: DesiredAlias, tracked: Mapping[Key, TrackedVersion]) -> bool:
+    """True if all versions of the alias that get requests are active on this pod."""
+    versions = (tracked.get((alias.name, version.digest)) for version in answering_versions(alias))
+    return all(version is not None and version.active for version in versions)
 
 
 def _target(tracked: TrackedVersion | None) -> Target | None:
     if tracked is None or not tracked.active:
         return None
-    return build_target(*tracked.key, tracked.stats, tracked.gate)
+    return build_target(*tracked.key, tracked.stats, tracked.gate, tracked.switches)
 
 
 def _unavailable_reason(tracked: TrackedVersion | None) -> str:

@@ -21,6 +21,9 @@ GENERATE_SECONDS = 180.0
 LOAD_SECONDS = 120.0
 QUICK_SECONDS = 10.0
 
+#: Paths of every engine that generates text.
+_USUAL_PATHS = frozenset({"/v1/chat/completions", "/v1/completions"})
+
 
 class EngineUnavailable(Exception):
     """Engine that does not answer, or answers with a server error: a retry can help."""
@@ -66,6 +69,21 @@ class EngineClient:
             EngineUnavailable: the engine is down, or generates nothing.
         """
         await self._generate({"model": self._base_model, "prompt": [0], "max_tokens": 1, "temperature": 0})
+
+    async def endpoints(self) -> frozenset[str]:
+        """Paths that the engine serves, by its own OpenAPI document; those of all engines where it has none.
+
+        Raises:
+            EngineGone: it was stopped.
+        """
+        try:
+            document = await self._call("GET", "/openapi.json", seconds=QUICK_SECONDS)
+        except EngineGone:
+            raise
+        except (EngineRefused, EngineUnavailable):
+            return _USUAL_PATHS
+        paths = document.get("paths") if isinstance(document, dict) else None
+        return frozenset(paths) | _USUAL_PATHS if isinstance(paths, dict) else _USUAL_PATHS
 
     async def load(self, name: str, path: str) -> None:
         """Load an adapter under a name that is new to the engine.

@@ -1,6 +1,7 @@
 """HTTP server: the listening socket, all client connections, and the limits they share."""
 
 import asyncio
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -10,6 +11,8 @@ from .messages import Refusal, date_header
 from .shares import AddressShare, Shares
 
 DEADLINE_CHECK_SECONDS = 0.5
+#: Connections that the kernel holds until they are accepted.
+BACKLOG = 1024
 
 #: Age of the latest check of deadlines from which on the data path counts as standing still.
 STANDSTILL_SECONDS = 10.0
@@ -65,18 +68,32 @@ class Server:
         self.date = date_header()
         self._leaving: set[ServerConnection] = set()
         self._checked_at = 0.0
+        self._socket: socket.socket | None = None
         self._listener: asyncio.Server | None = None
         self._deadline_timer: asyncio.TimerHandle | None = None
         self._empty = asyncio.Event()
         self._empty.set()
 
-    async def start(self, host: str, port: int) -> int:
-        """Listen; returns the port (a free one where 0 was asked for)."""
-        loop = asyncio.get_running_loop()
-        self._listener = await loop.create_server(lambda: ServerConnection(self), host, port, backlog=1024)
+    def listen(self, host: str, port: int) -> int:
+        """Take the port; connections wait in the kernel until ``accept``. Returns the port (a free one for 0).
+
+        Raises:
+            OSError: the port is taken.
+        """
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._socket = socket.create_server((host, port), family=family, backlog=BACKLOG)
+        self._socket.setblocking(False)
         self._check_deadlines()
-        address: tuple[str, int] = self._listener.sockets[0].getsockname()
+        address: tuple[str, int] = self._socket.getsockname()
         return address[1]
+
+    async def accept(self) -> None:
+        """Serve the connections that wait, and all later ones."""
+        assert self._socket is not None, "listen comes first"
+        loop = asyncio.get_running_loop()
+        self._listener = await loop.create_server(
+            lambda: ServerConnection(self), sock=self._socket, backlog=BACKLOG
+        )
 
     def add(self, connection: ServerConnection) -> Refusal | None:
         """Register a new connection, which may close another one; a refusal where there is no room."""
@@ -143,8 +160,7 @@ class Server:
     async def drain(self, seconds: float) -> bool:
         """Accept no more connections and let requests finish; False where some did not in time."""
         self.draining = True
-        if self._listener is not None:
-            self._listener.close()
+        self._close_listener()
         for connection in tuple(self.connections):
             connection.close_if_idle()
         try:
@@ -158,11 +174,16 @@ class Server:
         """Abort the remaining connections."""
         if self._deadline_timer is not None:
             self._deadline_timer.cancel()
-        if self._listener is not None:
-            self._listener.close()
+        self._close_listener()
         for connection in (*self.connections, *self._leaving):
             connection.abort()
         await self._empty.wait()
+
+    def _close_listener(self) -> None:
+        if self._listener is not None:
+            self._listener.close()
+        elif self._socket is not None:
+            self._socket.close()
 
     def is_moving(self) -> bool:
         """True while the data path's own clock runs: deadlines were checked a moment ago."""

@@ -8,9 +8,14 @@ from httptools import HttpParserError, HttpResponseParser
 
 from .limits import Limits
 
+_CONTINUE = 100
+
 
 class Receiver(Protocol):
     """Receiver of the engine's answer, piece by piece."""
+
+    def on_continue(self) -> None:
+        """Note that the other side wants the body that waits for this."""
 
     def on_head(self, status: int, headers: dict[bytes, bytes], length: int | None) -> None:
         """Take the head of the answer; ``length`` is None if the body is chunked or ends with the connection."""
@@ -32,7 +37,7 @@ class UpstreamConnection(asyncio.Protocol):
     """One connection to the engine."""
 
     __slots__ = (
-        "_chunked", "_complete", "_has_head", "_headers", "_keep_alive", "_length", "_parser", "_paused",
+        "_body", "_chunked", "_complete", "_has_head", "_headers", "_keep_alive", "_length", "_parser", "_paused",
         "_poll", "_pool", "_receiver", "_transport", "idle_since", "lost",
     )  # fmt: skip
 
@@ -44,12 +49,18 @@ class UpstreamConnection(asyncio.Protocol):
         self._length: int | None = None
         self._has_head = self._complete = self._chunked = self._paused = False
         self._keep_alive = True
+        self._body = b""
         self.idle_since = 0.0
         self.lost = False
 
-    def send(self, receiver: Receiver, request: bytes) -> None:
-        """Send a whole request; the answer goes to ``receiver``."""
+    def send(self, receiver: Receiver, request: bytes, body: bytes = b"") -> None:
+        """Send a whole request; the answer goes to ``receiver``.
+
+        Args:
+            body: what is sent only when the other side asks for it by ``100 Continue``.
+        """
         self._receiver = receiver
+        self._body = body
         self._has_head = self._complete = False
         self._pool.request_began()
         self._transport.write(request)
@@ -135,6 +146,11 @@ class UpstreamConnection(asyncio.Protocol):
         self._length = None if length is None else int(length)
         self._chunked = b"transfer-encoding" in self._headers
         self._has_head = status >= 200
+        if status == _CONTINUE and self._body:
+            body, self._body = self._body, b""
+            self._transport.write(body)
+            if self._receiver is not None:
+                self._receiver.on_continue()
         if self._has_head and self._receiver is not None:
             self._receiver.on_head(status, self._headers, self._length)
 
@@ -164,6 +180,7 @@ class UpstreamPool:
         self.loop = asyncio.get_running_loop()
         self.busy = 0
         self.moved_at = 0.0
+        self._is_retired = False
 
     def request_began(self) -> None:
         """Count a request."""
@@ -199,7 +216,7 @@ class UpstreamPool:
 
     def give_back(self, connection: UpstreamConnection, keep_alive: bool) -> None:
         """Return a connection after its answer is complete."""
-        if keep_alive and not connection.lost:
+        if keep_alive and not connection.lost and not self._is_retired:
             connection.resume()
             connection.idle_since = self.loop.time()
             self._idle.append(connection)
@@ -213,6 +230,13 @@ class UpstreamPool:
     def closed(self, connection: UpstreamConnection) -> None:
         """Forget a closed connection."""
         self._open.discard(connection)
+
+    def retire(self) -> None:
+        """Close idle connections, and the others when their answer is complete."""
+        self._is_retired = True
+        for connection in self._idle:
+            connection.close()
+        self._idle.clear()
 
     def close(self) -> None:
         """Close all connections, idle or not."""

@@ -1,6 +1,5 @@
 """Forwarding of one request to the engine, and of the answer to the client."""
 
-import asyncio
 from collections.abc import Callable
 
 from tunesmith_agent.http.connection import ServerConnection
@@ -11,8 +10,10 @@ from tunesmith_agent.routing.table import Target
 from tunesmith_agent.telemetry.record import record_of
 from tunesmith_agent.telemetry.usage import AnswerReader
 
+from .passing import Passing
+
 #: Headers of the engine's answer that the client gets to see.
-_PASSED_HEADERS = (b"content-type", b"retry-after")
+PASSED_HEADERS = (b"content-type", b"retry-after")
 
 _STREAM_TYPE = b"text/event-stream"
 
@@ -20,8 +21,8 @@ _STREAM_TYPE = b"text/event-stream"
 _NOT_FOUND = 404
 
 
-class Forward:
-    """One forwarded request; everything happens in callbacks, so that a request needs no task.
+class Forward(Passing):
+    """One request that is forwarded to the engine.
 
     Args:
         on_engine_failure: answers the client when the request never reached a version: the engine accepts no
@@ -33,8 +34,8 @@ class Forward:
     """
 
     __slots__ = (
-        "_abandoned_seconds", "_answer", "_begun_at", "_client", "_connecting", "_data_at", "_first_at", "_key",
-        "_not_found", "_on_engine_failure", "_pool", "_record", "_request", "_status", "_target", "_upstream",
+        "_abandoned_seconds", "_answer", "_begun_at", "_data_at", "_first_at", "_key", "_not_found",
+        "_on_engine_failure", "_record", "_request", "_status", "_target",
     )  # fmt: skip
 
     def __init__(
@@ -49,15 +50,12 @@ class Forward:
         begun: float,
         hides_usage: bool,
     ) -> None:
+        super().__init__(pool, client)
         self._on_engine_failure = on_engine_failure
         self._abandoned_seconds = abandoned_seconds
         self._key = key
-        self._pool = pool
-        self._client = client
         self._target = target
         self._request = request
-        self._upstream: UpstreamConnection | None = None
-        self._connecting: asyncio.Task[UpstreamConnection] | None = None
         self._not_found = False
         self._status = 0
         self._begun_at = begun
@@ -73,10 +71,7 @@ class Forward:
         stats.begin()
         if self._record is not None:
             self._record.alias, self._record.version = stats.alias, stats.name
-        if (upstream := self._pool.take()) is not None:
-            self._send(upstream)
-        else:
-            self._connect()
+        self._open()
 
     # -- from the client's connection
 
@@ -89,14 +84,6 @@ class Forward:
         end = self._target.stats.count_disconnect(now, self._key, abandoned=abandoned)
         self._note_end(end, now)
 
-    def pause(self) -> None:
-        if self._upstream is not None:
-            self._upstream.pause()
-
-    def resume(self) -> None:
-        if self._upstream is not None:
-            self._upstream.resume()
-
     def timed_out(self) -> None:
         self._drop_upstream()
         self._fail(
@@ -105,13 +92,18 @@ class Forward:
 
     # -- from the engine's connection
 
+    def on_continue(self) -> None:
+        """No effect: the request was sent as a whole."""
+
     def on_head(self, status: int, headers: dict[bytes, bytes], length: int | None) -> None:
         if status == _NOT_FOUND:
             self._not_found = True
             return
         self._status = status
+        # It may keep the body, to ask another pod: that is over.
+        self._on_engine_failure = _do_nothing
         self._answer.is_stream = headers.get(b"content-type", b"").startswith(_STREAM_TYPE)
-        lines = [b"%b: %b\r\n" % (name, headers[name]) for name in _PASSED_HEADERS if name in headers]
+        lines = [b"%b: %b\r\n" % (name, headers[name]) for name in PASSED_HEADERS if name in headers]
         self._client.begin(status, self._target.headers + b"".join(lines), length)
 
     def on_data(self, data: bytes) -> None:
@@ -148,21 +140,11 @@ class Forward:
 
     # -- inside
 
-    def _connect(self) -> None:
-        self._connecting = self._client.loop.create_task(self._pool.connect())
-        self._connecting.add_done_callback(self._connected)
-
-    def _connected(self, connecting: asyncio.Task[UpstreamConnection]) -> None:
-        self._connecting = None
-        if connecting.cancelled():
-            return
-        if connecting.exception() is not None:
-            self._target.stats.count_engine_lost()
-            if self._record is not None:
-                self._record.end = End.ENGINE_LOST
-            self._on_engine_failure(self._client)
-            return
-        self._send(connecting.result())
+    def _not_connected(self) -> None:
+        self._target.stats.count_engine_lost()
+        if self._record is not None:
+            self._record.end = End.ENGINE_LOST
+        self._on_engine_failure(self._client)
 
     def _send(self, upstream: UpstreamConnection) -> None:
         self._upstream = upstream
@@ -170,15 +152,6 @@ class Forward:
         self._request = b""
         if self._client.paused:
             upstream.pause()
-
-    def _drop_upstream(self) -> None:
-        if self._connecting is not None:
-            self._connecting.remove_done_callback(self._connected)
-            self._connecting.add_done_callback(_close_late)
-            self._connecting.cancel()
-        if self._upstream is not None:
-            self._upstream.close()
-            self._upstream = None
 
     def _fail(self, refusal: Refusal) -> None:
         """Answer with an error, or cut the connection if a part of the answer was sent already."""
@@ -213,7 +186,5 @@ class Forward:
             record.finish_reasons = self._answer.finish_reasons()
 
 
-def _close_late(connecting: asyncio.Task[UpstreamConnection]) -> None:
-    """Close a connection that was made after its request had ended."""
-    if not connecting.cancelled() and connecting.exception() is None:
-        connecting.result().close()
+def _do_nothing(client: ServerConnection) -> None:
+    """Failure of an engine that has answered: it is no failure."""

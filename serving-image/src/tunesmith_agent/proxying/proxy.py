@@ -1,6 +1,7 @@
 """Checks and routing of client requests: an allow-list of paths in front of the engine."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
+from functools import partial
 from typing import Any
 
 import orjson
@@ -9,16 +10,20 @@ from tunesmith_agent.http.connection import ServerConnection
 from tunesmith_agent.http.messages import JSON_TYPE, Refusal, Request
 from tunesmith_agent.http.upstream import UpstreamPool
 from tunesmith_agent.metrics import AgentMetrics
-from tunesmith_agent.routing.stickiness import stickiness_key
-from tunesmith_agent.routing.table import Route, RoutingTable
+from tunesmith_agent.peers.directory import PeerDirectory
+from tunesmith_agent.requests.endpoints import ALWAYS_OFFERED, Endpoint, build_endpoints
+from tunesmith_agent.requests.model_name import resolve_model
+from tunesmith_agent.requests.switches import apply_switches
+from tunesmith_agent.routing.stickiness import key_number, stickiness_key
+from tunesmith_agent.routing.table import Route, RoutingTable, Target
 from tunesmith_agent.telemetry.record import record_of
 from tunesmith_agent.telemetry.usage import ask_for_usage
+from tunesmith_contract.agent import VERSION_HEADER
 
 from .forward import Forward
+from .hops import FORGED, FORWARDED, FORWARDED_ALIAS, NOT_HELD, Hops, taken_key
+from .passing import passed_headers
 from .waiting import WaitingRoom
-
-#: Request headers that are passed to the engine.
-_PASSED_HEADERS = (b"x-request-id", b"traceparent", b"tracestate")
 
 _MAX_NAMES_LISTED = 20
 _RETRY = b"retry-after: 2\r\n"
@@ -38,11 +43,9 @@ _ENGINE_HANGS = Refusal(
 )
 _NOT_AN_OBJECT = Refusal(400, 'The body must be a JSON object such as {"model": "…", "messages": […]}.')
 _NOT_JSON_TYPE = Refusal(415, "Send the body as content-type application/json.")
-_NO_PROMPT_LOG_PROBS = Refusal(
-    400, "Log-probabilities of the prompt are not served: leave out prompt_logprobs, and echo with logprobs."
-)
 _ENCODED = Refusal(415, "Send the body without content-encoding.")
 
+_VERSION = VERSION_HEADER.encode()
 _GONE = "it is not served any more."
 
 PlainHandler = Callable[[ServerConnection, Request], None]
@@ -54,10 +57,13 @@ class Proxy:
     Args:
         on_engine_failure: called when the engine accepts no connection, or does not have a routed version.
         abandoned_seconds: see ``Limits``.
+        directory: the other pods.
+        media_hosts: hosts that the engine may fetch images, audio and video from.
 
     Attributes:
         table: the current routes.
         engine_hangs: the engine generates nothing, so that requests are refused.
+        offered: endpoints that the engine has, by their paths; None until it was asked.
     """
 
     def __init__(
@@ -67,17 +73,22 @@ class Proxy:
         on_engine_failure: Callable[[], None],
         abandoned_seconds: float,
         wait_seconds: float,
+        directory: PeerDirectory,
+        media_hosts: Iterable[str] = (),
     ) -> None:
         self.table = RoutingTable()
         self.waiting_room = WaitingRoom(wait_seconds)
         self.engine_hangs = False
         self._pool = pool
         self._metrics = metrics
+        self._directory = directory
+        self._hops = Hops(directory, metrics.hops)
         self._on_engine_failure = on_engine_failure
         self._abandoned_seconds = abandoned_seconds
+        self.offered: frozenset[bytes] | None = None
+        self._endpoints = build_endpoints(media_hosts)
         self._handlers: dict[bytes, tuple[bytes, PlainHandler]] = {
-            b"/v1/chat/completions": (b"POST", self._generate),
-            b"/v1/completions": (b"POST", self._generate),
+            **dict.fromkeys(self._endpoints, (b"POST", self._generate)),
             b"/v1/models": (b"GET", self._list_models),
         }
 
@@ -104,18 +115,21 @@ class Proxy:
         connection.respond(200, JSON_TYPE, self.table.models_body)
 
     def _generate(self, connection: ServerConnection, request: Request) -> None:
-        if self.engine_hangs:
-            connection.close_after_answer()
-            connection.respond_refusal(_ENGINE_HANGS)
+        if FORWARDED in request.headers:
+            self._take_over(connection, request)
             return
-        body = _parse_body(request)
+        if self.engine_hangs and self._directory.everywhere is None:
+            self._refuse_hanging(connection)
+            return
+        if request.path not in ALWAYS_OFFERED and (refusal := self._refuse_endpoint(request.path)):
+            connection.respond_refusal(refusal)
+            return
+        endpoint = self._endpoints[request.path]
+        body = _read_body(request, endpoint)
         if isinstance(body, Refusal):
             connection.respond_refusal(body)
             return
-        if _asks_for_prompt_log_probs(body):
-            connection.respond_refusal(_NO_PROMPT_LOG_PROBS)
-            return
-        route = self._find_route(body)
+        route = self._find_route(request, body)
         if isinstance(route, Refusal):
             connection.respond_refusal(route)
             return
@@ -129,17 +143,25 @@ class Proxy:
         route: Route,
         size: int,
         deadline: float | None = None,
+        *,
+        is_here: bool = False,
     ) -> None:
         """Send a request to the version that is chosen for it, as soon as the engine holds it.
 
         Args:
             size: bytes of the body, as it arrived.
             deadline: end of the wait for a version, by the loop's clock; None if the request has not waited yet.
+            is_here: no other pod is asked: this one is to answer.
         """
         if (record := record_of(connection)) is not None:
             record.alias = route.model
         key = stickiness_key(request.headers, body) if route.uses_keys else b""
         target = route.pick(key)
+        if (route.homes is not None or self.engine_hangs) and not is_here and target is not None:
+            self._hand_on(connection, request, body, route, size, target, key)
+            return
+        if target is not None and not target.is_here:
+            target = route.substitute
         if target is None:
             connection.respond_refusal(_unavailable(route))
             return
@@ -148,36 +170,157 @@ class Proxy:
             def go_on(deadline: float) -> None:
                 # The routes may have changed while the request waited.
                 known = self.table.routes.get(route.model, Route(route.model, None, unavailable_reason=_GONE))
-                self._forward(connection, request, body, known, size, deadline)
+                self._forward(connection, request, body, known, size, deadline, is_here=True)
 
             self.waiting_room.admit(connection, target, size, deadline, go_on)
             return
         if deadline is None and target.gate is not None:
             target.stats.hits += 1
+        answer_failure = self._answer_not_ready
+        if self._directory.everywhere is not None:
+            answer_failure = partial(self._answer_elsewhere, request, dict(body), route, target)
+        begun = connection.loop.time() if deadline is None else deadline - self.waiting_room.seconds
+        number = key_number(key) if route.uses_keys else None
+        self._send(connection, request, body, target, answer_failure, number, begun)
+
+    def _send(
+        self,
+        connection: ServerConnection,
+        request: Request,
+        body: dict[str, Any],
+        target: Target,
+        answer_failure: Callable[[ServerConnection], None],
+        number: int | None,
+        begun: float,
+    ) -> None:
+        """Send a request to the engine; see ``Forward``."""
         body["model"] = target.name
+        switches = self._endpoints[request.path].switches
+        if target.switches is not None and switches:
+            ignored = apply_switches(body, switches, target.switches)
+            target = target.ignoring(ignored) if ignored else target
         hides_usage = ask_for_usage(request.path, body)
         Forward(
             self._pool,
             connection,
             target,
             _engine_request(request, body),
-            self._answer_not_ready,
+            answer_failure,
             self._abandoned_seconds,
-            hash(key) if route.uses_keys else None,
-            connection.loop.time() if deadline is None else deadline - self.waiting_room.seconds,
+            number,
+            begun,
             hides_usage,
         ).start()
 
+    def _hand_on(
+        self,
+        connection: ServerConnection,
+        request: Request,
+        body: dict[str, Any],
+        route: Route,
+        size: int,
+        target: Target,
+        key: bytes,
+    ) -> None:
+        """Have a request answered by a pod that is home of the alias, which may be this one."""
+        if self.engine_hangs:
+            refuse = partial(self._refuse_hanging, connection)
+            self._hops.hand_on_anywhere(connection, request, body, route.homes, target, refuse)
+        elif route.homes is not None:
+            answer = partial(self._forward, connection, request, body, route, size, is_here=True)
+            self._hops.hand_on(connection, request, body, route.homes, target, key, answer)
+
+    def _take_over(self, connection: ServerConnection, request: Request) -> None:
+        """Answer a request that another agent hands on, for which it has chosen the version."""
+        stats = self._hops.stats
+        if not self._hops.accepts(request):
+            stats.count_received("forged")
+            connection.respond_refusal(FORGED)
+            return
+        body = orjson.loads(request.body)
+        size = len(request.body)
+
+        begun = connection.loop.time()
+
+        def answer(deadline: float | None) -> None:
+            target = None if self.engine_hangs else self._find_taken(request, body["model"])
+            is_open = target is None or target.gate is None or target.gate.is_open
+            if target is None or not (is_open or self.waiting_room.has_room(size)):
+                stats.count_received("not_held")
+                connection.respond_refusal(NOT_HELD)
+                return
+            if not is_open:
+                self.waiting_room.admit(connection, target, size, deadline, answer)
+                return
+            stats.count_received("taken")
+            self._send(connection, request, body, target, self._answer_not_held, taken_key(request), begun)
+
+        answer(None)
+
+    def _find_taken(self, request: Request, name: str) -> Target | None:
+        """Target of a request that another agent hands on; None if it is not here."""
+        route = self.table.routes.get(name)
+        if route is None:
+            return None
+        target = (
+            route.instead
+            if route.instead is not None and FORWARDED_ALIAS in request.headers
+            else route.stable
+        )
+        return target if target is not None and target.is_here else None
+
+    def _answer_elsewhere(
+        self,
+        request: Request,
+        body: dict[str, Any],
+        route: Route,
+        target: Target,
+        connection: ServerConnection,
+    ) -> None:
+        """Have another pod answer a request that never reached a version on this one."""
+        body["model"] = route.model
+        self._note_engine_failure()
+        refuse = partial(connection.respond_refusal, _ENGINE_NOT_READY)
+        self._hops.hand_on_anywhere(connection, request, body, route.homes, target, refuse)
+
+    def _answer_not_held(self, connection: ServerConnection) -> None:
+        """Answer a request of another agent that never reached a version: another pod may be tried."""
+        self._note_engine_failure()
+        self._hops.stats.count_received("not_held")
+        connection.respond_refusal(NOT_HELD)
+
     def _answer_not_ready(self, connection: ServerConnection) -> None:
         """Answer a request that never reached a version; it does not count as the version's error."""
-        self._metrics.engine_failures += 1
-        self._on_engine_failure()
+        self._note_engine_failure()
         connection.respond_refusal(_ENGINE_NOT_READY)
 
-    def _find_route(self, body: dict[str, Any]) -> Route | Refusal:
+    def _note_engine_failure(self) -> None:
+        self._metrics.engine_failures += 1
+        self._on_engine_failure()
+
+    def _refuse_hanging(self, connection: ServerConnection) -> None:
+        connection.close_after_answer()
+        connection.respond_refusal(_ENGINE_HANGS)
+
+    def _refuse_endpoint(self, path: bytes) -> Refusal | None:
+        """Refusal of an endpoint that not every engine has; None if this one has it."""
+        if self.offered is None:
+            return _ENGINE_NOT_READY
+        if path in self.offered:
+            return None
+        served = ", ".join(name.decode() for name in self._endpoints if name in self.offered)
+        return Refusal(
+            404, f"The engine does not offer {path.decode()} for this base model; it offers {served}."
+        )
+
+    def _find_route(self, request: Request, body: dict[str, Any]) -> Route | Refusal:
         model = body.get("model")
         if not isinstance(model, str):
             return Refusal(400, f"Say which model to use: {self._list_names()}.", param="model")
+        if version := request.headers.get(_VERSION):
+            model = resolve_model(model, version)
+            if isinstance(model, Refusal):
+                return model
         route = self.table.routes.get(model)
         if route is None:
             message = f"The model {model[:100]!r} does not exist here: use {self._list_names()}."
@@ -194,6 +337,19 @@ class Proxy:
 def _unavailable(route: Route) -> Refusal:
     message = f"The model {route.model!r} can't answer on this pod: {route.unavailable_reason}"
     return Refusal(503, message, kind="server_error", code="model_unavailable", headers=_RETRY)
+
+
+def _read_body(request: Request, endpoint: Endpoint) -> dict[str, Any] | Refusal:
+    """Body of a request that says nothing but what its endpoint serves."""
+    body = _parse_body(request)
+    if isinstance(body, Refusal):
+        return body
+    refusal = endpoint.check(body)
+    if refusal is not None:
+        return refusal
+    if endpoint.fixed:
+        body.update(endpoint.fixed)
+    return body
 
 
 def _parse_body(request: Request) -> dict[str, Any] | Refusal:
@@ -213,19 +369,10 @@ def _parse_body(request: Request) -> dict[str, Any] | Refusal:
     return body if isinstance(body, dict) else _NOT_AN_OBJECT
 
 
-def _asks_for_prompt_log_probs(body: dict[str, Any]) -> bool:
-    """True for a request that, in one batch with any other, crashes the engine on CPUs."""
-    if body.get("echo") and (body.get("logprobs") is not None or body.get("max_tokens") == 0):
-        return True
-    return any(key.startswith("prompt_logprob") and body[key] is not None for key in body)
-
-
 def _engine_request(request: Request, body: dict[str, Any]) -> bytes:
     """Request for the engine, built anew so that nothing of the client's framing is passed on."""
     payload = orjson.dumps(body)
-    headers = request.headers
-    passed = b"".join(b"%b: %b\r\n" % (name, headers[name]) for name in _PASSED_HEADERS if name in headers)
     return (
         b"POST %b HTTP/1.1\r\nhost: engine\r\ncontent-type: application/json\r\n"
-        b"content-length: %d\r\n%b\r\n%b" % (request.path, len(payload), passed, payload)
+        b"content-length: %d\r\n%b\r\n%b" % (request.path, len(payload), passed_headers(request), payload)
     )

@@ -35,6 +35,10 @@ class WaitingRoom:
         self.waiting = 0
         self.bytes = 0
 
+    def has_room(self, size: int) -> bool:
+        """True if a request of so many bytes may wait."""
+        return self.waiting < MAX_REQUESTS and self.bytes + size <= MAX_BYTES
+
     def admit(
         self, client: ServerConnection, target: Target, size: int, deadline: float | None, go_on: "GoOn"
     ) -> None:
@@ -46,7 +50,7 @@ class WaitingRoom:
             deadline: end of its wait, by the loop's clock; None if the wait begins.
             go_on: chooses a version again, with the deadline.
         """
-        if self.waiting >= MAX_REQUESTS or self.bytes + size > MAX_BYTES:
+        if not self.has_room(size):
             target.stats.count_wait("full", 0.0)
             target.stats.count_refused_waiting()
             client.respond_refusal(_FULL)

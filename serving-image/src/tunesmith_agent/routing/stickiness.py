@@ -6,6 +6,7 @@ candidate.
 
 from hashlib import blake2b
 from typing import Any
+from zlib import crc32
 
 import orjson
 
@@ -13,6 +14,8 @@ from tunesmith_contract.agent import BUCKETS, STICKINESS_HEADER
 
 _HEADER = STICKINESS_HEADER.encode()
 _FIELDS = ("safety_identifier", "prompt_cache_key", "user")
+#: Key of a request that says nothing about its client.
+NO_KEY = b"null"
 _INSTRUCTIONS = frozenset({"system", "developer"})
 
 
@@ -20,7 +23,7 @@ def stickiness_key(headers: dict[bytes, bytes], body: dict[str, Any]) -> bytes:
     """Value of the header, else the first identifier in the body, else the first message or the prompt.
 
     Instructions (system and developer messages) are the same for all clients of an application, so the first
-    message is the first that is not one of them; for completions it is the prompt.
+    message is the first that is not one of them; for completions it is the prompt, for other endpoints the input.
     """
     if key := headers.get(_HEADER):
         return key
@@ -31,14 +34,22 @@ def stickiness_key(headers: dict[bytes, bytes], body: dict[str, Any]) -> bytes:
 
 
 def _first_message(body: dict[str, Any]) -> Any:
-    """First message that is not an instruction; the prompt of a completion."""
-    messages = body.get("messages")
+    """First message that is not an instruction; the prompt of a completion, or a plain input."""
+    messages = body.get("messages", body.get("input"))
     if not isinstance(messages, list):
-        return body.get("prompt")
+        return messages if isinstance(messages, str) else body.get("prompt")
     for message in messages:
         if not isinstance(message, dict) or message.get("role") not in _INSTRUCTIONS:
             return message
     return messages[:1]
+
+
+def key_number(key: bytes) -> int:
+    """Number by which requests of a client are told apart: the same in all pods, and cheap (CRC-32).
+
+    Clients that share one count as one; that is rare, and says only a little less.
+    """
+    return crc32(key)
 
 
 def bucket(digest: str, alias: str, key: bytes) -> int:

@@ -1,14 +1,16 @@
 """Routing table: immutable map of model names to versions, replaced as a whole."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import orjson
 
 from tunesmith_agent.metrics import VersionStats
-from tunesmith_contract.agent import DIGEST_HEADER, VERSION_HEADER, served_name
+from tunesmith_contract.agent import DIGEST_HEADER, IGNORED_HEADER, VERSION_HEADER, served_name
+from tunesmith_contract.answer_formats import Switch
 
 from .gate import Gate
+from .homes import Homes
 from .stickiness import bucket
 
 
@@ -18,19 +20,35 @@ class Target:
 
     Attributes:
         gate: open while the engine holds the version; None for the base model, which it always does.
+        switches: arguments of the chat template that it was trained with; None if the client's are passed on.
+        is_here: False if this pod has not proven the version: only other pods can answer.
     """
 
     name: str
     headers: bytes
     stats: VersionStats
     gate: Gate | None = None
+    switches: Mapping[str, Switch] | None = None
+    is_here: bool = True
+
+    def ignoring(self, fields: Iterable[str]) -> "Target":
+        """The target for a request of which these fields were left out: the answer names them."""
+        line = f"{IGNORED_HEADER}: {', '.join(fields)}\r\n"
+        return replace(self, headers=self.headers + line.encode())
 
 
-def build_target(alias: str, digest: str, stats: VersionStats, gate: Gate) -> Target:
+def build_target(
+    alias: str, digest: str, stats: VersionStats, gate: Gate, switches: Mapping[str, Switch] | None = None
+) -> Target:
     """Target of one active version."""
     name = served_name(alias, digest)
     headers = f"{VERSION_HEADER}: {name}\r\n{DIGEST_HEADER}: {digest}\r\n".encode()
-    return Target(name, headers, stats, gate)
+    return Target(name, headers, stats, gate, switches)
+
+
+def build_distant_target(alias: str, digest: str) -> Target:
+    """Target of a version that only other pods have."""
+    return Target(served_name(alias, digest), b"", VersionStats(alias, digest), is_here=False)
 
 
 def build_base_target(name: str, stats: VersionStats) -> Target:
@@ -48,6 +66,9 @@ class Route:
         candidate: answers keys whose bucket is below ``threshold``.
         candidate_digest: seeds the buckets.
         uses_keys: the sticky key of each request is needed, to choose or as evidence.
+        homes: pods that answer its requests; None if this one answers them all.
+        substitute: answers here where the chosen version is not here, and no other pod answers.
+        instead: answers requests for the alias that another pod has chosen this version for, as its breaker is open.
     """
 
     model: str
@@ -57,6 +78,9 @@ class Route:
     threshold: int = 0
     unavailable_reason: str = ""
     uses_keys: bool = False
+    homes: Homes | None = None
+    substitute: Target | None = None
+    instead: Target | None = None
 
     def pick(self, key: bytes) -> Target | None:
         """Target of the request with this sticky key."""

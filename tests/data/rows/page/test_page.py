@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from browser import Browser
+from browser import PAPER_WIDTH, Browser
 from rows.data_reports import HOSTILE, make_agreement, make_clean_report, make_largest_report, make_report
 from selenium.webdriver.common.keys import Keys
 
@@ -248,6 +248,20 @@ def test_every_text_stands_out(browser: Browser, page: Path, dark: bool, width: 
     assert (background == "rgb(15, 18, 21)") is dark
     ratio, text = browser.lowest_contrast()
     assert ratio >= 4.5, text
+
+
+@pytest.mark.parametrize("scripts", [True, False])
+def test_a_page_loses_nothing_on_paper(browser: Browser, page: Path, tmp_path: Path, scripts: bool) -> None:
+    """Printed from a dark screen, with all that is folded on it."""
+    longest = tmp_path / "long.html"
+    longest.write_text(render_page(make_largest_report("m")))
+    for each in (page, longest):
+        browser.open(each, PAPER_WIDTH, dark=True, scripts=scripts, media="print")
+        assert browser.lost_on_paper() == []
+        assert browser.run("return getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+        ratio, text = browser.lowest_contrast()
+        assert ratio >= 4.5, text
+        assert browser.print_pages() >= 1
 
 
 def test_a_screen_reader_finds_its_way(browser: Browser, page: Path) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import Browser
+from browser import PAPER_WIDTH, Browser
 
 from tunesmith_contract.search import SearchSettings, Trial
 from tunesmith_search.page import draw_curves, render_html
@@ -66,6 +66,15 @@ def test_a_page_can_be_read_on_any_screen(browser: Browser, page: Path, width: i
     assert contrast >= 4.5, text
     for figure in browser.all("figure"):
         assert figure.size["height"] > 100
+
+
+def test_a_page_loses_nothing_on_paper(browser: Browser, page: Path) -> None:
+    browser.open(page, PAPER_WIDTH, dark=True, media="print")
+    assert browser.lost_on_paper() == []
+    assert browser.run("return getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    contrast, text = browser.lowest_contrast()
+    assert contrast >= 4.5, text
+    assert browser.print_pages() >= 1
 
 
 def test_the_best_trial_is_first_and_marked_everywhere(browser: Browser, page: Path) -> None:

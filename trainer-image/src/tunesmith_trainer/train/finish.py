@@ -11,6 +11,7 @@ from tunesmith_contract.progress import PART, TrainPart
 from tunesmith_contract.report import Outcome, RunReport, TrainingReport
 from tunesmith_contract.run_config import AdapterType, OutputFormat, TrainConfig
 from tunesmith_data.failures import UserError
+from tunesmith_data.models.chat_format import find_chat_format
 from tunesmith_data.models.tokenizer import load_tokenizer, set_padding
 from tunesmith_data.pod.progress import ProgressReporter
 from tunesmith_data.pod.workspace import Workspace
@@ -97,11 +98,12 @@ def finish_training(
 
     probes = find_probes(config, start, files, record)
     lease.check()
-    artifact = publish_trained(files.weights, based, probes, workspace)
+    tokenizer = load_tokenizer(start.folder)
+    chat = find_chat_format(tokenizer, config.template_arguments or {})
+    artifact = publish_trained(files.weights, based, probes, workspace, chat)
 
     if _exports(config):
         _announce(record, TrainPart.EXPORTING)
-    tokenizer = load_tokenizer(start.folder)
     set_padding(tokenizer)
     sources = ExportSources(start.folder, files.weights, tokenizer)
     exports = build_exports(based, sources, workspace)

@@ -96,7 +96,11 @@ def load_base(config: TrainConfig, start: StartingPoint, workspace: Workspace) -
         start=start,
         model=model,
         kernels=kernels,
-        renderer=Renderer(tokenizer, answers_only=learns_answers_only(config.method)),
+        renderer=Renderer(
+            tokenizer,
+            answers_only=learns_answers_only(config.method),
+            arguments=config.template_arguments,
+        ),
         rows=rows,
         loaded=ModelState(model),
     )

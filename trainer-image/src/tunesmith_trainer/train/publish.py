@@ -3,6 +3,7 @@
 import uuid
 from pathlib import Path
 
+from tunesmith_contract.answer_formats import ChatFormat
 from tunesmith_contract.report import Artifact
 from tunesmith_contract.run_config import TrainConfig
 from tunesmith_data.pod.storage import link_folder
@@ -12,7 +13,11 @@ from tunesmith_trainer.train.artifact.probes import MeasuredProbes
 
 
 def publish_trained(
-    trained: Path, config: TrainConfig, probes: MeasuredProbes, workspace: Workspace
+    trained: Path,
+    config: TrainConfig,
+    probes: MeasuredProbes,
+    workspace: Workspace,
+    chat: ChatFormat | None = None,
 ) -> Artifact:
     """Publish the adapter or model in a folder, which stays.
 
@@ -21,6 +26,7 @@ def publish_trained(
         config: the run.
         probes: token sequences by which a server verifies what it serves.
         workspace: the run's workspace.
+        chat: form of its conversations and answers; None without a chat template.
 
     Raises:
         StorageError: the place holds other bytes, or can't be written.
@@ -28,4 +34,4 @@ def publish_trained(
     staged = workspace.staging / uuid.uuid4().hex
     staged.parent.mkdir(parents=True, exist_ok=True)
     link_folder(trained, staged)
-    return publish_folder(staged, artifact_kind(config), config, workspace, probes)
+    return publish_folder(staged, artifact_kind(config), config, workspace, probes, chat)

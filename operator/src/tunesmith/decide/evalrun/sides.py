@@ -17,6 +17,7 @@ from tunesmith_contract.evaluation import MAX_LINEAGE, Side, StoredAnswers, Trai
 from tunesmith_contract.exit_codes import FailureCategory
 from tunesmith_contract.layout import (
     TRAIN_FILE,
+    is_checkpoint,
     prepared_uri,
     side_model_role,
     side_role,
@@ -142,9 +143,11 @@ def _resolve(
         return _of_alias(side, path, written.adapter_deployment_ref, namespace, sources)
     if written.uri is not None and written.digest is not None:
         secret = written.secret_ref.name if written.secret_ref else None
-        return _of_artifact(
-            side, path, ArtifactSource(uri=written.uri, digest=written.digest), secret, sources
-        )
+        source = ArtifactSource(uri=written.uri, digest=written.digest)
+        if is_checkpoint(parse_uri(source.uri)):
+            secrets = {side_role(name): secret} if secret else {}
+            return ResolvedSide(side.model_copy(update={"checkpoint": source}), secrets=secrets)
+        return _of_artifact(side, path, source, secret, sources)
     return _of_other_source(side, written)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from tunesmith.api.finetunejob import FineTuneJob, FineTuneJobSpec
+from tunesmith.api.template_arguments import read_switches
 from tunesmith.manifests.environment import Environment
 from tunesmith.manifests.run_snapshots import Inputs
 from tunesmith_contract.exit_codes import FailureCategory
@@ -19,7 +20,7 @@ from .referenced_jobs import NotReady, ReferencedArtifact, find_artifacts, resol
 from .secrets import resolve_secrets
 
 #: Members of the data set that say where rows come from; the others are settings of prepare.
-_SOURCES = frozenset({"train", "generate", "validation"})
+_SOURCES = frozenset({"train", "generate", "validation", "templateArguments"})
 
 
 def build_inputs(
@@ -66,6 +67,7 @@ def _prepare_config(
         held_out=suite_rows(spec),
         method=resolve_method(spec, artifacts),
         formats=spec.output.formats,
+        template_arguments=read_switches(data.template_arguments),
         seed=spec.hyperparameters.seed,
         workspace=spec.workspace.uri if spec.workspace else None,
         output=spec.output.uri,

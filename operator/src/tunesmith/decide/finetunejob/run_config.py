@@ -80,6 +80,7 @@ def resolve_run(
         ),
         formats=spec.output.formats,
         tracking=Tracking.model_validate(plain_data(spec.tracking)),
+        template_arguments=config.template_arguments,
         image=inputs.image,
         workspace=config.workspace,
         output=config.output,

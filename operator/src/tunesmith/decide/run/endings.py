@@ -3,11 +3,19 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import assert_never
 
 from tunesmith.api.reasons import RunReason
-from tunesmith.decide.objects import completion_index, condition_of, job_end, terminated
-from tunesmith.manifests.objects import Body
+from tunesmith.decide.objects import (
+    completion_index,
+    condition_of,
+    created_at,
+    job_end,
+    parse_time,
+    terminated,
+)
+from tunesmith.manifests.objects import Body, deletion_requested_at
 from tunesmith.manifests.result_config_map import AttemptOutcome
 from tunesmith_contract.exit_codes import RETRYABLE, ExitCode, FailureCategory, category_of
 from tunesmith_contract.report import Checkpoint, Failure, Outcome, RunReport, parse_report
@@ -38,6 +46,10 @@ _ROOT_CAUSES = (
 #: terminations (its node shuts down) do not.
 _KUBELET = "TerminationByKubelet"
 _EVICTED = "Evicted"
+
+#: Exit codes of pods that are told to stop: by SIGKILL after their grace period, or by a SIGTERM that nobody handles.
+_STOPPED = frozenset({137, 143})
+_OUT_OF_MEMORY = "OOMKilled"
 
 #: Parts of the message that the podFailurePolicy leaves in the Job, for when the pods are gone.
 _JOB_EXIT_CODE = re.compile(r"failed with exit code (\d+)")
@@ -79,7 +91,7 @@ def job_ending(job: Body, pods: Sequence[Body], stage: Stage) -> Ending | None:
     outcome, condition = end
     pods = sorted(pods, key=completion_index)
     message = condition.get("message", "")
-    ending = _completed(pods, stage) if outcome == "Complete" else _failed(pods, stage, message)
+    ending = _completed(pods, stage) if outcome == "Complete" else _failed(job, pods, stage, message)
     return replace(ending, checkpoint=newest_checkpoint(pods))
 
 
@@ -88,7 +100,8 @@ def lost_pod_ending(job: Body, pods: Sequence[Body], stage: Stage) -> Ending:
     pods = sorted(pods, key=completion_index)
     failing = condition_of(job, "FailureTarget")
     if failing is not None and any(_failure(pod, stage) for pod in pods):
-        return replace(_failed(pods, stage, failing.get("message", "")), checkpoint=newest_checkpoint(pods))
+        message = failing.get("message", "")
+        return replace(_failed(job, pods, stage, message), checkpoint=newest_checkpoint(pods))
     return disrupted("The pod's node does not answer, and the pod does not end.")
 
 
@@ -153,25 +166,108 @@ def _completed(pods: Sequence[Body], stage: Stage) -> Ending:
     return failed(Failure(category=FailureCategory.USER_ERROR, reason="NoReport", message=message))
 
 
-def _failed(pods: Sequence[Body], stage: Stage, job_message: str) -> Ending:
-    """The first cause among the failures of all pods.
+def _failed(job: Body, pods: Sequence[Body], stage: Stage, job_message: str) -> Ending:
+    """The first cause among the endings of all pods.
 
-    When one pod of a gang ends, the Job asks the others to stop and they lose their connections. So the order is: a
-    root cause, a disruption, a crash, and last the reports of pods that stopped or lost their partners.
+    When one pod of a gang ends, the Job deletes the others, and they lose their connections. So the order is: a root
+    cause, a disruption, a crash, and last the reports of pods that stopped or lost their partners. A pod that somebody
+    deleted is a disruption however it ended, and a pod that the Job deleted is none.
     """
-    failures = [failure for pod in pods if (failure := _failure(pod, stage)) is not None]
+    pods = _newest_of_each_index(pods)
+    deleted = _Deletions.of(job, pods, stage)
+    failures = [failure for pod in deleted.others if (failure := _failure(pod, stage)) is not None]
     root_causes = [failure for failure in failures if failure.category in _ROOT_CAUSES]
     if root_causes:
         return failed(min(root_causes, key=lambda failure: _ROOT_CAUSES.index(failure.category)))
+    if (unseen := _root_cause_of_unseen_pod(pods, job_message)) is not None:
+        return unseen
     for pod in pods:
         if (target := _disruption_target(pod)) is not None:
             return disrupted(str(target.get("message") or target.get("reason") or "The pod was taken away."))
+    if deleted.by_others:
+        return disrupted(_describe_deletion(deleted.by_others[0]))
     crashes = [failure for failure in failures if failure.category is FailureCategory.INFRASTRUCTURE]
     if crashes:
         return failed(max(crashes, key=lambda failure: bool(failure.log)))
-    if any(_is_preempted(pod) for pod in pods):
+    if any(_is_preempted(pod) for pod in pods if pod not in deleted.by_job):
         return disrupted("The pod was asked to stop; it saved its state.")
     return failed(failures[0]) if failures else _failed_without_pods(job_message)
+
+
+@dataclass(frozen=True, slots=True)
+class _Deletions:
+    """Pods of a failed Job by who deleted them before they had ended.
+
+    Attributes:
+        by_others: somebody or something else than the Job, the first one first; the cause of what the rest did.
+        by_job: the Job, because another pod had failed.
+        others: all but those that others deleted.
+    """
+
+    by_others: tuple[Body, ...]
+    by_job: tuple[Body, ...]
+    others: tuple[Body, ...]
+
+    @classmethod
+    def of(cls, job: Body, pods: Sequence[Body], stage: Stage) -> "_Deletions":
+        """Deletions that the Job made when it had begun to fail, told from those before.
+
+        A Job fails only after a pod has failed. If none has but deleted ones, not all of them were deleted by the Job,
+        whatever the clocks say.
+        """
+        deleted = sorted(filter(_was_deleted_before_its_end, pods), key=_requested)
+        failing = condition_of(job, "FailureTarget") or {}
+        since = parse_time(failing.get("lastTransitionTime"))
+        by_itself = any(pod not in deleted and _failure(pod, stage) is not None for pod in pods)
+
+        def is_by_job(pod: Body) -> bool:
+            return by_itself and (since is None or _requested(pod) >= since)
+
+        by_job = tuple(pod for pod in deleted if is_by_job(pod))
+        by_others = tuple(pod for pod in deleted if pod not in by_job)
+        return cls(by_others, by_job, tuple(pod for pod in pods if pod not in by_others))
+
+
+def _requested(deleted_pod: Body) -> datetime:
+    requested = deletion_requested_at(deleted_pod)
+    assert requested is not None
+    return requested
+
+
+def _was_deleted_before_its_end(pod: Body) -> bool:
+    """True for a pod that had not ended when its deletion was requested; its end may be unseen or unknown."""
+    requested, end = deletion_requested_at(pod), terminated(pod)
+    if requested is None or _is_evicted(pod) or (end is not None and end["exitCode"] == ExitCode.SUCCEEDED):
+        return False
+    finished = parse_time(end.get("finishedAt")) if end else None
+    return finished is None or requested <= finished
+
+
+def _describe_deletion(pod: Body) -> str:
+    if _is_preempted(pod):
+        return "The pod was asked to stop; it saved its state."
+    end = terminated(pod)
+    code = f" with exit code {end['exitCode']}" if end else ""
+    name = pod["metadata"]["name"]
+    return f"Pod {name} was deleted and ended{code}; the next attempt resumes from what was committed."
+
+
+def _newest_of_each_index(pods: Sequence[Body]) -> list[Body]:
+    """The last pod of each index: a Job that was suspended had others before."""
+    newest: dict[int, Body] = {}
+    for pod in sorted(pods, key=created_at):
+        newest[completion_index(pod)] = pod
+    return [newest[index] for index in sorted(newest)]
+
+
+def _root_cause_of_unseen_pod(pods: Sequence[Body], job_message: str) -> Ending | None:
+    """Root cause that the Job saw in a pod that is gone; None if the pod is here, or if it saw another cause."""
+    match = _JOB_EXIT_CODE.search(job_message)
+    code = int(match[1]) if match else None
+    if code is None or category_of(code) not in _ROOT_CAUSES:
+        return None
+    seen = {end["exitCode"] for pod in pods if (end := terminated(pod))}
+    return None if code in seen else _failed_without_pods(job_message)
 
 
 def _failed_without_pods(job_message: str) -> Ending:
@@ -212,11 +308,18 @@ def _failure(pod: Body, stage: Stage) -> Failure | None:
         return report.failure.model_copy(update={"exit_code": exit_code})
     if not _is_evicted(pod) and (_is_preempted(pod) or _disruption_target(pod) is not None):
         return None
+    if _was_deleted_before_its_end(pod) and (end is None or _was_stopped(end)):
+        return None
     return _failure_without_report(pod, end or {}, exit_code)
 
 
+def _was_stopped(end: Body) -> bool:
+    """True for a container that ended by the signals that a pod is stopped with."""
+    return end["exitCode"] in _STOPPED and end.get("reason") != _OUT_OF_MEMORY
+
+
 def _failure_without_report(pod: Body, end: Body, exit_code: int | None) -> Failure:
-    if end.get("reason") == "OOMKilled":
+    if end.get("reason") == _OUT_OF_MEMORY:
         category = FailureCategory.OUT_OF_MEMORY
     else:
         code = exit_code if exit_code is not None else ExitCode.INFRASTRUCTURE

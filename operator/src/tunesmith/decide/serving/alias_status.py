@@ -84,6 +84,8 @@ def summarize_phase(
         is_held = context.fleet.holds(record.name, target.version.digest)
         phase = Phase.ROLLING_BACK if is_held else Phase.ROLLED_BACK
         return PhaseSummary(phase, Reason.DIGEST_REJECTED, target.message)
+    if target.reason == Reason.WAITING_FOR_SWITCH:
+        return PhaseSummary(Phase.LOADING, Reason.WAITING_FOR_SWITCH, target.message)
     if stable is None or (target.version is not None and not is_current):
         return PhaseSummary(Phase.BLOCKED, target.reason, target.message)
     if target.reason == Reason.SOURCE_UNREACHABLE:

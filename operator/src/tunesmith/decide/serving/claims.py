@@ -1,6 +1,6 @@
 """PersistentVolumeClaims that all serving pods mount, and what their access modes mean for placement and updates."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tunesmith.api.adapterdeployment import AdapterDeployment, AdapterDeploymentSpec
@@ -40,10 +40,16 @@ def mounted_claims(spec: AdapterDeploymentSpec) -> dict[str, bool]:
     return claims
 
 
-def asks_for_claims(deployment: AdapterDeployment, observed: Body | None) -> bool:
-    """True while the access modes matter: the spec has changed, or not all pods are there."""
+def asks_for_claims(deployment: AdapterDeployment, observed: Sequence[Body]) -> bool:
+    """True while the access modes matter: the spec has changed, or not all pods are there.
+
+    Args:
+        observed: the Deployments of the pods.
+    """
     is_changed = deployment.status.observed_generation < deployment.metadata.generation
-    return bool(mounted_claims(deployment.spec)) and (is_changed or not is_rolled_out(observed))
+    return bool(mounted_claims(deployment.spec)) and (
+        is_changed or not observed or not all(map(is_rolled_out, observed))
+    )
 
 
 def judge_claims(deployment: AdapterDeployment, modes: Mapping[str, tuple[str, ...]] | None) -> ClaimLimits:

@@ -23,17 +23,20 @@ from tunesmith.decide.fit.engine_fit import EngineFit
 from tunesmith.decide.plan import Event
 from tunesmith.manifests.engine_container import ENGINE
 from tunesmith.manifests.objects import Body
-from tunesmith.manifests.serving_deployment import rolling_update, selector_labels
+from tunesmith.manifests.serving_deployment import rolling_update, set_labels
 from tunesmith.manifests.serving_service import serving_service_name, serving_url
-from tunesmith_contract.agent import FEATURES, PREVIOUS, REJECTED, LoadState, served_name
+from tunesmith_contract.agent import FEATURES, OTHER, PEERS, PREVIOUS, REJECTED, LoadState, served_name
 
 from .alias_status import MAX_MESSAGE, build_adapter_status
 from .claims import ClaimLimits, claims_condition, stops_first
 from .engine_memory import fit_condition
 from .fleet import Fleet, ServingPod, is_rolled_out
 from .pod_problem import find_pod_problem
+from .pod_sets import PodSets
 from .record import AliasRecord
 from .rollout import is_proven
+from .set_status import SwitchWait, build_set_status
+from .switching import SetPlan
 from .targets import VersionRecord
 from .transition import AliasContext
 
@@ -76,7 +79,9 @@ class ServingState:
     """State of an AdapterDeployment after all transitions of this pass.
 
     Attributes:
-        observed: the Deployment of the pods.
+        sets: the sets of pods; the fleet is the one that answers clients.
+        set_plan: what happens to the sets.
+        wait: why the next set does not answer yet.
         service_is_foreign: a Service of this name belongs to another owner.
         generation: the generation of the desired state.
         aliases: record and context of each alias, ordered by name.
@@ -88,7 +93,9 @@ class ServingState:
         action_faults: sentences about what of the annotation for actions can't be done.
     """
 
-    observed: Body | None
+    sets: PodSets
+    set_plan: SetPlan
+    wait: SwitchWait | None
     service_is_foreign: bool
     fleet: Fleet
     generation: int
@@ -101,8 +108,13 @@ class ServingState:
     claims: ClaimLimits | None = None
 
     @property
+    def observed(self) -> Body | None:
+        """The Deployment of the pods that answer clients."""
+        return self.sets.serving.deployment if self.sets.serving else None
+
+    @property
     def is_rolled_out(self) -> bool:
-        """True if all replicas run the latest pod template and are available."""
+        """True if all replicas of the set that answers run its latest pod template and are available."""
         return is_rolled_out(self.observed)
 
     @property
@@ -113,7 +125,8 @@ class ServingState:
             for record, context in self.aliases
         )
         starting = not self.is_rolled_out and self.obstacle is None
-        return loading or starting or self.fleet.is_behind(self.generation)
+        is_warming_up = self.wait is not None and not self.wait.is_stalled
+        return loading or starting or is_warming_up or self.sets.everyone.is_behind(self.generation)
 
 
 def plan_status(
@@ -154,13 +167,17 @@ def _build_status(
         url=None if state.service_is_foreign else serving_url(deployment),
         replicas=len(state.fleet.pods),
         ready_replicas=len(state.fleet.ready),
-        selector=",".join(f"{key}={value}" for key, value in selector_labels(deployment).items()),
+        next_set=f"{state.wait.ready}/{state.wait.needed}" if state.wait else None,
+        selector=",".join(
+            f"{key}={value}" for key, value in set_labels(deployment, state.set_plan.number).items()
+        ),
         engine_requests=_engine_requests(state.observed),
         adapters_stable=f"{stable}/{len(adapters)}",
         generation=state.generation,
         update_time=now,
         adapters=adapters,
-        pods=tuple(_build_pod_status(pod) for pod in state.fleet.pods[:MAX_PODS]),
+        sets=build_set_status(state.sets, state.set_plan, state.wait),
+        pods=tuple(_build_pod_status(pod) for pod in state.sets.everyone.pods[:MAX_PODS]),
     )
 
 
@@ -281,6 +298,8 @@ def _stalled_reasons(
     if state.foreign_history:
         message = f"ConfigMap {state.foreign_history} is not Tunesmith's: delete it, or give this resource another name"
         yield Reason.HISTORY_NAME_TAKEN, message
+    if state.wait and state.wait.is_stalled:
+        yield state.wait.reason, state.wait.message
     for adapter in adapters:
         if _is_stalled(adapter):
             yield _alias_reason(adapter)
@@ -296,6 +315,8 @@ def _pending_reasons(
     """Causes that resolve without a person."""
     if state.obstacle:
         return
+    if state.wait and not state.wait.is_stalled:
+        yield state.wait.reason, f"{state.wait.message}{_claims_note(state)}"
     if not state.is_rolled_out:
         yield _pods_pending(deployment, state)
     for adapter in adapters:
@@ -358,6 +379,8 @@ def _build_events(
     current = next((each for each in before.conditions if each.type == ConditionType.AGENTS_CURRENT), None)
     if state.fleet.outdated and (current is None or current.status != "False"):
         events.append(Event(Reason.AGENTS_OUTDATED, _outdated_message(state), "Warning"))
+    if state.wait and (event := _tell_wait(before, state.wait)):
+        events.append(event)
     told = next((each for each in before.conditions if each.type == ConditionType.ACTIONS_VALID), None)
     faults = _actions_message(state)
     if state.action_faults and (told is None or told.status != "False" or told.message != faults):
@@ -365,10 +388,20 @@ def _build_events(
     return tuple(events)
 
 
+def _tell_wait(before: AdapterDeploymentStatus, wait: SwitchWait) -> Event | None:
+    """Warning about a switch that does not come by itself, when its cause is new."""
+    is_told = any(condition.reason == wait.reason for condition in before.conditions)
+    if is_told or not (wait.is_stalled or wait.reason == Reason.WAITING_FOR_GPU):
+        return None
+    return Event(wait.reason, wait.message, "Warning")
+
+
 #: What agents that lack a feature do not do.
 _WITHHELD = {
+    OTHER: "take over from pods on another base model",
     PREVIOUS: "keep the previous version loaded after a promotion, so that a rollback loads it anew",
     REJECTED: "refuse a version that was rolled back if they start from an old file",
+    PEERS: "hand requests on to the pods that hold an adapter, nor take such requests",
 }
 
 
@@ -400,6 +433,8 @@ def _content(status: AdapterDeploymentStatus) -> dict[str, Any]:
 def _significant(status: AdapterDeploymentStatus) -> dict[str, Any]:
     """Status without counters and messages that contain counters: its changes are written at once."""
     content = status.model_dump(mode="json", exclude={"update_time", "pods"})
+    for pods in content["sets"]:
+        pods.pop("message")
     for condition in content["conditions"]:
         condition.pop("message")
     for adapter in content["adapters"]:

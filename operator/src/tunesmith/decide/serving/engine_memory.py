@@ -129,14 +129,18 @@ def _judge_model(
 
 
 def engine_needs(deployment: AdapterDeployment, model: ModelReport | None) -> EngineNeeds:
-    """Size of the model and requests of the engine; without GPUs, requests are left to the user."""
+    """Size of the model, forms of its answers, and requests of the engine.
+
+    Without GPUs, requests are left to the user.
+    """
     engine = deployment.spec.engine
+    forms = (model.tools, model.thinking) if model else (None, None)
     if engine.gpus == 0:
-        return EngineNeeds()
+        return EngineNeeds(None, {}, *forms)
     size = int(weight_bytes(model)) if model else None
     fetched = parse_uri(deployment.spec.base_model.uri).scheme not in MOUNTED and engine.cache_volume is None
     adapters = ready_adapters(engine)
-    return EngineNeeds(size, engine_requests(size, engine.gpus, adapters, engine.max_rank, fetched))
+    return EngineNeeds(size, engine_requests(size, engine.gpus, adapters, engine.max_rank, fetched), *forms)
 
 
 def fit_condition(fit: EngineFit) -> ConditionUpdate:

@@ -33,10 +33,11 @@ class Evaluation:
     Attributes:
         digest: digest of the candidate.
         ended: end of the run.
-        is_bare: the candidate was asked without a prompt of its own, as an alias is.
+        is_bare: the candidate was asked as an alias is: without a prompt of its own, and with the template switches of
+            its training.
         baseline_digest: digest of the baseline, or the revision of its model.
         baseline_alias: the alias whose version the baseline was, as ``deployment/adapter``; else empty.
-        baseline_is_bare: the baseline was asked without a prompt of its own.
+        baseline_is_bare: so was the baseline.
         confirmed: status says the same verdict as the record.
         gone: the EvalRun or its record was deleted; the verdict is known from what is kept beside it.
         run: number of the run among those of this artifact and policy, as far as it is known.
@@ -244,8 +245,8 @@ def _refusal(run: Evaluation, requirement: GateRequirement) -> str:
         return "has no verdict in status yet, or another one than in its record"
     if not run.is_bare:
         return (
-            "prompted the candidate (systemPrompt, fewShot, contextColumn or templateArguments), which an alias is "
-            "not: evaluate it without"
+            "prompted the candidate (systemPrompt, fewShot, contextColumn, or templateArguments other than those of "
+            "its training), which an alias is not: evaluate it without"
         )
     if run.baseline_alias and run.baseline_alias != requirement.alias:
         return f"compared it with alias {run.baseline_alias}, not with {requirement.alias}"
@@ -254,7 +255,7 @@ def _refusal(run: Evaluation, requirement: GateRequirement) -> str:
         return f"compared it with {short_digest(run.baseline_digest)}, which does not serve"
     if _compares(requirement) and not run.baseline_is_bare:
         return (
-            "prompted the serving version (systemPrompt, fewShot, contextColumn or templateArguments), which the alias "
-            "does not: compare without"
+            "prompted the serving version (systemPrompt, fewShot, contextColumn, or templateArguments other than those "
+            "of its training), which the alias does not: compare without"
         )
     return ""

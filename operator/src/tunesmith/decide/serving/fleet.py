@@ -33,11 +33,13 @@ class Agent:
 
     Attributes:
         ended: another run has followed, or the pod is gone: only its counters matter.
+        told: this operator has sent it a state.
     """
 
     report: AgentReport
     connected: bool
     ended: bool = False
+    told: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +115,11 @@ class Fleet:
     def is_behind(self, generation: int) -> bool:
         """True if a connected agent has not applied this generation yet."""
         return any(pod.agent and pod.agent.connected and pod.generation < generation for pod in self.pods)
+
+    @property
+    def is_told(self) -> bool:
+        """True if this operator has sent a state to each connected agent."""
+        return all(pod.agent.told for pod in self.pods if pod.agent and pod.agent.connected)
 
     def active_on(self, alias: str, digest: str) -> int:
         """Number of ready pods on which the version is verified to be active."""

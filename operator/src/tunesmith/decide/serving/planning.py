@@ -16,8 +16,19 @@ from tunesmith.api.common import Model
 from tunesmith.api.job_status import FineTuneJobStatus
 from tunesmith.api.reasons import AdapterDeploymentReason as Reason
 from tunesmith.decide.fit.engine_fit import EngineFit
-from tunesmith.decide.plan import Action, Apply, Create, Delete, Event, Patch, Plan, Replace, owned_by
+from tunesmith.decide.plan import (
+    Action,
+    Apply,
+    Create,
+    Delete,
+    Event,
+    Plan,
+    Replace,
+    owned_by,
+    soonest,
+)
 from tunesmith.manifests.applied import is_applied, with_applied
+from tunesmith.manifests.engine_container import EngineNeeds
 from tunesmith.manifests.environment import Environment
 from tunesmith.manifests.names import STAGE_LABEL, Component
 from tunesmith.manifests.objects import Body, KubernetesObject
@@ -33,24 +44,37 @@ from tunesmith.manifests.serving_deployment import (
     PodLimits,
     build_serving_deployment,
     build_serving_disruption_budget,
-    mounted_secret,
+    serving_image,
 )
 from tunesmith.manifests.serving_network_policy import build_serving_network_policy
 from tunesmith.manifests.serving_service import build_serving_service
+from tunesmith_contract.agent import Version
 
 from .actions import ActionContext, apply_actions
+from .base_model import (
+    ServedModel,
+    find_next_versions,
+    find_other_model,
+    find_served_model,
+    follow_model,
+    rest,
+)
 from .claims import judge_claims, mounted_claims, stops_first
 from .deployment_status import Explanation, ServingState, plan_status
 from .elapsed import next_pass_seconds, with_elapsed
 from .engine_memory import REFUSALS, engine_needs, find_base_model, judge_memory
 from .evaluations import ObservedEvalRun, read_evaluations
-from .fleet import Agent, Fleet, build_fleet
+from .fleet import Agent, Fleet
 from .history import update_history
+from .peers import next_peers
+from .pod_sets import read_pod_sets
 from .publication import next_state, plan_publication
 from .record import AliasRecord
 from .requested_actions import RequestedActions, fingerprint, read_actions
 from .rollout import advance
+from .set_status import explain_wait
 from .stored import StoredServing, read_stored
+from .switching import Demand, SetPlan, WantedPods, keep_sets, plan_sets, replaces_in_place
 from .targets import Sources, TargetVersion, VersionRecord, resolve_target
 from .transition import QUORUM_SECONDS, AliasContext, is_paused
 from .undo import aimed_target, without_settled_undo
@@ -62,6 +86,8 @@ BUSY_SECONDS = 2.0
 WAITING_SECONDS = 15.0
 #: Interval while no pod is started because no GPU can be used, or the model fits on none: nodes with others may join.
 REFUSED_SECONDS = 60.0
+#: Interval between moves of home pods: an agent loads the versions that are new at home on it in less.
+MOVE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +97,7 @@ class ObservedServing:
     Attributes:
         config_maps: the ConfigMaps of the resource: inputs, desired state, and the records of its aliases.
         history: the ConfigMap with the history of the resource's name, whoever it belongs to.
-        deployment: the Deployment of the pods.
+        deployments: the Deployments of the pods, one for each set.
         service: the Service with the name of the resource, whoever owns it.
         disruption_budget: the PodDisruptionBudget of the pods.
         network_policy: the NetworkPolicy of the pods.
@@ -88,7 +114,7 @@ class ObservedServing:
 
     config_maps: tuple[Body, ...] = ()
     history: Body | None = None
-    deployment: Body | None = None
+    deployments: tuple[Body, ...] = ()
     service: Body | None = None
     disruption_budget: Body | None = None
     network_policy: Body | None = None
@@ -111,6 +137,7 @@ class _Advanced:
         aliases: record and context of each alias, ordered by name. The contexts know the changes of this pass: a
             version that was just rolled back is a rejected one.
         targets: the version that each alias was to serve when the pass began, by name.
+        named: the version that the source of each alias names after the pass, by name.
         versions: all versions, with the changes of this pass.
         events: the events about actions and transitions.
         faults: sentences about actions whose IDs were used before.
@@ -118,6 +145,7 @@ class _Advanced:
 
     aliases: tuple[tuple[AliasRecord, AliasContext], ...]
     targets: Mapping[str, TargetVersion]
+    named: Mapping[str, TargetVersion]
     versions: tuple[VersionRecord, ...]
     events: tuple[Event, ...]
     faults: tuple[str, ...]
@@ -138,7 +166,10 @@ def plan_serving(
     """
     now = now.replace(microsecond=0)
     stored = read_stored(deployment, observed.config_maps, observed.history, observed.revisions)
-    fleet = build_fleet(observed.pods, observed.agents)
+    is_foreign = _is_foreign(observed.service, deployment)
+    own_service = None if is_foreign else observed.service
+    sets = read_pod_sets(observed.deployments, own_service, observed.pods, observed.agents)
+    fleet = sets.fleet
     inputs = choose_inputs(deployment, observed, environment)
     model = find_base_model(observed.records)
     needs = environment.serving_needs(inputs.image if inputs else "")
@@ -146,11 +177,27 @@ def plan_serving(
     claims = judge_claims(deployment, observed.claims)
     obstacle = _find_obstacle(deployment, inputs, fit)
     requested = read_actions(deployment.metadata, [adapter.name for adapter in deployment.spec.adapters])
-    advanced = _advance_all(deployment, observed, stored, requested, fleet, now)
-    desired = next_state(stored, advanced.records, fleet, environment.term)
+    served = find_served_model(deployment.spec, sets, stored.records.values())
+    advanced = _advance_all(deployment, observed, stored, requested, fleet, served, now)
+    upcoming = find_next_versions(advanced.records, advanced.named, served)
+    other = find_other_model(served, upcoming, stored.published, sets, observed.pods)
+    peers = next_peers(deployment, advanced.records, fleet, stored.published.peers)
+    desired = next_state(stored, advanced.records, sets.everyone, environment.term, peers.peers, other)
+    demand = Demand(desired.whole.generation, _served_versions(advanced.records))
+    if served.is_changing:
+        demand = Demand(desired.whole.generation, upcoming.versions, upcoming.blocked)
+    set_plan = keep_sets(sets)
+    if inputs is not None and obstacle is None:
+        limits = PodLimits(claims.on_one_node, stops_first(deployment, claims))
+        wanted = _wanted_pods(deployment, inputs, environment, engine_needs(deployment, model), limits)
+        # Without a Service of its own there is nothing to switch.
+        in_place = is_foreign or replaces_in_place(deployment.spec, limits.stops_first)
+        set_plan = plan_sets(sets, wanted, demand, in_place and not served.is_changing, now)
     state = ServingState(
-        observed=observed.deployment,
-        service_is_foreign=_is_foreign(observed.service, deployment),
+        sets=sets,
+        set_plan=set_plan,
+        wait=explain_wait(deployment, sets, set_plan, demand),
+        service_is_foreign=is_foreign,
         fleet=fleet,
         generation=desired.whole.generation,
         aliases=advanced.aliases,
@@ -162,27 +209,24 @@ def plan_serving(
         action_faults=(*requested.faults, *advanced.faults),
     )
     status, status_events, wait = plan_status(deployment, state, now)
-    pods: tuple[Action, ...] = ()
-    if inputs is not None and obstacle is None:
-        limits = PodLimits(claims.on_one_node, stops_first(deployment, claims))
-        needed = engine_needs(deployment, model)
-        wanted = build_serving_deployment(deployment, inputs, environment, needed, limits)
-        pods = _deployment_action(deployment, observed.deployment, inputs, environment, wanted)
     return Plan(
         actions=(
-            *plan_publication(deployment, stored, advanced.records, desired, fleet, environment.ca_bundle),
+            *plan_publication(
+                deployment, stored, advanced.records, desired, sets.everyone, environment.ca_bundle
+            ),
             *_history_action(deployment, stored, advanced.records, requested),
             *_version_actions(deployment, stored, advanced, now),
             *_inputs_action(deployment, observed, inputs),
             *_network_policy_action(deployment, observed.network_policy, environment),
-            *pods,
-            *_service_action(deployment, observed.service),
-            *_disruption_budget_action(deployment, observed.disruption_budget),
+            # It has to leave out the pods of a set that begins.
+            *_service_action(deployment, observed.service, set_plan),
+            *set_plan.actions,
+            *_disruption_budget_action(deployment, observed.disruption_budget, set_plan.number),
             *_old_versions_action(deployment, observed, advanced),
         ),
         status=status,
-        events=(*stored.events, *advanced.events, *status_events),
-        requeue_after=_requeue_after(state, wait),
+        events=(*stored.events, *advanced.events, *set_plan.events, *status_events),
+        requeue_after=soonest(_requeue_after(state, wait), None if peers.is_settled else MOVE_SECONDS),
     )
 
 
@@ -206,6 +250,12 @@ def choose_inputs(
     image = requested or (environment.serving_gpu_image if on_gpus else environment.serving_image)
     if not image:
         return None
+    known = {serving_image(body) for body in observed.deployments}
+    for earlier in sorted(chosen, key=lambda inputs: inputs.number, reverse=True):
+        is_meant = earlier.requested == requested and (requested or earlier.on_gpus in (None, on_gpus))
+        if is_meant and earlier.image in known:
+            # The spec was changed back while pods with that choice are there.
+            return earlier
     return ServingInputs(last.number + 1 if last else 1, requested, image, on_gpus)
 
 
@@ -232,6 +282,7 @@ def _advance_all(
     stored: StoredServing,
     requested: RequestedActions,
     fleet: Fleet,
+    served: ServedModel,
     now: datetime,
 ) -> _Advanced:
     versions = merge_records(stored.versions, stored.records.values())
@@ -251,16 +302,18 @@ def _advance_all(
     faults: list[str] = []
     adapters = sorted(deployment.spec.adapters, key=lambda adapter: adapter.name)
     for adapter in adapters:
-        record = stored.records[adapter.name]
+        record, moves = follow_model(stored.records[adapter.name], served, stored.published, now)
+        events += moves
         waits = bool(fleet.pods) and not is_paused(record, adapter)
         record = with_elapsed(record, adapter, now, waits)
-        context = AliasContext(adapter, resolve_target(adapter, sources), fleet, now)
+        context = AliasContext(adapter, rest(resolve_target(adapter, sources), record, served), fleet, now)
         own = tuple(version for version in versions if version.alias == adapter.name)
         known = stored.history.find(adapter.name).actions
         acted = apply_actions(record, ActionContext(context, deployment.spec, own), requested, known)
         if acted.events:
             changed = replace(sources, versions=merge_records(stored.versions, [acted.record]))
-            context = replace(context, target=resolve_target(adapter, changed))
+            target = rest(resolve_target(adapter, changed), acted.record, served)
+            context = replace(context, target=target)
         record = without_settled_undo(acted.record, context.target)
         targets[adapter.name] = aimed_target(record, context.target)
         record, transitions = advance(record, replace(context, target=targets[adapter.name]))
@@ -269,12 +322,13 @@ def _advance_all(
         faults += acted.faults
     versions = merge_records(versions, records)
     sources = replace(sources, versions=versions)
+    named = {adapter.name: resolve_target(adapter, sources) for adapter in adapters}
     contexts = (
-        AliasContext(adapter, aimed_target(record, resolve_target(adapter, sources)), fleet, now)
+        AliasContext(adapter, aimed_target(record, rest(named[record.name], record, served)), fleet, now)
         for adapter, record in zip(adapters, records, strict=True)
     )
     pairs = tuple(zip(records, contexts, strict=True))
-    return _Advanced(pairs, targets, versions, tuple(events), tuple(faults))
+    return _Advanced(pairs, targets, named, versions, tuple(events), tuple(faults))
 
 
 def _read_jobs(observed: ObservedServing) -> dict[str, FineTuneJobStatus | None]:
@@ -361,7 +415,7 @@ def _inputs_action(
 
 
 #: Fields of the engine that no pod is built from.
-_OUTSIDE_PODS = frozenset({"gpu_memory", "update_strategy"})
+_OUTSIDE_PODS = frozenset({"gpu_memory", "update_strategy", "scale_down_delay"})
 
 
 def _without_defaults(model: Model) -> KubernetesObject:
@@ -369,14 +423,25 @@ def _without_defaults(model: Model) -> KubernetesObject:
     return model.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
 
 
-def _deployment_action(
+def _served_versions(records: tuple[AliasRecord, ...]) -> tuple[tuple[str, Version], ...]:
+    """Versions that get requests, with their aliases."""
+    stable = [(record.name, record.stable) for record in records if record.stable]
+    candidates = [
+        (record.name, record.candidate.version)
+        for record in records
+        if record.candidate and record.candidate.weight
+    ]
+    return (*stable, *candidates)
+
+
+def _wanted_pods(
     deployment: AdapterDeployment,
-    observed: Body | None,
     inputs: ServingInputs,
     environment: Environment,
-    wanted: KubernetesObject,
-) -> tuple[Action, ...]:
-    """Apply the Deployment if the spec has changed, but not if a newer operator would build it differently."""
+    needs: EngineNeeds,
+    limits: PodLimits,
+) -> WantedPods:
+    """Pods that the spec asks for; they don't change because a newer operator would build them differently."""
     spec = deployment.spec
     basis = {
         "baseModel": _without_defaults(spec.base_model),
@@ -387,21 +452,18 @@ def _deployment_action(
         "inputs": inputs.number,
         "operatorUrl": environment.operator_url,
     }
-    # Compared with the pods, not in the basis: there it would replace pods of a release whose basis lacks it.
     secret = spec.artifact_secret_ref.name if spec.artifact_secret_ref else None
-    if observed is None or not is_applied(observed, basis) or mounted_secret(observed) != secret:
-        return (Apply(with_applied(wanted, basis)),)
-    update = wanted["spec"]["strategy"]["rollingUpdate"]
-    current = observed["spec"].get("strategy", {}).get("rollingUpdate")
-    if observed["spec"].get("replicas") == spec.replicas and current == update:
-        return ()
-    patch = {"spec": {"replicas": spec.replicas, "strategy": {"rollingUpdate": update}}}
-    metadata = observed["metadata"]
-    return (Patch("apps/v1", "Deployment", metadata["namespace"], metadata["name"], patch),)
+
+    def build(number: int) -> KubernetesObject:
+        return build_serving_deployment(deployment, inputs, environment, needs, limits, number)
+
+    return WantedPods(spec, basis, secret, deployment.metadata.generation, build)
 
 
-def _service_action(deployment: AdapterDeployment, observed: Body | None) -> tuple[Action, ...]:
-    manifest = build_serving_service(deployment)
+def _service_action(
+    deployment: AdapterDeployment, observed: Body | None, plan: SetPlan
+) -> tuple[Action, ...]:
+    manifest = build_serving_service(deployment, plan.number, plan.switch)
     if _is_foreign(observed, deployment) or is_applied(observed, manifest):
         return ()
     return (Apply(with_applied(manifest, manifest)),)
@@ -411,8 +473,10 @@ def _is_foreign(observed: Body | None, deployment: AdapterDeployment) -> bool:
     return observed is not None and not owned_by(observed, deployment.metadata.uid)
 
 
-def _disruption_budget_action(deployment: AdapterDeployment, observed: Body | None) -> tuple[Action, ...]:
-    manifest = build_serving_disruption_budget(deployment)
+def _disruption_budget_action(
+    deployment: AdapterDeployment, observed: Body | None, number: int
+) -> tuple[Action, ...]:
+    manifest = build_serving_disruption_budget(deployment, number)
     return _optional_action(manifest if deployment.spec.replicas > 1 else None, observed)
 
 
@@ -455,4 +519,6 @@ def _requeue_after(state: ServingState, wait: float | None) -> float | None:
         waits.append(REFUSED_SECONDS)
     if state.is_busy:
         waits.append(BUSY_SECONDS)
+    if state.set_plan.removal_seconds is not None:
+        waits.append(max(state.set_plan.removal_seconds, 1.0))
     return min(waits, default=None)

@@ -16,7 +16,15 @@ from dataclasses import dataclass
 from tunesmith.api.adapterdeployment import AdapterDeployment
 from tunesmith.decide.plan import Action, Mount, Publication, Push, Replace
 from tunesmith.manifests.serving_config_maps import build_alias_record, build_desired_config_map
-from tunesmith_contract.agent import DESIRED_FILE, STATE_FILE, DesiredAlias, DesiredState, first_generation
+from tunesmith_contract.agent import (
+    DESIRED_FILE,
+    STATE_FILE,
+    DesiredAlias,
+    DesiredState,
+    OtherModel,
+    Peer,
+    first_generation,
+)
 from tunesmith_contract.layout import CA_FILE
 
 from .elapsed import must_be_written
@@ -41,7 +49,14 @@ class NextState:
     whole: DesiredState
 
 
-def next_state(stored: StoredServing, records: tuple[AliasRecord, ...], fleet: Fleet, term: int) -> NextState:
+def next_state(
+    stored: StoredServing,
+    records: tuple[AliasRecord, ...],
+    fleet: Fleet,
+    term: int,
+    peers: tuple[Peer, ...] = (),
+    other: OtherModel | None = None,
+) -> NextState:
     """Desired state that follows from the records.
 
     Its generation grows whenever the content changes, and where pods may hold another content or a higher generation.
@@ -49,6 +64,8 @@ def next_state(stored: StoredServing, records: tuple[AliasRecord, ...], fleet: F
     Args:
         records: the records of the aliases of the resource, ordered by name.
         term: number of times that the operator's lease changed hands.
+        peers: pods that answer requests for each other.
+        other: what pods on another base model serve.
     """
     published = {alias.name: alias for alias in stored.published.aliases}
     aliases = tuple(record.to_desired() for record in records)
@@ -59,6 +76,8 @@ def next_state(stored: StoredServing, records: tuple[AliasRecord, ...], fleet: F
     is_sent = (
         stored.is_current
         and aliases == stored.published.aliases
+        and other == stored.published.other
+        and peers == stored.published.peers
         and fleet.generation <= stored.generation
         and stored.published.generation == stored.generation
         and not fleet.disagrees(stored.published)
@@ -67,11 +86,15 @@ def next_state(stored: StoredServing, records: tuple[AliasRecord, ...], fleet: F
         return NextState(frozenset(), None, stored.published)
     following = 1 + max(stored.generation, fleet.generation, first_generation(term))
     if not urgent:
-        return NextState(urgent, None, DesiredState(generation=following, aliases=aliases))
+        return NextState(
+            urgent, None, DesiredState(generation=following, aliases=aliases, peers=peers, other=other)
+        )
     partly = tuple(wanted[name] if name in urgent else published[name] for name in published)
-    first = DesiredState(generation=following, aliases=partly)
+    first = DesiredState(generation=following, aliases=partly, peers=peers, other=other)
     generation = following if partly == aliases else following + 1
-    return NextState(urgent, first, DesiredState(generation=generation, aliases=aliases))
+    return NextState(
+        urgent, first, DesiredState(generation=generation, aliases=aliases, peers=peers, other=other)
+    )
 
 
 def _is_urgent(before: DesiredAlias, after: DesiredAlias) -> bool:
@@ -116,7 +139,8 @@ def plan_publication(
     mount: tuple[Action, ...] = ()
     if stored.mounted is None or _mounted_files(stored.mounted) != _mounted_files(config_map):
         mount = (Mount(Replace.of(stored.mounted, config_map).manifest, publication),)
-    is_sent = state.whole == stored.published and not fleet.is_behind(state.whole.generation)
+    is_applied = fleet.is_told and not fleet.is_behind(state.whole.generation)
+    is_sent = state.whole == stored.published and is_applied
     push: tuple[Action, ...] = () if is_sent else (Push(publication),)
     return (*urgent, *first, *others, *mount, *push)
 

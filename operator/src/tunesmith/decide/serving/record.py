@@ -155,6 +155,7 @@ class AliasRecord(Report):
         paused: a person asked by an action that the rollout stays at its step.
         undo: switch back to a version that is being loaded.
         actions: results of the latest actions, the latest first.
+        model: URI of the base model that the versions are for; empty: not known yet.
     """
 
     name: str
@@ -172,6 +173,7 @@ class AliasRecord(Report):
     paused: bool = False
     undo: Undo | None = None
     actions: tuple[ActionOutcome, ...] = Field((), max_length=MAX_RECORDED_ACTIONS)
+    model: str = ""
 
     def to_json(self) -> str:
         """Compact JSON without members that have their default value."""

@@ -15,12 +15,12 @@ from tunesmith.manifests.objects import Body
 from tunesmith.manifests.serving_config_maps import (
     FIRST_RECORD_KEY,
     HISTORY_KEY,
-    RECORD_KEY,
     alias_of,
     desired_config_map_name,
     is_history,
     read_desired,
     read_first_desired,
+    read_record_text,
 )
 from tunesmith_contract.agent import DesiredState
 
@@ -162,8 +162,8 @@ def _read_published(mounted: Body | None) -> tuple[DesiredState, bool]:
 
 def _read_record(alias: str, config_map: Body) -> AliasRecord | None:
     try:
-        record = AliasRecord.model_validate_json(config_map["data"][RECORD_KEY])
-    except (KeyError, ValidationError):
+        record = AliasRecord.model_validate_json(read_record_text(config_map))
+    except (KeyError, ValueError):
         return None
     return record if record.name == alias else None
 

@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 import tunesmith_data
 import tunesmith_trainer
+from tunesmith_contract.answer_formats import ChatFormat
 from tunesmith_contract.artifact import ArtifactKind, File, Lineage, Manifest
 from tunesmith_contract.base import canonical_json, sha256_digest
 from tunesmith_contract.layout import MANIFEST_FILE
@@ -69,6 +70,7 @@ def publish_folder(
     config: TrainConfig,
     workspace: Workspace,
     probes: MeasuredProbes = NO_PROBES,
+    chat: ChatFormat | None = None,
 ) -> Artifact:
     """Write the manifest of a folder, and move the folder to the location named by the manifest's digest.
 
@@ -78,10 +80,11 @@ def publish_folder(
         config: the run.
         workspace: the run's workspace.
         probes: token sequences by which a server verifies what it serves.
+        chat: form of its conversations and answers; None without a chat template.
     """
     for file in staged.iterdir():
         file.chmod(_FILE_MODE)
-    manifest = build_manifest(kind, config, describe_files(staged), probes)
+    manifest = build_manifest(kind, config, describe_files(staged), probes, chat)
     write_atomically(staged / MANIFEST_FILE, manifest.to_bytes())
     return workspace.publish(staged)
 
@@ -134,9 +137,13 @@ def artifact_kind(config: TrainConfig) -> ArtifactKind:
 
 
 def build_manifest(
-    kind: ArtifactKind, config: TrainConfig, files: tuple[File, ...], probes: MeasuredProbes
+    kind: ArtifactKind,
+    config: TrainConfig,
+    files: tuple[File, ...],
+    probes: MeasuredProbes,
+    chat: ChatFormat | None = None,
 ) -> Manifest:
-    """Manifest of an artifact: kind, files with digests, lineage and probes."""
+    """Manifest of an artifact: kind, files with digests, lineage, probes, and form of its conversations."""
     adapter = config.adapter if kind in _ADAPTERS else None
     return Manifest(
         kind=kind,
@@ -160,6 +167,7 @@ def build_manifest(
         ),
         probes=probes.probes,
         noise=probes.noise,
+        chat=chat,
     )
 
 

@@ -14,6 +14,7 @@ from tunesmith_contract.search import Measurement, Trial, TrialState
 from tunesmith_contract.shared_rules.defaults import answers_to_a_prompt, count_sequences, is_packed
 from tunesmith_contract.shared_rules.trials import configure_trial
 from tunesmith_data.failures import Preempted, describe
+from tunesmith_data.models.chat_format import find_chat_format
 from tunesmith_data.pod.storage import Storage
 from tunesmith_data.pod.workspace import Workspace
 from tunesmith_search.halving import falls_behind
@@ -191,7 +192,8 @@ class TrialRunner:
         artifact = None
         if probes is not None:
             based = self._base.start.as_base_of(config)
-            artifact = publish_trained(files.weights, based, probes, workspace)
+            chat = find_chat_format(self._base.renderer.tokenizer, config.template_arguments or {})
+            artifact = publish_trained(files.weights, based, probes, workspace, chat)
         return TrialEnd(TrialState.COMPLETED, loss, artifact=artifact)
 
     def _failed(self, error: Exception) -> TrialEnd:

@@ -1,0 +1,1 @@
+"""Rules about what a request may say: pure, no I/O."""

@@ -1,0 +1,311 @@
+"""Serving pods as processes: a kubelet that runs the agent of each pod of the API server beside a stand-in engine.
+
+It does what matters to clients: it mounts the ConfigMap, probes, tells the API server who is ready, restarts an agent
+that ended, sends SIGTERM to pods that are deleted and lets them go when they have ended. ``endpoints`` is what a
+Service leads to: pods whose probes succeed, without those that are deleted, a moment late.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from control_plane.pod_credentials import issue_token
+
+from tunesmith_cluster.api import ApiError, Document
+from tunesmith_cluster.controlplane import free_ports
+from tunesmith_cluster.fake import ControlPlane
+from tunesmith_contract.layout import CA_FILE, TOKEN_AUDIENCE, TOKEN_FILE
+
+LOOK_SECONDS = 0.2
+PROBE_SECONDS = 0.25
+#: Until kube-proxy has heard that a pod is deleted.
+ENDPOINT_SECONDS = 0.3
+#: Between two copies of the ConfigMap into the pod: kubelet takes up to a minute.
+MOUNT_SECONDS = 3.0
+END_SECONDS = 5.0
+_FAILED_READ = (ApiError, ConnectionError)
+
+T = TypeVar("T")
+Event = tuple[float, str, dict[str, Any]]
+
+
+@dataclass
+class PodProcesses:
+    """One pod: two processes, their folders and ports.
+
+    Attributes:
+        is_ready: the readiness probe succeeded last time.
+        is_ending: the pod is deleted.
+        killed: monotonic times from each kill of the agent until its process was gone.
+        events: what the agent logged: monotonic time, message, fields.
+    """
+
+    name: str
+    uid: str
+    folder: Path
+    body: Document
+    ports: list[int] = field(default_factory=lambda: free_ports(3))
+    agent: asyncio.subprocess.Process | None = None
+    engine: asyncio.subprocess.Process | None = None
+    is_ready: bool = False
+    is_ending: bool = False
+    ended_at: float = float("inf")
+    killed: list[tuple[float, float]] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+
+    @property
+    def port(self) -> int:
+        """Port for clients."""
+        return self.ports[0]
+
+    @property
+    def monitoring_port(self) -> int:
+        """Port for probes."""
+        return self.ports[1]
+
+    @property
+    def engine_port(self) -> int:
+        """Port of the engine."""
+        return self.ports[2]
+
+    @property
+    def config_map(self) -> str:
+        """Name of the ConfigMap that the pod mounts."""
+        [desired] = [each for each in self.body["spec"]["volumes"] if each["name"] == "desired"]
+        name: str = desired["projected"]["sources"][0]["configMap"]["name"]
+        return name
+
+    @property
+    def takes_connections(self) -> bool:
+        """True if a Service leads to it."""
+        return self.is_ready and time.monotonic() < self.ended_at + ENDPOINT_SECONDS
+
+    def kill(self) -> None:
+        """Kill the agent in the middle of anything."""
+        assert self.agent is not None
+        self.killed.append((time.monotonic(), float("inf")))
+        self.agent.send_signal(signal.SIGKILL)
+
+    def note_end(self) -> None:
+        """The agent's process is gone."""
+        self.killed = [(began, min(ended, time.monotonic())) for began, ended in self.killed]
+
+
+class ServingPods:
+    """The pods of one namespace; ``run`` is the kubelet.
+
+    Args:
+        storage: folder where claims are mounted.
+        arguments: more arguments of each agent.
+    """
+
+    def __init__(
+        self,
+        server: ControlPlane,
+        namespace: str,
+        folder: Path,
+        storage: Path,
+        arguments: tuple[str, ...] = (),
+    ) -> None:
+        self.pods: dict[str, PodProcesses] = {}
+        self.gone: list[PodProcesses] = []
+        self._server, self._namespace = server, namespace
+        self._folder, self._storage, self._arguments = folder, storage, arguments
+        self._pods_path = f"/api/v1/namespaces/{namespace}/pods"
+        self._numbers = itertools.count()
+
+    @property
+    def endpoints(self) -> list[PodProcesses]:
+        """Where a new connection may lead."""
+        return [pod for pod in self.pods.values() if pod.takes_connections]
+
+    @property
+    def all(self) -> list[PodProcesses]:
+        """All pods there were."""
+        return [*self.gone, *self.pods.values()]
+
+    async def run(self) -> None:
+        """Run what the API server lists, until cancelled; then kill it all."""
+        async with asyncio.TaskGroup() as group:
+            while True:
+                listed = await self._read(self._pods_path)
+                if listed is not None:
+                    self._follow(listed["items"], group)
+                await asyncio.sleep(LOOK_SECONDS)
+
+    def _follow(self, bodies: list[Document], group: asyncio.TaskGroup) -> None:
+        present = {body["metadata"]["uid"]: body for body in bodies}
+        for uid, body in present.items():
+            runs = body["status"].get("phase") == "Running" and "deletionTimestamp" not in body["metadata"]
+            if runs and uid not in self.pods:
+                name = body["metadata"]["name"]
+                pod = PodProcesses(name, uid, self._folder / f"pod-{next(self._numbers)}", body)
+                self.pods[uid] = pod
+                group.create_task(self._live(pod))
+        for uid, pod in self.pods.items():
+            body = present.get(uid, {})
+            if not pod.is_ending and ("deletionTimestamp" in body.get("metadata", {"deletionTimestamp": 1})):
+                pod.is_ending, pod.ended_at = True, time.monotonic()
+                if pod.agent is not None and pod.agent.returncode is None:
+                    pod.agent.terminate()
+
+    async def delete(self, pod: PodProcesses) -> None:
+        """Delete the pod as `kubectl delete` does; it stays Terminating until its processes have ended."""
+        await asyncio.to_thread(self._server.hold_pod, self._namespace, pod.name)
+        await asyncio.to_thread(self._server.api.delete, f"{self._pods_path}/{pod.name}")
+
+    # -- one pod
+
+    async def _live(self, pod: PodProcesses) -> None:
+        """From its start until the pod is gone."""
+        for name in ("config", "credentials", "state", "cache"):
+            (pod.folder / name).mkdir(parents=True)
+        try:
+            command = [sys.executable, "-m", "rollouts.stand_in_engine", str(pod.engine_port)]
+            pod.engine = await asyncio.create_subprocess_exec(*command, env=_environment())
+            await self._mount_credentials(pod)
+            async with asyncio.TaskGroup() as group:
+                loops = [self._mount(pod), self._probe(pod)]
+                tasks = [group.create_task(loop) for loop in loops]
+                while not pod.is_ending:
+                    await self._run_agent(pod)
+                    await asyncio.sleep(LOOK_SECONDS)
+                for task in tasks:
+                    task.cancel()
+        finally:
+            await asyncio.shield(_end(pod))
+        self.gone.append(self.pods.pop(pod.uid))
+        await self._until(lambda: self._release(pod))
+
+    async def _run_agent(self, pod: PodProcesses) -> None:
+        """One life of the agent's container."""
+        folders = {name: pod.folder / name for name in ("state", "cache", "credentials")}
+        pod.agent = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "rollouts.pod_agent", "--host=127.0.0.1", f"--port={pod.port}",
+            f"--monitoring-port={pod.monitoring_port}", f"--engine-port={pod.engine_port}",
+            f"--desired-dir={pod.folder / 'config'}", f"--mount-root={self._storage}",
+            *(f"--{name}-dir={folder}" for name, folder in folders.items()), *self._arguments,
+            stderr=asyncio.subprocess.PIPE, env=_environment(pod.body),
+        )  # fmt: skip
+        if pod.is_ending:
+            pod.agent.terminate()
+        assert pod.agent.stderr is not None
+        with (pod.folder / "agent.log").open("ab") as log:
+            async for line in pod.agent.stderr:
+                log.write(line)
+                with contextlib.suppress(ValueError):
+                    entry = json.loads(line)
+                    pod.events.append((time.monotonic(), entry.pop("message"), entry))
+        await pod.agent.wait()
+        pod.note_end()
+
+    async def _mount_credentials(self, pod: PodProcesses) -> None:
+        token = await self._until(lambda: issue_token(self._server, pod.body, TOKEN_AUDIENCE))
+        (pod.folder / "credentials" / TOKEN_FILE).write_text(token)
+        await self._until(lambda: self._copy_config(pod))
+
+    async def _mount(self, pod: PodProcesses) -> None:
+        while True:
+            await asyncio.sleep(MOUNT_SECONDS)
+            with contextlib.suppress(*_FAILED_READ):
+                await asyncio.to_thread(self._copy_config, pod)
+
+    def _copy_config(self, pod: PodProcesses) -> bool:
+        path = f"/api/v1/namespaces/{self._namespace}/configmaps/{pod.config_map}"
+        for name, text in self._server.api.get(path)["data"].items():
+            folder = pod.folder / ("credentials" if name == CA_FILE else "config")
+            new = folder / f"{name}.new"
+            new.write_text(text)
+            new.rename(folder / name)
+        return True
+
+    async def _probe(self, pod: PodProcesses) -> None:
+        """Probe readiness; the API server hears of each change."""
+        told = True
+        while True:
+            pod.is_ready = await _answers_ok(pod.monitoring_port, b"/readyz")
+            if pod.is_ready != told:
+                with contextlib.suppress(*_FAILED_READ):
+                    await asyncio.to_thread(self._tell_ready, pod, pod.is_ready)
+                    told = pod.is_ready
+            await asyncio.sleep(PROBE_SECONDS)
+
+    def _tell_ready(self, pod: PodProcesses, is_ready: bool) -> None:
+        path = f"{self._pods_path}/{pod.name}"
+        conditions = self._server.api.get(path)["status"]["conditions"]
+        for condition in conditions:
+            if condition["type"] in ("Ready", "ContainersReady"):
+                condition["status"] = str(is_ready)
+        self._server.api.merge(f"{path}/status", {"status": {"conditions": conditions}})
+
+    def _release(self, pod: PodProcesses) -> bool:
+        try:
+            self._server.release_pod(self._namespace, pod.name)
+        except ApiError as error:
+            if error.status != 404:
+                raise
+        return True
+
+    # -- the API server, which may be away
+
+    async def _read(self, path: str) -> Document | None:
+        try:
+            return await asyncio.to_thread(self._server.api.get, path)
+        except _FAILED_READ:
+            return None
+
+    async def _until(self, call: Callable[[], T]) -> T:
+        """Call until the API server answers."""
+        while True:
+            try:
+                return await asyncio.to_thread(call)
+            except _FAILED_READ:
+                await asyncio.sleep(LOOK_SECONDS)
+
+
+async def _end(pod: PodProcesses) -> None:
+    """End what still runs of a pod."""
+    for process in (pod.agent, pod.engine):
+        if process is not None and process.returncode is None:
+            process.terminate()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(process.wait(), END_SECONDS)
+                continue
+            process.kill()
+            await process.wait()
+
+
+def _environment(pod: Document | None = None) -> dict[str, str]:
+    """Environment of a process; an agent's has the variables of its container."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    if pod is not None:
+        metadata = pod["metadata"]
+        fields = {f"metadata.{name}": metadata[name] for name in ("name", "uid", "namespace")}
+        [agent] = [each for each in pod["spec"]["containers"] if each["name"] == "agent"]
+        for variable in agent["env"]:
+            source = variable.get("valueFrom", {}).get("fieldRef", {}).get("fieldPath")
+            environment[variable["name"]] = fields[source] if source else variable["value"]
+    return environment
+
+
+async def _answers_ok(port: int, path: bytes) -> bool:
+    """True if a probe of this path succeeds within a second."""
+    try:
+        async with asyncio.timeout(1):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            try:
+                writer.write(b"GET %b HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n" % path)
+                return (await reader.readline()).split()[1:2] == [b"200"]
+            finally:
+                writer.transport.abort()
+    except (OSError, TimeoutError):
+        return False
