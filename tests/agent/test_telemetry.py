@@ -202,6 +202,16 @@ async def test_ends_that_clients_and_engines_make(
     assert (counted[End.DISCONNECTED], counted[End.ERROR], counted[End.ENGINE_LOST]) == (1, 1, 1)
 
 
+async def test_events_before_the_first_token_are_not_taken_for_it(
+    engine: FakeEngine, storage: Storage, lines: list[dict[str, Any]]
+) -> None:
+    async with serving(engine, storage, access_logs=AccessLogs.ALL) as (running, _):
+        engine.pieces.put_nowait(b"event: response.created\ndata: {}\n\n")
+        engine.pieces.put_nowait(None)
+        await once(running, post(STREAMED))
+    assert [line["first_token_ms"] for line in lines] == [None]
+
+
 async def test_no_log_and_no_thread(
     engine: FakeEngine, storage: Storage, lines: list[dict[str, Any]]
 ) -> None:
