@@ -17,6 +17,8 @@ from .passing import Passing
 PASSED_HEADERS = (b"content-type", b"retry-after")
 
 _STREAM_TYPE = b"text/event-stream"
+#: Events of /v1/responses: the first ones come before any token, so these streams tell no time of the first one.
+_RESPONSE_EVENT = b"event: response."
 
 #: The engine has each version that is routed to, unless it was restarted a moment ago.
 _NOT_FOUND = 404
@@ -117,7 +119,8 @@ class Forward(Passing):
         self._data_at = self._client.loop.time()
         if self._not_found:
             return
-        if not self._first_at and self._answer.is_stream and self._status < 400:
+        is_first = not self._first_at and self._answer.is_stream and self._status < 400
+        if is_first and not data.startswith(_RESPONSE_EVENT):
             self._first_at = self._data_at
         if self._charge is not None and self._answer.is_stream:
             self._charge.count_events(data)
