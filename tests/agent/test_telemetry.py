@@ -16,6 +16,7 @@ from agents.collector import Collector, attributes, running_collector
 from agents.fake_engine import FakeEngine
 from agents.wire import ASK, MODELS, connect, once, post
 
+from tunesmith_agent.http.upstream import UpstreamConnection
 from tunesmith_agent.metrics import End, ExportCounts
 from tunesmith_agent.settings import parse_settings
 from tunesmith_agent.telemetry import access_log, telemetry
@@ -171,7 +172,7 @@ async def test_errors_alone(engine: FakeEngine, storage: Storage, lines: list[di
 
 
 async def test_ends_that_clients_and_engines_make(
-    engine: FakeEngine, storage: Storage, lines: list[dict[str, Any]]
+    engine: FakeEngine, storage: Storage, lines: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with serving(engine, storage) as (running, name):
         engine.hold = asyncio.Event()
@@ -185,7 +186,12 @@ async def test_ends_that_clients_and_engines_make(
         async with connect(running) as wire:
             wire.writer.write(post(STREAMED))
             await wire.reader.read()
-        await engine.stop()
+
+        async def refuse() -> UpstreamConnection:
+            raise ConnectionRefusedError
+
+        monkeypatch.setattr(running.agent.pool, "take", lambda: None)
+        monkeypatch.setattr(running.agent.pool, "connect", refuse)
         await once(running, post())
         counted = dict(running.agent.metrics.stats("expenses", stable_of(running).digest).ends())
     assert [(line["status"], line["end"]) for line in lines] == [
@@ -194,6 +200,17 @@ async def test_ends_that_clients_and_engines_make(
     assert {line["version"] for line in lines} == {name}
     assert lines[1]["first_token_ms"] is not None
     assert (counted[End.DISCONNECTED], counted[End.ERROR], counted[End.ENGINE_LOST]) == (1, 1, 1)
+
+
+async def test_events_before_the_first_token_are_not_taken_for_it(
+    engine: FakeEngine, storage: Storage, lines: list[dict[str, Any]]
+) -> None:
+    async with serving(engine, storage, access_logs=AccessLogs.ALL) as (running, _):
+        engine.pieces.put_nowait(b"event: response.created\ndata: {}\n\n")
+        engine.pieces.put_nowait(None)
+        asked = {"model": "expenses", "input": "x", "stream": True, "store": False}
+        await once(running, post(asked, path="/v1/responses"))
+    assert [line["first_token_ms"] for line in lines] == [None]
 
 
 async def test_no_log_and_no_thread(

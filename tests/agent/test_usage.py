@@ -68,6 +68,20 @@ def test_an_answer_in_one_piece(text: str, places: list[int], compact: bool) -> 
     assert (passed, reader.usage()) == (answer, Usage(40, 7, 32))
 
 
+@given(
+    before=st.integers(0, 40_000),
+    after=st.integers(0, 40_000),
+    places=st.lists(st.integers(0, 90_000), max_size=8),
+)
+def test_counts_in_the_middle_of_a_long_answer(before: int, after: int, places: list[int]) -> None:
+    """With token IDs, which may be long, behind them."""
+    answer = b'{"choices":["%b"],"usage":%b,"ids":"%b"}' % (
+        b"a" * before, json.dumps(COUNTS, separators=(",", ":")).encode(), b"b" * after,
+    )  # fmt: skip
+    passed, reader = read(cut(answer, places), is_stream=False)
+    assert (passed, reader.usage()) == (answer, Usage(40, 7, 32))
+
+
 def test_a_piece_is_not_kept_back_without_need() -> None:
     reader = AnswerReader(hides_usage=True, reads_reasons=False)
     reader.is_stream = True
@@ -77,6 +91,7 @@ def test_a_piece_is_not_kept_back_without_need() -> None:
 
 def test_finish_reasons_are_words_of_a_list() -> None:
     _, reader = read([text_event("", "stop"), text_event("", "my_secret")], is_stream=True)
+    reader.usage()
     assert reader.finish_reasons() == ("stop", "other")
 
 

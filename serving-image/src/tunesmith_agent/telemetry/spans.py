@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 _SERVICE_NAME = "tunesmith-serving"
 _OPERATIONS = {
     "/v1/chat/completions": "chat",
+    "/v1/responses": "chat",
     "/v1/completions": "text_completion",
     "/v1/embeddings": "embeddings",
 }

@@ -14,7 +14,6 @@ _PATHS_WITH_OPTIONS = frozenset((b"/v1/chat/completions", b"/v1/completions"))
 
 _KEY = b'"usage":'
 _OVERLAP = len(_KEY) - 1
-_OBJECT = re.compile(rb'"usage":\s*(\{|$)')
 #: Counts of OpenAI's chat and text completions, or of its responses.
 _PROMPT = re.compile(rb'"(?:prompt|input)_tokens":\s*(\d{1,9})[,}\s]')
 _GENERATED = re.compile(rb'"(?:completion|output)_tokens":\s*(\d{1,9})[,}\s]')
@@ -29,6 +28,8 @@ _EVENT_END = b"\n\n"
 _EVENT_BEGIN = b"data:"
 #: Longest part of an event that is kept back until its rest has come.
 _MAX_HELD = 4096
+#: Most bytes of an answer that are kept until they are searched.
+_MAX_UNREAD = 16 * 1024
 #: Longest text of the counts.
 _MAX_TEXT = 512
 
@@ -65,13 +66,13 @@ class AnswerReader:
         is_stream: the answer is a stream of events.
     """
 
-    __slots__ = ("_held", "_hides_usage", "_reads_reasons", "_reasons", "_tail", "_text", "is_stream")
+    __slots__ = ("_held", "_hides_usage", "_reads_reasons", "_reasons", "_text", "_unread", "is_stream")
 
     def __init__(self, hides_usage: bool, reads_reasons: bool) -> None:
         self.is_stream = False
         self._hides_usage = hides_usage
         self._reads_reasons = reads_reasons
-        self._held = self._tail = self._text = b""
+        self._held = self._unread = self._text = b""
         self._reasons: list[str] = []
 
     def read(self, data: bytes) -> bytes:
@@ -83,9 +84,11 @@ class AnswerReader:
                 data = self._hold_back(data)
             self._search(data)
             return _without_usage(data) if _KEY in data else data
-        searched = self._tail + data if self._tail else data
-        self._search(searched)
-        self._tail = searched[-_OVERLAP:]
+        # Most answers come in one piece, which is searched once, at the end.
+        self._unread += data
+        if len(self._unread) > _MAX_UNREAD:
+            self._search(self._unread)
+            self._unread = self._unread[-_OVERLAP:]
         return data
 
     def end(self) -> bytes:
@@ -95,6 +98,9 @@ class AnswerReader:
 
     def usage(self) -> Usage | None:
         """Tokens of the answer as far as it was read; None if it did not say."""
+        if self._unread:
+            self._search(self._unread)
+            self._unread = b""
         text = self._text
         if not text or (prompt := _PROMPT.search(text)) is None:
             return None
@@ -102,7 +108,7 @@ class AnswerReader:
         return Usage(int(prompt[1]), int(generated[1]) if generated else 0, int(cached[1]) if cached else 0)
 
     def finish_reasons(self) -> tuple[str, ...]:
-        """Reasons why the engine stopped, one for each choice."""
+        """Reasons why the engine stopped, one for each choice; known after ``usage``."""
         return tuple(self._reasons)
 
     def _hold_back(self, data: bytes) -> bytes:
@@ -119,10 +125,11 @@ class AnswerReader:
         at = data.rfind(_KEY)
         if at >= 0:
             text = data[at : at + _MAX_TEXT]
-            if _OBJECT.match(text):
+            # OpenAI has events without counts: null.
+            if b"null" not in text[len(_KEY) : len(_KEY) + 5]:
                 self._text = text
         elif self._text and len(self._text) < _MAX_TEXT:
-            self._text += data[len(self._tail) :][: _MAX_TEXT - len(self._text)]
+            self._text += data[_OVERLAP : _OVERLAP + _MAX_TEXT - len(self._text)]
         if self._reads_reasons and len(self._reasons) < _MAX_REASONS:
             for reason in _REASON.findall(data):
                 word = reason.decode()
