@@ -1,9 +1,9 @@
 """How fast the agent is: one core, an engine that answers at once, every feature on; vllm-router beside it.
 
 The agent routes an alias with a stable version and a candidate at 50 % (so every request is hashed), counts,
-and checks both versions as in a pod. It writes a line of the access log on each request and a span on one of a
-hundred; a further side does neither. Writes ``bench/results/agent.json``. Needs wrk, and two cores: one for
-whoever is measured, one for engine and load.
+and checks both versions as in a pod. Its client has a key, one of a thousand, and every kind of limit. It writes a
+line of the access log on each request and a span on one of a hundred; further sides do without. Writes
+``bench/results/agent.json``. Needs wrk, and two cores: one for whoever is measured, one for engine and load.
 """
 
 import argparse
@@ -33,11 +33,21 @@ RESULTS = ROOT / "bench/results/agent.json"
 LOAD_CORE, MEASURED_CORE = "0", "1"
 CONNECTIONS = (16, 1)
 ALIAS = "expenses"
+KEY = "sk-0123456789abcdef"
+#: A client with every kind of limit.
+CLIENT = {
+    "key": KEY,
+    "adapters": [ALIAS],
+    "requestsPerMinute": 10**9,
+    "tokensPerMinute": 10**12,
+    "budget": {"tokens": 10**15, "period": "Month"},
+}
 
 #: A request as a small application sends it; each of 1,000 users in turn.
 SCRIPT = """
 wrk.method = "POST"
 wrk.headers["content-type"] = "application/json"
+wrk.headers["authorization"] = "Bearer %s"
 local n = 0
 function request()
   n = (n + 1) %% 1000
@@ -93,7 +103,7 @@ def wait_until_answering(url: str, process: subprocess.Popen[bytes], log: Path, 
 def load(url: str, model: str, connections: int, seconds: int, folder: Path) -> dict[str, float]:
     """Requests per second and latencies in milliseconds, as wrk measures them."""
     script = folder / "post.lua"
-    script.write_text(SCRIPT % model)
+    script.write_text(SCRIPT % (KEY, model))
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-s", str(script), url]
     text = subprocess.run(
         ["taskset", "-c", LOAD_CORE, *command], check=True, capture_output=True, text=True
@@ -126,6 +136,17 @@ def write_desired(folder: Path) -> None:
     stable, candidate = storage.commit(-1.0), storage.commit(-0.5)
     alias = DesiredAlias(name=ALIAS, stable=stable, candidate=candidate, weight=50)
     (folder / "desired.json").write_text(DesiredState(generation=1, aliases=(alias,)).to_json())
+
+
+def write_keys(folder: Path) -> str:
+    """A mounted Secret with a thousand keys; its folder."""
+    keys = folder / "keys"
+    keys.mkdir()
+    (keys / "bench").write_text(json.dumps(CLIENT))
+    for number in range(124):
+        other = {"keys": [f"sk-{number:04}-{key:08}" for key in range(8)]}
+        (keys / f"client-{number}").write_text(json.dumps(other))
+    return f"--keys-dir={keys}"
 
 
 def agent_command(
@@ -190,9 +211,15 @@ def bench(router: str | None, seconds: int) -> dict[str, Any]:
         write_desired(folder)
         url = f"http://127.0.0.1:{port}"
         ready = f"http://127.0.0.1:{monitoring_port}/readyz"
-        for name, writes in (("agent", True), ("agent without log and traces", False)):
+        keys = write_keys(folder)
+        sides: tuple[tuple[str, bool, list[str]], ...] = (
+            ("agent", True, [keys]),
+            ("agent without log and traces", False, [keys]),
+            ("agent without log, traces and keys", False, []),
+        )
+        for name, writes, more in sides:
             command = agent_command(folder, port, monitoring_port, engine_port, writes=writes)
-            with running(MEASURED_CORE, command, ready, folder / "agent.log") as pid:
+            with running(MEASURED_CORE, [*command, *more], ready, folder / "agent.log") as pid:
                 results[name] = measure(url, ALIAS, pid, seconds, folder)
         if router:
             command = router_command(router, port, engine_port)

@@ -10,6 +10,8 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from tunesmith_agent import metrics as metrics_module
+from tunesmith_agent.access.entries import Budget, Period
+from tunesmith_agent.access.metrics import AccessSample, ClientSample, render_access
 from tunesmith_agent.metrics import AgentMetrics, ExportCounts, Usage
 from tunesmith_contract.agent import DesiredAlias, Version
 
@@ -152,7 +154,9 @@ def published() -> dict[str, tuple[str, frozenset[str]]]:
     metrics.hops.in_flight += 1
     metrics.hops.end("answered")
     metrics.hops.count_received("taken")
-    text = (metrics.render() + metrics.render_residency(b"")).decode()
+    client = ClientSample("ada", 1, 1, 1, (("budget", 1),), Budget(tokens=1, period=Period.DAY), 1)
+    clients = render_access(AccessSample((client,), 0))
+    text = (metrics.render() + clients + metrics.render_residency(b"")).decode()
     return {
         full_name(family): (family.type, labels(family)) for family in text_string_to_metric_families(text)
     }

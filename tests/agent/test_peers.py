@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -392,6 +393,7 @@ async def test_forged_requests_are_refused(fleet: Fleet) -> None:
         "other pod": replace(signed, pod="c").code(KEY.encode()),
         "other path": replace(signed, path=b"/v1/completions").code(KEY.encode()),
         "other sticky key": replace(signed, sticky=b"8").code(KEY.encode()),
+        "other client": replace(signed, client=b"ada").code(KEY.encode()),
         "other alias": replace(signed, alias=b"v1").code(KEY.encode()),
         "other key": signed.code(b"x"),
     }
@@ -411,6 +413,38 @@ async def test_forged_requests_are_refused(fleet: Fleet) -> None:
     answer = await ask(b, name, headers={FORWARDED_HEADER: signed.code(b"").decode()})
     assert answer.status == 403
     assert len(b.engine.requests) == 1
+
+
+async def test_the_pod_that_answers_holds_clients_to_their_limits(storage: Storage, tmp_path: Path) -> None:
+    keys = tmp_path / "keys", tmp_path / "later keys"
+    for folder in keys:
+        folder.mkdir()
+    (keys[0] / "ada").write_text('{"key": "sk-0123456789abcdef", "requestsPerMinute": 2}')
+    headers = {"Authorization": "Bearer sk-0123456789abcdef"}
+    async with new_fleet(storage) as fleet:
+        for name in "ab":
+            await fleet.start(name, keys_dir=str(keys[0]))
+        await fleet.start("c", keys_dir=str(keys[1]))
+        await fleet.serve(2)
+        fleet.publish({"v0": "b", "v1": "c"})
+        a, b = fleet.pods["a"].agent.access, fleet.pods["b"].agent.access
+        assert a is not None and b is not None
+        for access in (a, b):
+            access.set_pods(1)
+        assert (await ask(fleet.pods["a"], "v0")).status == 401
+        assert [(await ask(fleet.pods["a"], "v0", headers=headers)).status for _ in range(3)] == [
+            200,
+            200,
+            429,
+        ]
+        assert (b.clients[0].counts.requests, b.clients[0].counts.refusals) == (2, {"requests": 1})
+        assert fleet.answered() == {"a": 0, "b": 2, "c": 0}
+        # A pod that does not know the client leaves the request to others.
+        assert (await ask(fleet.pods["a"], "v1", headers=headers)).status == 200
+        assert a.clients[0].counts.requests == 1
+        assert fleet.answered() == {"a": 1, "b": 2, "c": 0}
+        seen = [header for pod in fleet.pods.values() for header in pod.engine.headers]
+        assert not any("0123456789" in value for header in seen for value in header.values())
 
 
 async def test_pods_that_disagree_on_the_key_answer_all_the_same(fleet: Fleet) -> None:

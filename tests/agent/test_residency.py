@@ -149,10 +149,10 @@ async def test_waiting_requests_are_bounded(
         await running.until(lambda: len(engine.requests) == 2)
         others = [asyncio.create_task(ask(running, "v1")) for _ in range(2)]
         done, _ = await asyncio.wait(others, return_when=asyncio.FIRST_COMPLETED)
-        assert [task.result()[0] for task in done] == [503]
+        assert [task.result()[0] for task in done] == [429]
         engine.hold.set()
         await first
-        assert sorted([(await task)[0] for task in others]) == [200, 503]
+        assert sorted([(await task)[0] for task in others]) == [200, 429]
 
 
 async def test_requests_that_wait_go_to_the_new_version_if_theirs_is_gone(

@@ -84,5 +84,6 @@ async def test_what_is_refused_for_one_alias_is_not_published_and_keeps_no_other
         )
     assert setting.names() == {"record-b", "desired", "version-b"}
     sent = await setting.connection.next()
+    assert isinstance(sent, DesiredState)
     assert [(alias.name, alias.weight) for alias in sent.aliases] == [("a", 10), ("b", 0)]
     assert sent.to_json() == setting.api.objects["ConfigMap", "team", "desired"]["data"]["state.json"]

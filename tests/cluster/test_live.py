@@ -9,10 +9,14 @@ from tunesmith.cluster.live import AGENT_SECONDS, CHANGE_SECONDS, ENDED_SECONDS,
 from tunesmith_contract.agent import (
     FEATURES,
     PREVIOUS,
+    AccessReport,
     AgentReport,
+    ClientUsage,
+    CountedTokens,
     DesiredAlias,
     DesiredState,
     SentState,
+    UsageOfOthers,
     Version,
     VersionCounters,
 )
@@ -42,7 +46,9 @@ async def states(connection: Connection) -> list[DesiredState]:
     while True:
         try:
             async with asyncio.timeout(0.01):
-                sent.append(await connection.next())
+                message = await connection.next()
+                assert isinstance(message, DesiredState)
+                sent.append(message)
         except TimeoutError:
             return sent
 
@@ -137,6 +143,31 @@ async def test_agents_get_the_state_in_the_form_that_they_understand_once_they_h
     assert await told("new", FEATURES) == [state]
     (old,) = await told("old", ())
     assert FirstDesiredState.model_validate_json(old.to_json()).aliases[0].name == "a"
+
+
+async def test_an_agent_is_told_once_what_the_others_counted() -> None:
+    hub = AgentHub(lambda uid, seconds: None)
+    connection = hub.connect("ad", "p")
+    one, two = (
+        UsageOfOthers(counted_by_others=(CountedTokens(client="ada", period="2030-01", tokens=tokens),))
+        for tokens in (1, 2)
+    )
+    hub.tell("ad", {"p": one, "another": one})
+    hub.tell("ad", {"p": two})
+    hub.tell("unknown", {"p": one})
+    async with asyncio.timeout(5):
+        assert await connection.next() == two
+    assert await states(connection) == []
+
+
+def test_tokens_alone_wake_the_resource_less_often() -> None:
+    woken: list[float] = []
+    hub = AgentHub(lambda uid, seconds: woken.append(seconds))
+    for tokens, faults in ((1, 0), (2, 0), (3, 1)):
+        usage = ClientUsage(client="ada", period="2030-01", tokens=tokens, budget=9)
+        access = AccessReport(run="r", usage=(usage,), fault_count=faults)
+        hub.report("ad", build_report().model_copy(update={"access": access}), NOW)
+    assert woken == [CHANGE_SECONDS, AGENT_SECONDS, CHANGE_SECONDS]
 
 
 def test_last_words_of_an_agent_are_kept_for_a_while() -> None:

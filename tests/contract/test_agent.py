@@ -8,9 +8,12 @@ from pydantic import ValidationError
 
 from tunesmith_contract.agent import (
     FEATURES,
+    PODS,
     PREVIOUS,
     REJECTED,
+    AccessReport,
     AgentReport,
+    ClientUsage,
     DesiredAlias,
     DesiredState,
     LoadedVersion,
@@ -40,6 +43,7 @@ FULL = DesiredState(
         current="hf://org/model",
     ),
     peers=(Peer(name="pod-1", host="10.0.0.1", port=8000, homes=("sql",)),),
+    pods=3,
 )
 
 
@@ -62,7 +66,8 @@ def test_a_feature_is_left_out_by_name() -> None:
     assert (alias.previous, alias.rejected) == (None, (THREE.digest,))
     assert FULL.for_features(FEATURES) == FULL
     without = FULL.for_features((PREVIOUS,))
-    assert (without.aliases[0].rejected, without.other) == ((), None)
+    assert (without.aliases[0].rejected, without.other, without.pods) == ((), None, None)
+    assert FULL.for_features((PODS,)).pods == 3
 
 
 def test_pods_on_another_base_model_serve_their_own_versions() -> None:
@@ -87,11 +92,15 @@ def test_reports_are_read_by_older_and_later_operators() -> None:
     report = AgentReport(
         pod_name="p", pod_uid="u", boot_id="b", engine_ready=True, applied_generation=4,
         applied_digest=FULL.digest(), features=FEATURES, versions=(version,), counters=(counters,),
+        access=AccessReport(
+            run="r", usage=(ClientUsage(client="ada", period="2030-01", tokens=1, budget=2),)
+        ),
     )  # fmt: skip
     first = FirstAgentReport.model_validate_json(report.to_json())
     assert (first.versions[0].state, first.counters[0].requests) == (LoadState.ACTIVE, 5)
     read = AgentReport.model_validate_json(first.to_json())
     assert (read.features, read.applied_digest, read.counters[0].abandoned) == ((), "", 0)
+    assert read.access is None and AgentReport.model_validate_json(report.to_json()) == report
 
 
 @pytest.mark.parametrize("features", [(), (PREVIOUS,), FEATURES])

@@ -7,6 +7,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from tunesmith.manifests.names import ALIAS_LABEL
 from tunesmith.manifests.serving_config_maps import RECORD_KEY
 from tunesmith_cluster.client import eventually
 from tunesmith_cluster.fake import ControlPlane
+from tunesmith_contract.agent import AccessReport, ClientUsage
 from tunesmith_contract.layout import CA_FILE, TOKEN_FILE
 
 
@@ -70,6 +72,27 @@ def test_a_version_goes_up_step_by_step_and_a_bad_one_comes_back(
     assert serving.wait("RolledBack", digest_of("two")).get("candidate") is None
 
     assert {"Loading", "StepStarted", "Promoted", "RolledBack"} <= serving.event_reasons()
+
+
+def test_tokens_of_clients_are_counted_shown_and_kept(serving: Serving) -> None:
+    month = f"{datetime.now(UTC):%Y-%m}"
+    used = ClientUsage(client="ada", period=month, tokens=41, budget=100)
+    serving.apply(build_adapter("one"), access={"keysSecretRef": {"name": "clients"}})
+    with serving.agent() as agent:
+        agent.access = AccessReport(run="first", clients=1, usage=(used,))
+        serving.wait("Stable", digest_of("one"), timeout=60)
+        shown = {"client": "ada", "period": month, "used": 41, "budget": 100}
+        eventually(lambda: serving.status.get("access") == {"clients": 1, "budgets": [shown]}, what="status")
+        eventually(lambda: agent.usage and agent.usage.counted_by_others[0].tokens == 0, what="a message")
+        assert agent.desired.pods == 1
+        # The pod lost its disk, and the operator its memory.
+        agent.access = AccessReport(run="second", clients=1, usage=(used.model_copy(update={"tokens": 1}),))
+        serving.operator.kill()
+        serving.operator.start()
+        eventually(lambda: serving.status["access"]["budgets"][0]["used"] == 42, 40, what="the sum of both")
+        eventually(lambda: agent.usage and agent.usage.counted_by_others[0].tokens == 41, what="a message")
+    conditions = {each["type"]: each for each in serving.status["conditions"]}
+    assert conditions["AccessRestricted"]["message"] == "clients with keys in Secret clients: 1"
 
 
 def test_killed_upgraded_and_with_status_wiped_it_goes_on_from_the_records_with_the_same_pods(

@@ -121,6 +121,30 @@ def test_the_secret_that_opens_adapters_is_the_agents_alone_and_holds_up_no_pod(
     assert mounted not in pod["initContainers"][0]["volumeMounts"]
 
 
+def test_keys_of_clients_are_the_agents_alone_and_hold_up_no_pod() -> None:
+    pod = pod_of(build(access={"keysSecretRef": {"name": "clients"}}))
+    volume = next(volume for volume in pod["volumes"] if volume["name"] == "secret-clients")
+    assert volume["secret"] == {"secretName": "clients", "optional": True, "defaultMode": 0o440}
+    agent, engine = pod["containers"][0], pod["initContainers"][0]
+    assert "secret-clients" in [mount["name"] for mount in agent["volumeMounts"]]
+    assert "secret-clients" not in [mount["name"] for mount in engine["volumeMounts"]]
+    folder = next(mount["mountPath"] for mount in agent["volumeMounts"] if mount["name"] == "secret-clients")
+    assert parse_settings(agent["args"]).keys_dir == folder
+    assert "args" not in pod_of(build())["containers"][0]
+
+
+def test_an_agent_that_can_not_ask_for_keys_does_not_start(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse_settings(["--an-argument-of-a-later-release=x"])
+    assert "unrecognized arguments" in capsys.readouterr().err
+
+
+def test_the_engines_queue_is_bounded() -> None:
+    agent = pod_of(build(engine={"gpus": 0, "maxQueuedRequests": 9}))["containers"][0]
+    variables = {name: str(value) for name, value in environment_of(agent).items()}
+    assert parse_settings([], variables).queue_requests == 9
+
+
 def test_the_agent_alone_sees_the_desired_state_and_the_operators_token() -> None:
     pod = pod_of(build())
     mounts = [

@@ -19,7 +19,7 @@ from tunesmith.controller_runtime.tokens import Forbidden, PodIdentity, Unauthen
 from tunesmith.manifests.environment import Environment
 from tunesmith.manifests.names import API_VERSION
 from tunesmith.process.pods import MAX_PROGRESS_BYTES, PodServer, build_pod_app
-from tunesmith_contract.agent import AGENT_PATH, AgentReport, DesiredState
+from tunesmith_contract.agent import AGENT_PATH, AgentReport, CountedTokens, DesiredState, UsageOfOthers
 from tunesmith_contract.progress import PROGRESS_PATH
 
 PROGRESS = PROGRESS_PATH.format(namespace="ns", plural="finetunejobs", name="job")
@@ -124,6 +124,10 @@ async def test_agents_report_and_are_told_what_to_serve() -> None:
         async with client.ws_connect(AGENT, headers=TOKEN) as agent:
             await agent.send_str(build_report())
             assert json.loads(await agent.receive_str(timeout=5))["generation"] == 1
+            counted = CountedTokens(client="ada", period="2030-01", tokens=5)
+            usage = UsageOfOthers(counted_by_others=(counted,))
+            hub.tell("serve", {"pod-uid": usage})
+            assert UsageOfOthers.model_validate_json(await agent.receive_str(timeout=5)) == usage
             hub.push("serve", DesiredState(generation=2))
             assert json.loads(await agent.receive_str(timeout=5))["generation"] == 2
             await agent.send_str(build_report(applied_generation=2))

@@ -40,6 +40,8 @@ FORWARDED_HEADER = "x-tunesmith-forwarded"
 FORWARDED_KEY_HEADER = "x-tunesmith-forwarded-key"
 #: Alias for which the first agent has chosen the version; absent if the client named the version.
 FORWARDED_ALIAS_HEADER = "x-tunesmith-forwarded-alias"
+#: Name of the client whose key the request has; absent where clients need none.
+FORWARDED_CLIENT_HEADER = "x-tunesmith-forwarded-client"
 #: Status by which an agent says that it has done nothing for such a request: another pod may answer it.
 NOT_ANSWERED_HERE = 421
 #: The name under which clients ask for the base model without an adapter; no alias has it.
@@ -48,13 +50,21 @@ BASE_MODEL_NAME = "base"
 BUCKETS = 10_000
 MAX_REJECTED_DIGESTS = 20
 
+#: Entries of the Secret with the keys of clients; of each, the current period and the one before are reported.
+MAX_CLIENTS = 250
+MAX_USAGE = 2 * MAX_CLIENTS
+MAX_TOKENS = 10**18
+MAX_CLIENT_NAME = 63
+MAX_CLIENT_FAULTS = 8
+
 #: Fields of ``DesiredAlias`` and ``DesiredState`` that were added after the first release, as agents name them in their
 #: reports.
 PREVIOUS = "previous"
 REJECTED = "rejected"
 PEERS = "peers"
 OTHER = "other"
-FEATURES = (PREVIOUS, REJECTED, PEERS, OTHER)
+PODS = "pods"
+FEATURES = (PREVIOUS, REJECTED, PEERS, OTHER, PODS)
 
 #: Bits of a generation that count within one term of a leader.
 _NUMBER_BITS = 32
@@ -134,6 +144,9 @@ class DesiredState(Report):
     ``peers`` are the pods that answer requests for each other, ordered by name; empty if there is only one.
     ``generation`` grows with each change: it counts within the term of the leader that wrote it, in its low bits
     (``first_generation``), so a leader that was replaced can't overrule its successor.
+
+    Attributes:
+        pods: number of pods that share the limits of clients; None where clients need no keys.
     """
 
     schema_version: Literal[1] = 1
@@ -141,6 +154,7 @@ class DesiredState(Report):
     aliases: tuple[DesiredAlias, ...] = Field((), max_length=64)
     peers: tuple[Peer, ...] = ()
     other: OtherModel | None = None
+    pods: int | None = Field(None, ge=1)
 
     def for_base_model(self, uri: str) -> "DesiredState":
         """This state as pods on this base model serve it."""
@@ -253,6 +267,63 @@ class VersionCounters(Report):
     recent: int = Field(0, ge=0)
 
 
+class ClientUsage(Report):
+    """Tokens of one client with a budget in one period, as one pod knows them.
+
+    Attributes:
+        client: entry of the Secret.
+        period: the day (``2030-01-15``) or the month (``2030-01``) in UTC.
+        tokens: prompts and answers that this pod has counted.
+        budget: most tokens of the client in this period.
+        others: tokens that all others have counted, as the operator said last; None: it has said nothing yet.
+    """
+
+    client: str = Field(max_length=MAX_CLIENT_NAME)
+    period: str = Field(max_length=10)
+    tokens: int = Field(ge=0, le=MAX_TOKENS)
+    budget: int = Field(ge=1, le=MAX_TOKENS)
+    others: int | None = Field(None, ge=0)
+
+
+class ClientFault(Report):
+    """Entry of the Secret that can't be used; the message has nothing of its value."""
+
+    client: str = Field(max_length=MAX_CLIENT_NAME)
+    message: str = Field(max_length=512)
+
+
+class AccessReport(Report):
+    """Clients of one pod that asks them for keys.
+
+    Attributes:
+        run: new whenever the counts of tokens start from zero.
+        clients: number of clients that have a usable entry.
+        fault_count: number of entries that can't be used.
+        faults: the first of them by name.
+        usage: tokens of the clients with budgets.
+    """
+
+    run: str = Field(max_length=64)
+    clients: int = Field(0, ge=0)
+    fault_count: int = Field(0, ge=0)
+    faults: tuple[ClientFault, ...] = Field((), max_length=MAX_CLIENT_FAULTS)
+    usage: tuple[ClientUsage, ...] = Field((), max_length=MAX_USAGE)
+
+
+class CountedTokens(Report):
+    """Tokens of one client that all pods but the receiver have counted in one period."""
+
+    client: str
+    period: str
+    tokens: int = Field(ge=0)
+
+
+class UsageOfOthers(Report):
+    """Message of the operator to one agent, beside ``DesiredState``; only to agents whose report has ``access``."""
+
+    counted_by_others: tuple[CountedTokens, ...]
+
+
 class AgentReport(Report):
     """The state of one serving pod.
 
@@ -261,6 +332,7 @@ class AgentReport(Report):
         applied_generation: generation of the desired state that is applied.
         applied_digest: ``DesiredState.digest`` of it; empty from agents of the first release.
         features: the later fields of the desired state that this agent understands.
+        access: the clients with keys; None where none are asked for.
         adapter_slots: number of adapters that its engine keeps in memory; 0: unknown.
     """
 
@@ -274,6 +346,7 @@ class AgentReport(Report):
     features: tuple[str, ...] = ()
     versions: tuple[LoadedVersion, ...] = ()
     counters: tuple[VersionCounters, ...] = ()
+    access: AccessReport | None = None
     adapter_slots: int = Field(0, ge=0)
 
 

@@ -69,9 +69,10 @@ _CHECKPOINT = "checkpoint-"
 class SecretRole(StrEnum):
     """Role of a Secret; each is mounted as files in a folder of its own.
 
-    ``ARTIFACTS`` is a serving pod's: the adapters that it fetches. ``GENERATOR``, ``JUDGE``, ``FILTER_JUDGE`` and
-    ``SEEDS`` are generation's: the teacher, who compares answers, who scores them, and the rows that it starts from.
-    ``EXAMPLES`` is an evaluation's: rows from which worked examples are drawn.
+    ``ARTIFACTS`` and ``CLIENTS`` are a serving pod's: the adapters that it fetches, and the keys of its clients.
+    ``GENERATOR``, ``JUDGE``, ``FILTER_JUDGE`` and ``SEEDS`` are generation's: the teacher, who compares answers, who
+    scores them, and the rows that it starts from. ``EXAMPLES`` is an evaluation's: rows from which worked examples are
+    drawn.
     """
 
     BASE_MODEL = "base-model"
@@ -87,6 +88,7 @@ class SecretRole(StrEnum):
     MLFLOW = "mlflow"
     WEIGHTS_AND_BIASES = "weights-and-biases"
     ARTIFACTS = "artifacts"
+    CLIENTS = "clients"
     EXAMPLES = "examples"
 
 

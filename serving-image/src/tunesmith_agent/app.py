@@ -6,13 +6,16 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
 
-from tunesmith_contract.agent import STATE_FILE
+from tunesmith_contract.agent import STATE_FILE, AgentReport
 
+from .access.access import Access
 from .artifacts.cache import ArtifactCache
 from .artifacts.checks import EngineLimits
 from .artifacts.sources import ArtifactSources
 from .control.desired_state import DesiredStore, FileWatcher
+from .control.engine_queue import EngineQueue
 from .control.engine_watch import EngineWatch
 from .control.fetches import Fetches
 from .control.loader import ProofRules, VersionLoader
@@ -35,6 +38,8 @@ from .telemetry.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
 
+#: File beside the kept state, with what clients have used.
+USAGE_FILE = "usage.json"
 #: Between two looks at whether a pod is ready that no event tells of, such as the end of a wait.
 LOOK_SECONDS = 0.5
 
@@ -50,6 +55,7 @@ class Agent:
         self.store = DesiredStore(settings.state_dir / STATE_FILE, self._apply, settings.base_model_uri)
         self.pool = UpstreamPool(settings.engine_host, settings.engine_port, settings.limits)
         self.directory = PeerDirectory(settings.pod_name, settings.limits)
+        self.access = self._make_access() if settings.keys_dir else None
         self.proxy = Proxy(
             self.pool,
             self.metrics,
@@ -58,7 +64,10 @@ class Agent:
             settings.wait_seconds,
             self.directory,
             filter(None, settings.media_hosts.split(",")),
+            self.access,
         )
+        self.engine_queue = EngineQueue(self.pool, self.engine_metrics, settings.queue_requests)
+        self.proxy.queue_seconds = self.engine_queue.retry_seconds
         self.telemetry = Telemetry(self.proxy, self.proxy.paths, settings.to_telemetry(), self.metrics)
         self.server = Server(self.telemetry, self.metrics.count_refusal, settings.limits)
         self.cache = ArtifactCache(settings.cache_dir, settings.cache_bytes)
@@ -100,7 +109,9 @@ class Agent:
             self._note_engine_watch,
         )
         self._boot_id = uuid.uuid4().hex
-        self._monitoring = Monitoring(self.server, self.metrics, self.engine_metrics, self._not_ready_reason)
+        self._monitoring = Monitoring(
+            self.server, self.metrics, self.engine_metrics, self._not_ready_reason, self.access
+        )
         self.monitoring_server = Server(self._monitoring, self._monitoring.count_refusal, MONITORING_LIMITS)
 
     async def run(self, stop: asyncio.Event, on_listening: Callable[[int, int], None] | None = None) -> bool:
@@ -115,6 +126,8 @@ class Agent:
         """
         settings = self.settings
         self.cache.load()
+        if self.access is not None:
+            self.access.load()
         self.store.load()
         is_restarted = self.store.current is not None
         self.telemetry.start()
@@ -151,6 +164,9 @@ class Agent:
         """Coroutines that run beside the data path."""
         yield self.reconciler.run()
         yield self.engine_watch.run()
+        yield self.engine_queue.run()
+        if self.access is not None:
+            yield self.access.run()
         yield FileWatcher(self.settings.desired_dir, self.store).run()
         if self.settings.operator_url:
             settings = self.settings
@@ -161,9 +177,22 @@ class Agent:
                 self.store,
                 self.reconciler,
                 self.metrics,
-                lambda: self.reconciler.report(self._boot_id),
+                self.make_report,
                 self.use_peer_key,
+                self.access.learn if self.access is not None else None,
             ).run()
+
+    def make_report(self) -> AgentReport:
+        """Report on this pod to the operator."""
+        report = self.reconciler.report(self._boot_id)
+        if self.access is None:
+            return report
+        return report.model_copy(update={"access": self.access.report()})
+
+    def _make_access(self) -> Access:
+        settings = self.settings
+        kept = settings.state_dir / USAGE_FILE
+        return Access(Path(settings.keys_dir), kept, lambda: self.metrics.operator_connected)
 
     def use_peer_key(self, key: str) -> None:
         """Take over the secret that the agents of the AdapterDeployment share, in hex."""
@@ -189,6 +218,8 @@ class Agent:
         return await self.server.drain(self.settings.drain_seconds)
 
     def _apply(self) -> None:
+        if self.access is not None and self.store.current is not None:
+            self.access.set_pods(self.store.current.pods)
         self.reconciler.apply()
 
     def _reload_failed(self, key: Key) -> None:

@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import Callable
 
+from .access.access import Access
+from .access.metrics import AccessSample, render_access, sample_access
 from .engine.metrics import KEPT_SECONDS, EngineMetrics
 from .http.background import Answer, BackgroundAnswers
 from .http.connection import Handler, ServerConnection
@@ -20,6 +22,7 @@ class Monitoring:
     Args:
         data_path: the server for clients: the process lives while that one moves.
         not_ready_reason: gives the reason why the pod can't take requests; empty if it can.
+        access: the clients with keys; None where clients need none.
     """
 
     def __init__(
@@ -28,7 +31,9 @@ class Monitoring:
         metrics: AgentMetrics,
         engine_metrics: EngineMetrics,
         not_ready_reason: Callable[[], str],
+        access: Access | None = None,
     ) -> None:
+        self._access = access
         self._data_path = data_path
         self._metrics = metrics
         self._engine_metrics = engine_metrics
@@ -78,10 +83,14 @@ class Monitoring:
         async with self._rendering:
             if loop.time() - self._rendered_at >= KEPT_SECONDS:
                 # Beside the data path: with many versions it takes tenths of a second.
-                self._rendered = await asyncio.to_thread(self._metrics.render, self._gauges())
+                clients = sample_access(self._access) if self._access is not None else None
+                self._rendered = await asyncio.to_thread(self._render, self._gauges(), clients)
                 self._rendered_at = loop.time()
         engine = await self._engine_metrics.read()
         return 200, _METRICS_TYPE, self._rendered + self._metrics.render_residency(engine) + engine
+
+    def _render(self, gauges: ConnectionGauges, clients: AccessSample | None) -> bytes:
+        return self._metrics.render(gauges) + (render_access(clients) if clients is not None else b"")
 
     def _gauges(self) -> ConnectionGauges:
         server = self._data_path

@@ -45,6 +45,8 @@ class Settings:
         drain_seconds: time for requests in progress to finish, at SIGTERM.
         engine_silence_seconds: time without a byte of any answer from which on the engine is asked for a token.
         engine_token_seconds: time in which that token must come, or else the engine hangs and the pod is not ready.
+        keys_dir: the mounted Secret with the keys of clients; empty: clients need none.
+        queue_requests: requests that may wait in the engine; further ones are refused.
         access_logs: requests that are written to the access log: ``None``, ``Errors`` or ``All``.
         traces_endpoint: see ``TelemetrySettings``.
         traces_ratio: see ``TelemetrySettings``.
@@ -85,6 +87,8 @@ class Settings:
     drain_seconds: float = 60.0
     engine_silence_seconds: float = 3.0
     engine_token_seconds: float = 10.0
+    keys_dir: str = ""
+    queue_requests: int = 64
     access_logs: AccessLogs = AccessLogs.ERRORS
     traces_endpoint: str = ""
     traces_ratio: float = 0.01
@@ -119,6 +123,7 @@ ENVIRONMENT = {
     "TUNESMITH_ENGINE_TOKEN_SECONDS": "engine_token_seconds",
     "TUNESMITH_DRAIN_SECONDS": "drain_seconds",
     "TUNESMITH_LAME_DUCK_SECONDS": "lame_duck_seconds",
+    "TUNESMITH_QUEUE_REQUESTS": "queue_requests",
     "TUNESMITH_MEDIA_HOSTS": "media_hosts",
     "TUNESMITH_REASONING_PARSER": "reasoning_parser",
     "TUNESMITH_TOOL_CALL_PARSER": "tool_call_parser",

@@ -137,3 +137,25 @@ def test_a_rollback_and_a_change_of_peers_go_together() -> None:
     assert [peer.name for peer in world.desired.peers] == ["pod-0", "pod-2"]
     assert all(pod.desired == world.desired for pod in world.pods.values())
     assert world.adapter("a00")["phase"] == "RolledBack"
+
+
+def test_peers_are_pods_of_the_set_that_answers() -> None:
+    """A second set gets homes of its own with the switch, and no request is handed on to it before."""
+    world = World(*(build_adapter(f"one-{index}", name=f"a{index:02}") for index in range(30)), pods=0)
+    world.runs_pods = True
+    world.settle()
+    world.settle()
+    first = {pod.name for pod in world.pods.values()}
+    assert {peer.name for peer in world.desired.peers} == first
+    assert len(homes(world)) == 30
+    image = "registry/mine:2"
+    world.forgetful.add(image)
+    world.change_engine(image=image)
+    world.settle()
+    second = {pod.name for pod in world.pods.values()} - first
+    assert second
+    assert {peer.name for peer in world.desired.peers} == first
+    world.forgetful.clear()
+    world.settle()
+    assert {peer.name for peer in world.desired.peers} == second
+    assert len(homes(world)) == 30

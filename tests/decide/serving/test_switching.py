@@ -214,7 +214,6 @@ def test_another_number_of_replicas_meets_both_sets_and_no_switch_lowers_it() ->
     assert selected(world) == 1
     world.pods["assistants-0f3c9d-serving-1"].ready = False
     world.reconcile()
-    world.reconcile()
     assert selected(world) == 2, "as many as answered"
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import ssl
 import threading
 from types import TracebackType
@@ -12,10 +13,12 @@ import aiohttp
 from tunesmith_contract.agent import (
     AGENT_PATH,
     FEATURES,
+    AccessReport,
     AgentReport,
     DesiredState,
     LoadedVersion,
     LoadState,
+    UsageOfOthers,
     VersionCounters,
 )
 
@@ -49,6 +52,8 @@ class ScriptedAgent:
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="scripted agent")
         self.desired = DesiredState(generation=0)
         self.counters: dict[tuple[str, str], tuple[int, int]] = {}
+        self.access: AccessReport | None = None
+        self.usage: UsageOfOthers | None = None
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -78,10 +83,16 @@ class ScriptedAgent:
         try:
             async for message in socket:
                 if message.type is aiohttp.WSMsgType.TEXT:
-                    self.desired = DesiredState.model_validate_json(message.data)
+                    self._take(message.data)
         finally:
             reports.cancel()
             await asyncio.gather(reports, return_exceptions=True)
+
+    def _take(self, data: str) -> None:
+        if "countedByOthers" in json.loads(data):
+            self.usage = UsageOfOthers.model_validate_json(data)
+        else:
+            self.desired = DesiredState.model_validate_json(data)
 
     async def _send_reports(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         while not self._stopped.is_set():
@@ -110,4 +121,5 @@ class ScriptedAgent:
             features=FEATURES,
             versions=versions,
             counters=counters,
+            access=self.access,
         )

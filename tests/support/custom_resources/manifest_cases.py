@@ -21,6 +21,8 @@ EXAMPLES = [
     *EVALUATION_EXAMPLES,
     *(_EXAMPLES / "quickstart" / f"{name}.yaml" for name in ("claims", "finetunejob", "adapterdeployment")),
     SERVING_EXAMPLES / "autoscaled.yaml",
+    SERVING_EXAMPLES / "client-keys.yaml",
+    SERVING_EXAMPLES / "client-keys-secret.yaml",
     SERVING_EXAMPLES / "hpa.yaml",
 ]
 

@@ -12,7 +12,7 @@ from simulation.judged_runs import judged_run
 from tunesmith.api import AdapterDeployment
 from tunesmith.api.actions import ACTION_ANNOTATION
 from tunesmith.controller_runtime.errors import Conflict
-from tunesmith.decide.plan import Apply, Create, Delete, Event, Mount, Patch, Plan, Push, Replace
+from tunesmith.decide.plan import Apply, Create, Delete, Event, Mount, Patch, Plan, Push, Replace, Tell
 from tunesmith.decide.serving.engine_memory import asks_for_nodes, find_base_model
 from tunesmith.decide.serving.evaluations import ObservedEvalRun
 from tunesmith.decide.serving.fleet import Agent
@@ -33,10 +33,12 @@ from tunesmith_contract.agent import (
     FEATURES,
     PROOF_FAILED,
     UNPROVEN,
+    AccessReport,
     AgentReport,
     DesiredState,
     LoadedVersion,
     LoadState,
+    UsageOfOthers,
     VersionCounters,
 )
 from tunesmith_contract.shared_rules.verdict import Verdict
@@ -105,6 +107,7 @@ class FakePod:
     refuting: dict[str, str] = field(default_factory=dict)
     desired: DesiredState | None = None
     unschedulable: str = ""
+    access: AccessReport | None = None
     slots: int = 0
     labels: dict[str, str] = field(default_factory=dict)
     base_model: str = ""
@@ -131,6 +134,16 @@ class FakePod:
             )
             for alias in desired.for_base_model(self.base_model).aliases
         }
+
+    def learn(self, usage: UsageOfOthers) -> None:
+        """Take over what other pods have counted."""
+        assert self.access is not None
+        others = {(each.client, each.period): each.tokens for each in usage.counted_by_others}
+        known = (
+            each.model_copy(update={"others": others.get((each.client, each.period), each.others)})
+            for each in self.access.usage
+        )
+        self.access = self.access.model_copy(update={"usage": tuple(known)})
 
     def restart_agent(self) -> None:
         """Another life: counters from zero, nothing held."""
@@ -487,6 +500,10 @@ class World:
                 for pod in self.pods.values():
                     if pod.connected:
                         pod.take(publication.without(unwritten))
+            case Tell(usage):
+                for pod in self.pods.values():
+                    if pod.connected and pod.uid in usage:
+                        pod.learn(usage[pod.uid])
 
     def _replace(self, manifest: dict[str, Any]) -> None:
         known = self.objects.get(_key(manifest))
@@ -530,6 +547,7 @@ class World:
             features=pod.features,
             versions=versions,
             counters=counters,
+            access=pod.access,
             adapter_slots=pod.slots,
         )
 

@@ -48,6 +48,7 @@ MAX_SETS = 8
 MAX_REJECTED = 5
 MAX_HISTORY = 5
 MAX_ACTIONS = 5
+MAX_BUDGETS = 20
 
 Rank = Literal[1, 8, 16, 32, 64, 128, 256, 320, 512]
 RANKS: tuple[int, ...] = get_args(Rank)
@@ -203,6 +204,13 @@ class Engine(StrictModel):
         description="The time that answers in progress have to finish: after lameDuck when a pod ends, and before a "
         "version is unloaded. The grace period of the pods follows.",
     )
+    max_queued_requests: int = Field(
+        64,
+        ge=1,
+        le=10_000,
+        description="The number of requests that may wait in the engine of each pod until others have ended. Further "
+        "ones are answered with 429 and Retry-After.",
+    )
     env: EngineEnv = ()
     cache_volume: CacheVolume | None = Field(
         None,
@@ -270,6 +278,18 @@ class ArtifactVolume(StrictModel):
     """A PersistentVolumeClaim with artifacts, mounted read-only into each pod."""
 
     claim: ObjectName = Field(description="The name of the PersistentVolumeClaim.")
+
+
+class Access(StrictModel):
+    """The clients that are served."""
+
+    keys_secret_ref: SecretName = Field(
+        description="The Secret with the keys of clients. Each entry is one client: its name is the client's, its "
+        'value a JSON object such as {"key": "…", "adapters": ["expenses"], "requestsPerMinute": 60, '
+        '"tokensPerMinute": 20000, "budget": {"tokens": 1000000, "period": "Month"}}, of which only the key is '
+        "required. A request without a known key is refused. A change of the Secret's content takes effect within "
+        "about a minute, without a restart; a change of this field replaces the pods."
+    )
 
 
 class ArtifactSource(StrictModel):
@@ -532,6 +552,11 @@ class AdapterDeploymentSpec(StrictModel):
         "replaces the pods in the order of engine.updateStrategy; a change of the Secret's content takes effect "
         "without a restart.",
     )
+    access: Access | None = Field(
+        None,
+        description="The clients that are served. If unset, no keys are asked for: every client that the NetworkPolicy "
+        "of the pods lets in is served, and the condition AccessRestricted says so.",
+    )
     adapters: Annotated[tuple[Adapter, ...], Field(max_length=MAX_ADAPTERS)] = Field(
         (),
         description="The adapters to serve. The list is a map keyed by name, so several teams can each apply "
@@ -720,6 +745,30 @@ class PodStatus(StatusModel):
     )
 
 
+class BudgetStatus(StatusModel):
+    """Use of a client's budget in the current period."""
+
+    client: str = Field(max_length=63, description="The client, by the name of its entry in the Secret.")
+    period: str = Field(
+        max_length=10,
+        description="The current period in UTC: a day such as 2030-01-15, or a month such as 2030-01.",
+    )
+    used: int = Field(ge=0, description="The tokens of prompts and answers that all pods have counted.")
+    budget: int = Field(ge=1, description="The tokens that the client may use in the period.")
+
+
+class AccessStatus(StatusModel):
+    """Observed state of the clients with keys."""
+
+    clients: int = Field(0, ge=0, description="The number of clients with a usable entry in the Secret.")
+    budgets: Annotated[tuple[BudgetStatus, ...], Field(max_length=MAX_BUDGETS)] = Field(
+        (),
+        description="The use of budgets, ordered by name. Of more than 20 clients those are shown that have used most "
+        "of theirs.",
+        json_schema_extra=keyed_by("client"),
+    )
+
+
 class PodSetStatus(StatusModel):
     """Observed state of one set of serving pods, which have the same engine and image."""
 
@@ -767,6 +816,9 @@ class AdapterDeploymentStatus(StatusModel):
         None,
         description="The requests of the engine's container in each pod: those in engine.resources, and for the rest "
         "those that follow from the size of the model. It is absent if there are none.",
+    )
+    access: AccessStatus | None = Field(
+        None, description="The clients with keys. It is absent where no keys are asked for."
     )
     adapters_stable: str | None = Field(
         None, max_length=8, description="The number of stable adapters out of all adapters, such as 2/3."

@@ -56,6 +56,7 @@ class ConditionType(StrEnum):
     AGENTS_CURRENT = "AgentsCurrent"
     ACTIONS_VALID = "ActionsValid"
     VOLUMES_SHARED = "VolumesShared"
+    ACCESS_RESTRICTED = "AccessRestricted"
 
 
 class RunReason(StrEnum):
@@ -184,6 +185,11 @@ class AdapterDeploymentReason(StrEnum):
     CLAIM_ON_ONE_NODE = "ClaimOnOneNode"
     CLAIM_NOT_SHARED = "ClaimNotShared"
     HISTORY_NAME_TAKEN = "HistoryNameTaken"
+    KEYS_REQUIRED = "KeysRequired"
+    OPEN_TO_NETWORK = "OpenToNetwork"
+    PODS_OPEN = "PodsOpen"
+    NO_CLIENTS = "NoClients"
+    INVALID_CLIENTS = "InvalidClients"
     ROLLED_BACK = "RolledBack"
     WITHDRAWN = "Withdrawn"
     SERVICE_NAME_TAKEN = "ServiceNameTaken"

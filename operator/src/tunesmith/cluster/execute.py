@@ -3,7 +3,7 @@
 from tunesmith.controller_runtime.client import Client
 from tunesmith.controller_runtime.errors import ApiError, Conflict
 from tunesmith.controller_runtime.events import EventRecorder
-from tunesmith.decide.plan import Action, Apply, Create, Delete, Mount, Patch, Plan, Push, Replace
+from tunesmith.decide.plan import Action, Apply, Create, Delete, Mount, Patch, Plan, Push, Replace, Tell
 from tunesmith.manifests.objects import Body
 from tunesmith.manifests.serving_config_maps import with_desired
 
@@ -67,6 +67,8 @@ async def act(
             await _replace(client, with_desired(manifest, publication.without(unwritten)))
         case Push(publication):
             agents.push(body["metadata"]["uid"], publication.without(unwritten))
+        case Tell(usage):
+            agents.tell(body["metadata"]["uid"], usage)
 
 
 async def _replace(client: Client, manifest: Body) -> None:

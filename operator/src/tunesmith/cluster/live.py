@@ -5,11 +5,18 @@ Each report wakes its resource, at most once per so many seconds.
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from tunesmith_contract.agent import PEERS, AgentReport, DesiredState, SentState, derive_peer_key
+from tunesmith_contract.agent import (
+    PEERS,
+    AgentReport,
+    DesiredState,
+    SentState,
+    UsageOfOthers,
+    derive_peer_key,
+)
 from tunesmith_contract.progress import TrainerStatus
 
 Wake = Callable[[str, float], None]
@@ -80,7 +87,7 @@ class ProgressBoard:
 
 
 class Connection:
-    """Outbox of one connected agent: the latest desired state, without a backlog.
+    """Outbox of one connected agent: the latest desired state and usage of others, without a backlog.
 
     Args:
         peer_key: secret that the agents of the AdapterDeployment share; empty: none is sent.
@@ -90,6 +97,7 @@ class Connection:
         self._peer_key = peer_key
         self._desired: DesiredState | None = None
         self._features: tuple[str, ...] | None = None
+        self._usage: UsageOfOthers | None = None
         self._sent = -1
         self._changed = asyncio.Event()
 
@@ -108,8 +116,13 @@ class Connection:
         self._features = features
         self._changed.set()
 
-    async def next(self) -> DesiredState:
-        """The next state to send, in the agent's form, once its generation is higher than the last one's."""
+    def tell(self, usage: UsageOfOthers) -> None:
+        """Send this once, in place of one that was not sent yet."""
+        self._usage = usage
+        self._changed.set()
+
+    async def next(self) -> DesiredState | UsageOfOthers:
+        """The next message to send: a state, in the agent's form, once its generation is higher than the last one's."""
         while True:
             desired, features = self._desired, self._features
             if desired is not None and features is not None and desired.generation > self._sent:
@@ -118,6 +131,9 @@ class Connection:
                 if self._peer_key and PEERS in features:
                     return SentState(**dict(understood), peer_key=self._peer_key)
                 return understood
+            if self._usage is not None:
+                usage, self._usage = self._usage, None
+                return usage
             self._changed.clear()
             await self._changed.wait()
 
@@ -176,6 +192,13 @@ class AgentHub:
         for connection in fleet.connections.values():
             connection.offer(desired)
 
+    def tell(self, owner_uid: str, usage: Mapping[str, UsageOfOthers]) -> None:
+        """Send to the connected agents of these pods; for one that is not connected it is lost."""
+        connections = self._fleets.get(owner_uid, _Fleet()).connections
+        for pod_uid, counted in usage.items():
+            if connection := connections.get(pod_uid):
+                connection.tell(counted)
+
     def connect(self, owner_uid: str, pod_uid: str) -> Connection:
         """Outbox of an agent that has connected; it replaces a former connection of the same pod."""
         fleet = self._fleets.setdefault(owner_uid, _Fleet())
@@ -221,7 +244,8 @@ class AgentHub:
 
 
 def _without_counters(report: AgentReport) -> AgentReport:
-    return report.model_copy(update={"counters": ()})
+    access = report.access.model_copy(update={"usage": ()}) if report.access else None
+    return report.model_copy(update={"counters": (), "access": access})
 
 
 @dataclass(frozen=True, slots=True)

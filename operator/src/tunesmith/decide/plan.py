@@ -5,12 +5,12 @@ creating what exists and deleting what is gone count as done. If an action that 
 ones for this alias alone are left out.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from tunesmith.manifests.objects import Body, KubernetesObject
-from tunesmith_contract.agent import DesiredState
+from tunesmith_contract.agent import DesiredState, UsageOfOthers
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +129,14 @@ class Push:
     publication: Publication
 
 
-Action = Create | Apply | Patch | Delete | Replace | Mount | Push
+@dataclass(frozen=True, slots=True)
+class Tell:
+    """Send to connected agents, by their pod's UID, what other pods have counted of their clients' tokens."""
+
+    usage: Mapping[str, UsageOfOthers]
+
+
+Action = Create | Apply | Patch | Delete | Replace | Mount | Push | Tell
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,7 @@ class Component(StrEnum):
     VERSION = "version"
     ALIAS = "alias"
     HISTORY = "history"
+    USAGE = "usage"
     TRIAL = "trial"
     TRIAL_RESULT = "result-trial"
 

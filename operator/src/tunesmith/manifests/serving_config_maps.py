@@ -16,6 +16,7 @@ RECORD_KEY = "record.json"
 #: Digest of the record's text.
 RECORD_DIGEST_KEY = "record.sha256"
 HISTORY_KEY = "history.json"
+USAGE_KEY = "usage.json"
 INPUTS_KEY = "inputs.json"
 
 
@@ -123,6 +124,17 @@ def is_history(config_map: Body) -> bool:
     return bool(labels.get(STAGE_LABEL) == Component.HISTORY)
 
 
+def usage_config_map_name(owner: Owner) -> str:
+    """Name of the ConfigMap with what clients have used."""
+    return child_name(owner, Component.USAGE)
+
+
+def build_usage(owner: Owner, usage: str) -> KubernetesObject:
+    """Tokens that the clients of all pods have used."""
+    metadata = child_metadata(owner, Component.USAGE)
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {USAGE_KEY: usage}}
+
+
 @dataclass(frozen=True, slots=True)
 class ServingInputs:
     """One choice of images, kept so that a newer operator does not replace running pods.
@@ -134,6 +146,7 @@ class ServingInputs:
         on_gpus: it was chosen for pods with GPUs; None: by a release that did not tell them apart.
         has_monitoring_port: the image's agent has a port of its own for probes and metrics; those of the first releases
             have not.
+        asks_for_keys: the image's agent can ask clients for keys; those of the first releases can't.
     """
 
     number: int
@@ -141,6 +154,7 @@ class ServingInputs:
     image: str
     on_gpus: bool | None = None
     has_monitoring_port: bool = True
+    asks_for_keys: bool = True
 
 
 def build_serving_inputs(owner: Owner, inputs: ServingInputs) -> KubernetesObject:
@@ -150,6 +164,7 @@ def build_serving_inputs(owner: Owner, inputs: ServingInputs) -> KubernetesObjec
         "image": inputs.image,
         "onGpus": inputs.on_gpus,
         "monitoringPort": inputs.has_monitoring_port,
+        "clientKeys": inputs.asks_for_keys,
     }
     document = canonical_json({key: value for key, value in values.items() if value is not None}).decode()
     return {
@@ -171,4 +186,5 @@ def read_serving_inputs(config_map: Body) -> ServingInputs:
         document["image"],
         document.get("onGpus"),
         document.get("monitoringPort", False),
+        document.get("clientKeys", False),
     )

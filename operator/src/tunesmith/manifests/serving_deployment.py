@@ -6,7 +6,7 @@ from typing import Any
 from tunesmith.api.adapterdeployment import AccessLogs, AdapterDeployment, Engine, Telemetry, UpdateStrategy
 from tunesmith.api.values import AUTO, duration_seconds, memory_bytes
 from tunesmith_contract.agent import BASE_MODEL_NAME, DESIRED_FILE, STATE_FILE
-from tunesmith_contract.layout import ADAPTER_CACHE_DIR, CONFIG_DIR, SecretRole
+from tunesmith_contract.layout import ADAPTER_CACHE_DIR, CONFIG_DIR, SecretRole, secret_dir
 from tunesmith_contract.uris import MOUNT_ROOT, Scheme, StorageUri, mount_path, parse_uri
 
 from .engine_container import (
@@ -243,7 +243,7 @@ def _build_volumes(
         for name in (DESIRED_FILE, STATE_FILE)
     ]
     desired = {"name": "desired", "projected": {"sources": files}}
-    secrets, secret_mounts = _artifact_secret(deployment)
+    secrets, secret_mounts = _secrets(deployment)
     cache, cache_mount = _cache_volume(deployment)
     shared_memory = {"name": "shared-memory", "emptyDir": {"medium": "Memory", "sizeLimit": "4Gi"}}
     mounts = {
@@ -286,10 +286,18 @@ def _cache_volume(deployment: AdapterDeployment) -> tuple[dict[str, Any], dict[s
     return volume, {"name": "model-cache", "mountPath": MODEL_CACHE}
 
 
-def _artifact_secret(deployment: AdapterDeployment) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Volume and mount of the Secret that opens adapters; a pod starts without it, and says what it lacks."""
-    reference = deployment.spec.artifact_secret_ref
-    volumes, mounts = secret_volumes({SecretRole.ARTIFACTS: reference.name} if reference else {})
+def _secrets(deployment: AdapterDeployment) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Volumes and mounts of the Secrets that open adapters and name clients.
+
+    A pod starts without them, and its agent says what it lacks.
+    """
+    spec = deployment.spec
+    secrets: dict[str, str] = {}
+    if spec.artifact_secret_ref:
+        secrets[SecretRole.ARTIFACTS] = spec.artifact_secret_ref.name
+    if spec.access:
+        secrets[SecretRole.CLIENTS] = spec.access.keys_secret_ref.name
+    volumes, mounts = secret_volumes(secrets)
     return [{**volume, "secret": {**volume["secret"], "optional": True}} for volume in volumes], mounts
 
 
@@ -318,6 +326,8 @@ def _build_agent(
         "name": AGENT,
         "image": inputs.image,
         "command": ["/opt/agent/bin/python", "-m", "tunesmith_agent"],
+        # An agent that can't ask for keys does not know the argument and ends, so none is open by mistake.
+        **({"args": [f"--keys-dir={secret_dir(SecretRole.CLIENTS)}"]} if deployment.spec.access else {}),
         "env": _agent_environment(deployment, environment, needs),
         "ports": [{"name": name, "containerPort": port, "protocol": "TCP"} for name, port in ports.items()],
         "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}},
@@ -348,6 +358,7 @@ def _agent_environment(
         "TUNESMITH_ADAPTER_CACHE_BYTES": str(memory_bytes(engine.adapter_cache_size)),
         "TUNESMITH_DRAIN_SECONDS": str(int(duration_seconds(engine.drain))),
         "TUNESMITH_LAME_DUCK_SECONDS": str(int(duration_seconds(engine.lame_duck))),
+        "TUNESMITH_QUEUE_REQUESTS": str(engine.max_queued_requests),
     }
     if engine.proof.tolerance != AUTO:
         values["TUNESMITH_PROOF_TOLERANCE"] = engine.proof.tolerance

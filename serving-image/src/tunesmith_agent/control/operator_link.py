@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result, wait_random_exponential
 
 from tunesmith_agent.metrics import AgentMetrics
-from tunesmith_contract.agent import AGENT_PATH, AgentReport, SentState
+from tunesmith_contract.agent import AGENT_PATH, AgentReport, SentState, UsageOfOthers
 from tunesmith_contract.layout import CA_FILE, TOKEN_FILE
 
 from .desired_state import DesiredStore, Source
@@ -31,7 +31,11 @@ RECONNECT_WAIT = wait_random_exponential(multiplier=0.25, max=2.0)
 
 
 class OperatorLink:
-    """One WebSocket to the operator, opened again whenever it closes."""
+    """One WebSocket to the operator, opened again whenever it closes.
+
+    Args:
+        on_usage: called with what other pods have counted; None where clients need no keys.
+    """
 
     def __init__(
         self,
@@ -42,6 +46,7 @@ class OperatorLink:
         metrics: AgentMetrics,
         make_report: Callable[[], AgentReport],
         on_peer_key: Callable[[str], None],
+        on_usage: Callable[[UsageOfOthers], None] | None = None,
     ) -> None:
         self._url = url
         self._credentials_dir = credentials_dir
@@ -50,6 +55,7 @@ class OperatorLink:
         self._metrics = metrics
         self._make_report = make_report
         self._on_peer_key = on_peer_key
+        self._on_usage = on_usage
 
     async def run(self) -> None:
         """Connect, exchange messages, and connect again after a pause; cancel to stop."""
@@ -110,7 +116,11 @@ class OperatorLink:
 
     async def _receive_states(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         async for message in socket:
-            if message.type is aiohttp.WSMsgType.TEXT:
+            if message.type is not aiohttp.WSMsgType.TEXT:
+                continue
+            if self._on_usage is not None and (usage := _read_usage(message.data)) is not None:
+                self._on_usage(usage)
+            else:
                 if key := read_peer_key(message.data):
                     self._on_peer_key(key)
                 self._store.offer(message.data, Source.OPERATOR)
@@ -124,6 +134,14 @@ class OperatorLink:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(REPORT_SECONDS - BATCH_SECONDS):
                         await changed.wait()
+
+
+def _read_usage(data: str) -> UsageOfOthers | None:
+    """The message, if it tells of the tokens that other pods have counted."""
+    try:
+        return UsageOfOthers.model_validate_json(data)
+    except ValidationError:
+        return None
 
 
 def read_peer_key(message: str) -> str:

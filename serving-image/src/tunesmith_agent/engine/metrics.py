@@ -12,6 +12,7 @@ MAX_BYTES = 8 * 1024 * 1024
 
 #: Counters that grow while the engine works: tokens read and generated, by all requests.
 _TOKENS = re.compile(rb"^vllm:(?:prompt|generation)_tokens_total(?:\{[^}]*\})? (\S+)$", re.MULTILINE)
+_WAITING = re.compile(rb"^vllm:num_requests_waiting(?:\{[^}]*\})? (\S+)$", re.MULTILINE)
 
 
 class EngineMetrics:
@@ -51,6 +52,10 @@ class EngineMetrics:
         """Tokens that the engine has read and generated since its start; None if it does not say."""
         counts = _TOKENS.findall(await self.read())
         return sum(map(float, counts)) if counts else None
+
+    async def waiting(self) -> int:
+        """Requests that wait in the engine until others have ended; 0 if it does not say."""
+        return int(sum(map(float, _WAITING.findall(await self.read()))))
 
     async def _fetch(self) -> bytes:
         assert self._session is not None, "use the reader as a context manager"

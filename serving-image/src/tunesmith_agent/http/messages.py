@@ -18,6 +18,7 @@ class Request:
         path: path of the target, without its query.
         headers: values by name in lower case; those of a repeated header are joined. No trailers.
         size: bytes of head and body that are counted as kept in memory.
+        client_name: name of the client, where clients have keys.
     """
 
     method: bytes
@@ -27,6 +28,7 @@ class Request:
     keep_alive: bool
     http_10: bool
     size: int
+    client_name: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,7 +88,7 @@ class UpstreamConnection(asyncio.Protocol):
         """Close without a call to the receiver: the engine stops working on the request."""
         if self._receiver is not None:
             self._receiver = None
-            self._pool.busy -= 1
+            self._pool.request_ended()
         self._transport.abort()
 
     # -- from the event loop
@@ -105,7 +105,7 @@ class UpstreamConnection(asyncio.Protocol):
         receiver, self._receiver = self._receiver, None
         if receiver is None:
             return
-        self._pool.busy -= 1
+        self._pool.request_ended()
         ends_with_connection = self._length is None and not self._chunked
         if exc is None and self._has_head and ends_with_connection:
             receiver.on_end()
@@ -125,7 +125,7 @@ class UpstreamConnection(asyncio.Protocol):
             return
         if self._complete and self._receiver is not None:
             self._receiver = None
-            self._pool.busy -= 1
+            self._pool.request_ended()
             self._pool.give_back(self, self._keep_alive)
             receiver.on_end()
         else:
@@ -168,6 +168,7 @@ class UpstreamPool:
 
     Attributes:
         busy: requests that were sent and whose answer is not complete.
+        ended: requests that are not busy any more, since the start.
         moved_at: the loop's time at which a piece of an answer came last, or a request was sent while none was busy.
     """
 
@@ -178,7 +179,7 @@ class UpstreamPool:
         self._idle: list[UpstreamConnection] = []
         self._open: set[UpstreamConnection] = set()
         self.loop = asyncio.get_running_loop()
-        self.busy = 0
+        self.busy = self.ended = 0
         self.moved_at = 0.0
         self._is_retired = False
 
@@ -187,6 +188,11 @@ class UpstreamPool:
         if not self.busy:
             self.moved_at = self.loop.time()
         self.busy += 1
+
+    def request_ended(self) -> None:
+        """Count the end of a request."""
+        self.busy -= 1
+        self.ended += 1
 
     def silence(self) -> float:
         """Seconds for which no piece of any answer has come; 0 while no request is in progress."""

@@ -16,6 +16,7 @@ class Signed:
         pod: name of the pod that shall answer.
         sticky: number of the sticky key.
         alias: alias for which the version was chosen; empty if the client named the version.
+        client: name of the client whose key the request has; empty where clients need none.
     """
 
     pod: str
@@ -23,10 +24,11 @@ class Signed:
     sticky: bytes
     alias: bytes
     body: bytes
+    client: bytes = b""
 
     def code(self, key: bytes) -> bytes:
         """Code of the request, in hex: HMAC-SHA256."""
-        parts = b"\0".join((self.pod.encode(), self.path, self.sticky, self.alias, self.body))
+        parts = b"\0".join((self.pod.encode(), self.path, self.sticky, self.alias, self.client, self.body))
         return hmac.digest(key, parts, "sha256").hex().encode()
 
     def has_code(self, code: bytes, key: bytes) -> bool:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from tunesmith_agent.access.clients import Charge
 from tunesmith_agent.http.connection import ServerConnection
 from tunesmith_agent.http.messages import JSON_TYPE, Refusal
 from tunesmith_agent.http.upstream import UpstreamConnection, UpstreamPool
@@ -33,10 +34,11 @@ class Forward(Passing):
         key: sticky key of the client, as a number; None if it was not needed.
         begun: time at which the request began to be answered, by the loop's clock.
         hides_usage: see ``AnswerReader``.
+        charge: what the request takes from the client's limits; None where clients need no keys.
     """
 
     __slots__ = (
-        "_abandoned_seconds", "_answer", "_begun_at", "_data_at", "_first_at", "_key", "_not_found",
+        "_abandoned_seconds", "_answer", "_begun_at", "_charge", "_data_at", "_first_at", "_key", "_not_found",
         "_on_engine_failure", "_record", "_request", "_status", "_target",
     )  # fmt: skip
 
@@ -51,11 +53,13 @@ class Forward(Passing):
         key: int | None,
         begun: float,
         hides_usage: bool,
+        charge: Charge | None = None,
     ) -> None:
         super().__init__(pool, client)
         self._on_engine_failure = on_engine_failure
         self._abandoned_seconds = abandoned_seconds
         self._key = key
+        self._charge = charge
         self._target = target
         self._request = request
         self._not_found = False
@@ -79,12 +83,13 @@ class Forward(Passing):
 
     def client_lost(self) -> None:
         """Close the connection to the engine, which then stops generating."""
+        was_sent = self._upstream is not None
         self._drop_upstream()
         now = self._client.loop.time()
         # A client that reads slowly holds the answer back itself.
         abandoned = now - self._data_at >= self._abandoned_seconds and not self._client.paused
         end = self._target.stats.count_disconnect(now, self._key, abandoned=abandoned)
-        self._note_end(end, now)
+        self._note_end(end, now, left=was_sent)
 
     def timed_out(self) -> None:
         self._drop_upstream()
@@ -106,6 +111,8 @@ class Forward(Passing):
         self._on_engine_failure = _do_nothing
         self._answer.is_stream = headers.get(b"content-type", b"").startswith(_STREAM_TYPE)
         lines = [b"%b: %b\r\n" % (name, headers[name]) for name in PASSED_HEADERS if name in headers]
+        if self._charge is not None:
+            lines.append(self._charge.headers)
         self._client.begin(status, self._target.headers + b"".join(lines), length)
 
     def on_data(self, data: bytes) -> None:
@@ -115,6 +122,8 @@ class Forward(Passing):
         is_first = not self._first_at and self._answer.is_stream and self._status < 400
         if is_first and not data.startswith(_RESPONSE_EVENT):
             self._first_at = self._data_at
+        if self._charge is not None and self._answer.is_stream:
+            self._charge.count_events(data)
         self._client.send(self._answer.read(data))
 
     def on_pause(self) -> None:
@@ -125,7 +134,7 @@ class Forward(Passing):
         self._upstream = None
         if self._not_found:
             self._target.stats.count_refused()
-            self._on_engine_failure(self._client)
+            self._not_reached()
             return
         self._client.send(self._answer.end())
         self._count(broken=False)
@@ -147,7 +156,7 @@ class Forward(Passing):
         self._target.stats.count_engine_lost()
         if self._record is not None:
             self._record.end = End.ENGINE_LOST
-        self._on_engine_failure(self._client)
+        self._not_reached()
 
     def _send(self, upstream: UpstreamConnection) -> None:
         self._upstream = upstream
@@ -155,6 +164,12 @@ class Forward(Passing):
         self._request = b""
         if self._client.paused:
             upstream.pause()
+
+    def _not_reached(self) -> None:
+        """Let the client be answered, as the request never reached a version."""
+        if self._charge is not None:
+            self._charge.settle(None, answered=False)
+        self._on_engine_failure(self._client)
 
     def _fail(self, refusal: Refusal) -> None:
         """Answer with an error, or cut the connection if a part of the answer was sent already."""
@@ -177,11 +192,17 @@ class Forward(Passing):
         end = self._target.stats.finish(self._status, self._begun_at, now, self._key, broken=broken)
         self._note_end(end, now)
 
-    def _note_end(self, end: End, now: float) -> None:
-        """Count the tokens of an answer that the engine began, and complete the record."""
+    def _note_end(self, end: End, now: float, *, left: bool = False) -> None:
+        """Count the tokens of an answer that the engine began, and complete the record.
+
+        Args:
+            left: the client left while the engine worked on it.
+        """
         usage = self._answer.usage()
         if 0 < self._status < 400:
             self._target.stats.count_tokens(usage, self._begun_at, self._first_at, now)
+        if self._charge is not None:
+            self._charge.settle(usage, answered=end is End.ANSWERED and self._status < 400, left=left)
         if (record := self._record) is not None:
             record.end = end
             record.first_token_at = self._first_at

@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 
+from tunesmith_agent.access.clients import LIMIT_HEADERS
 from tunesmith_agent.http.connection import ServerConnection
 from tunesmith_agent.http.messages import JSON_TYPE, Refusal, Request
 from tunesmith_agent.http.upstream import UpstreamConnection
@@ -20,6 +21,7 @@ from tunesmith_agent.telemetry.record import record_of
 from tunesmith_contract.agent import (
     DIGEST_HEADER,
     FORWARDED_ALIAS_HEADER,
+    FORWARDED_CLIENT_HEADER,
     FORWARDED_HEADER,
     FORWARDED_KEY_HEADER,
     IGNORED_HEADER,
@@ -32,11 +34,18 @@ from .passing import Passing, passed_headers
 
 FORWARDED = FORWARDED_HEADER.encode()
 FORWARDED_ALIAS = FORWARDED_ALIAS_HEADER.encode()
+FORWARDED_CLIENT = FORWARDED_CLIENT_HEADER.encode()
 _FORWARDED_KEY = FORWARDED_KEY_HEADER.encode()
 _FORGED_STATUS = 403
 
 #: Headers of another agent's answer that the client gets to see.
-_PASSED_HEADERS = (*PASSED_HEADERS, VERSION_HEADER.encode(), DIGEST_HEADER.encode(), IGNORED_HEADER.encode())
+_PASSED_HEADERS = (
+    *PASSED_HEADERS,
+    VERSION_HEADER.encode(),
+    DIGEST_HEADER.encode(),
+    IGNORED_HEADER.encode(),
+    *LIMIT_HEADERS,
+)
 
 #: Other pods that one request is tried on.
 MAX_TRIES = 8
@@ -127,7 +136,8 @@ class Hops:
         """True if the request comes from an agent of the same AdapterDeployment, for this pod."""
         headers, own = request.headers, self.directory.own_name
         sticky, alias = headers.get(_FORWARDED_KEY, b""), headers.get(FORWARDED_ALIAS, b"")
-        signed = Signed(own, request.path, sticky, alias, request.body)
+        client = headers.get(FORWARDED_CLIENT, b"")
+        signed = Signed(own, request.path, sticky, alias, request.body, client)
         return signed.has_code(headers[FORWARDED], self.directory.key)
 
 
@@ -159,6 +169,7 @@ class _HandedOn:
         self._tries = 0
         self._target = target
         self._sticky = b"%d" % key_number(key)
+        self._client_name = request.client_name.encode()
         self._headers = passed_headers(request)
         self._answer_here = answer_here
 
@@ -184,7 +195,7 @@ class _HandedOn:
         self._answer_here()
 
     def _head(self, pod: str) -> bytes:
-        signed = Signed(pod, self._path, self._sticky, self._alias, self._payload)
+        signed = Signed(pod, self._path, self._sticky, self._alias, self._payload, self._client_name)
         headers = (
             (b"host", b"peer"),
             (b"content-type", b"application/json"),
@@ -193,6 +204,7 @@ class _HandedOn:
             (FORWARDED, signed.code(self._hops.directory.key)),
             (_FORWARDED_KEY, self._sticky),
             *([(FORWARDED_ALIAS, self._alias)] if self._alias else []),
+            *([(FORWARDED_CLIENT, self._client_name)] if self._client_name else []),
         )
         lines = b"".join(b"%b: %b\r\n" % header for header in headers)
         return b"POST %b HTTP/1.1\r\n%b%b\r\n" % (self._path, lines, self._headers)

@@ -6,6 +6,8 @@ from typing import Any
 
 import orjson
 
+from tunesmith_agent.access.access import Access
+from tunesmith_agent.access.clients import Charge, Client
 from tunesmith_agent.http.connection import ServerConnection
 from tunesmith_agent.http.messages import JSON_TYPE, Refusal, Request
 from tunesmith_agent.http.upstream import UpstreamPool
@@ -21,7 +23,7 @@ from tunesmith_agent.telemetry.usage import ask_for_usage
 from tunesmith_contract.agent import VERSION_HEADER
 
 from .forward import Forward
-from .hops import FORGED, FORWARDED, FORWARDED_ALIAS, NOT_HELD, Hops, taken_key
+from .hops import FORGED, FORWARDED, FORWARDED_ALIAS, FORWARDED_CLIENT, NOT_HELD, Hops, taken_key
 from .passing import passed_headers
 from .waiting import WaitingRoom
 
@@ -59,10 +61,12 @@ class Proxy:
         abandoned_seconds: see ``Limits``.
         directory: the other pods.
         media_hosts: hosts that the engine may fetch images, audio and video from.
+        access: the clients with keys; None where clients need none.
 
     Attributes:
         table: the current routes.
         engine_hangs: the engine generates nothing, so that requests are refused.
+        queue_seconds: gives the time after which the engine's queue may have room; 0 while it has.
         offered: endpoints that the engine has, by their paths; None until it was asked.
     """
 
@@ -75,10 +79,13 @@ class Proxy:
         wait_seconds: float,
         directory: PeerDirectory,
         media_hosts: Iterable[str] = (),
+        access: Access | None = None,
     ) -> None:
         self.table = RoutingTable()
         self.waiting_room = WaitingRoom(wait_seconds)
         self.engine_hangs = False
+        self.queue_seconds: Callable[[], int] = int
+        self._access = access
         self._pool = pool
         self._metrics = metrics
         self._directory = directory
@@ -112,12 +119,25 @@ class Proxy:
             handler(connection, request)
 
     def _list_models(self, connection: ServerConnection, request: Request) -> None:
-        connection.respond(200, JSON_TYPE, self.table.models_body)
+        if self._access is None:
+            connection.respond(200, JSON_TYPE, self.table.models_body)
+            return
+        client = self._access.identify(request.headers)
+        if isinstance(client, Refusal):
+            connection.respond_refusal(client)
+            return
+        connection.respond(200, JSON_TYPE, self._access.models_body(client, self.table))
 
     def _generate(self, connection: ServerConnection, request: Request) -> None:
         if FORWARDED in request.headers:
             self._take_over(connection, request)
             return
+        client = self._access.identify(request.headers) if self._access is not None else None
+        if isinstance(client, Refusal):
+            connection.respond_refusal(client)
+            return
+        if client is not None:
+            self._note_client(connection, request, client.name)
         if self.engine_hangs and self._directory.everywhere is None:
             self._refuse_hanging(connection)
             return
@@ -129,7 +149,7 @@ class Proxy:
         if isinstance(body, Refusal):
             connection.respond_refusal(body)
             return
-        route = self._find_route(request, body)
+        route = self._find_route(request, body, client)
         if isinstance(route, Refusal):
             connection.respond_refusal(route)
             return
@@ -181,7 +201,7 @@ class Proxy:
             answer_failure = partial(self._answer_elsewhere, request, dict(body), route, target)
         begun = connection.loop.time() if deadline is None else deadline - self.waiting_room.seconds
         number = key_number(key) if route.uses_keys else None
-        self._send(connection, request, body, target, answer_failure, number, begun)
+        self._send(connection, request, body, target, answer_failure, number, begun, size)
 
     def _send(
         self,
@@ -192,8 +212,19 @@ class Proxy:
         answer_failure: Callable[[ServerConnection], None],
         number: int | None,
         begun: float,
+        size: int,
     ) -> None:
-        """Send a request to the engine; see ``Forward``."""
+        """Send a request to the engine, if there is room and its client's limits allow it; see ``Forward``."""
+        if seconds := self.queue_seconds():
+            connection.respond_refusal(_queue_full(seconds))
+            return
+        charge: Charge | None = None
+        if self._access is not None:
+            admitted = self._access.admit(request.client_name, request.path, body, size)
+            if isinstance(admitted, Refusal):
+                connection.respond_refusal(admitted)
+                return
+            charge = admitted
         body["model"] = target.name
         switches = self._endpoints[request.path].switches
         if target.switches is not None and switches:
@@ -210,6 +241,7 @@ class Proxy:
             number,
             begun,
             hides_usage,
+            charge,
         ).start()
 
     def _hand_on(
@@ -237,6 +269,14 @@ class Proxy:
             stats.count_received("forged")
             connection.respond_refusal(FORGED)
             return
+        if self._access is not None:
+            name = request.headers.get(FORWARDED_CLIENT, b"").decode()
+            if self._access.find(name) is None:
+                # The other agent asks for no keys yet, or has read a newer Secret.
+                stats.count_received("not_held")
+                connection.respond_refusal(NOT_HELD)
+                return
+            self._note_client(connection, request, name)
         body = orjson.loads(request.body)
         size = len(request.body)
 
@@ -253,9 +293,16 @@ class Proxy:
                 self.waiting_room.admit(connection, target, size, deadline, answer)
                 return
             stats.count_received("taken")
-            self._send(connection, request, body, target, self._answer_not_held, taken_key(request), begun)
+            self._send(
+                connection, request, body, target, self._answer_not_held, taken_key(request), begun, size
+            )
 
         answer(None)
+
+    def _note_client(self, connection: ServerConnection, request: Request, name: str) -> None:
+        request.client_name = name
+        if (record := record_of(connection)) is not None:
+            record.client = name
 
     def _find_taken(self, request: Request, name: str) -> Target | None:
         """Target of a request that another agent hands on; None if it is not here."""
@@ -313,25 +360,36 @@ class Proxy:
             404, f"The engine does not offer {path.decode()} for this base model; it offers {served}."
         )
 
-    def _find_route(self, request: Request, body: dict[str, Any]) -> Route | Refusal:
+    def _find_route(self, request: Request, body: dict[str, Any], client: Client | None) -> Route | Refusal:
+        """Route of the model that a request asks for; one that the client may not use does not exist for it."""
         model = body.get("model")
         if not isinstance(model, str):
-            return Refusal(400, f"Say which model to use: {self._list_names()}.", param="model")
+            return Refusal(400, f"Say which model to use: {self._list_names(client)}.", param="model")
         if version := request.headers.get(_VERSION):
             model = resolve_model(model, version)
             if isinstance(model, Refusal):
                 return model
         route = self.table.routes.get(model)
-        if route is None:
-            message = f"The model {model[:100]!r} does not exist here: use {self._list_names()}."
+        if route is None or not (client is None or client.may_use(model)):
+            message = f"The model {model[:100]!r} does not exist here: use {self._list_names(client)}."
             return Refusal(404, message, code="model_not_found", param="model")
         return route
 
-    def _list_names(self) -> str:
-        names = self.table.names()
+    def _list_names(self, client: Client | None) -> str:
+        names = [name for name in self.table.names() if client is None or client.may_use(name)]
         unlisted = len(names) - _MAX_NAMES_LISTED
         more = f" or one of {unlisted} others" if unlisted > 0 else ""
         return (", ".join(names[:_MAX_NAMES_LISTED]) or "(none is served yet)") + more
+
+
+def _queue_full(seconds: int) -> Refusal:
+    return Refusal(
+        429,
+        f"The engine's queue is full: try again in {seconds} s.",
+        kind="rate_limit_error",
+        code="queue_full",
+        headers=b"retry-after: %d\r\n" % seconds,
+    )
 
 
 def _unavailable(route: Route) -> Refusal:

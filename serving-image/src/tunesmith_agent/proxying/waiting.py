@@ -14,12 +14,12 @@ MAX_BYTES = 64 * 1024**2
 _RETRY = b"retry-after: 5\r\n"
 
 
-def _refusal(message: str) -> Refusal:
-    return Refusal(503, message, kind="server_error", code="model_loading", headers=_RETRY)
-
-
-_FULL = _refusal(
-    "Too many requests wait for models that are being loaded on this pod: try again in a moment."
+_FULL = Refusal(
+    429,
+    "Too many requests wait for models that are being loaded on this pod: try again in a moment.",
+    kind="rate_limit_error",
+    code="queue_full",
+    headers=_RETRY,
 )
 
 
@@ -110,7 +110,9 @@ class _Waiting:
             f"The model is being loaded on this pod and was not ready within {self._room.seconds:g} s: "
             "try again in a moment."
         )
-        self._client.respond_refusal(_refusal(message))
+        self._client.respond_refusal(
+            Refusal(503, message, kind="server_error", code="model_loading", headers=_RETRY)
+        )
 
     # -- from the gate
 

@@ -1,7 +1,7 @@
 """Status of an AdapterDeployment, rebuilt each time and written only when it differs."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
@@ -25,10 +25,12 @@ from tunesmith.manifests.engine_container import ENGINE
 from tunesmith.manifests.objects import Body
 from tunesmith.manifests.serving_deployment import rolling_update, set_labels
 from tunesmith.manifests.serving_service import serving_service_name, serving_url
-from tunesmith_contract.agent import FEATURES, OTHER, PEERS, PREVIOUS, REJECTED, LoadState, served_name
+from tunesmith_contract.agent import FEATURES, OTHER, PEERS, PODS, PREVIOUS, REJECTED, LoadState, served_name
 
+from .access import REPORTED, access_condition, build_access_status
 from .alias_status import MAX_MESSAGE, build_adapter_status
 from .claims import ClaimLimits, claims_condition, stops_first
+from .client_usage import UsageRecord
 from .engine_memory import fit_condition
 from .fleet import Fleet, ServingPod, is_rolled_out
 from .pod_problem import find_pod_problem
@@ -91,6 +93,8 @@ class ServingState:
         claims: limits by the access modes of claims; None if the pods mount none.
         foreign_history: name of the ConfigMap that is meant for the history, but belongs to something else.
         action_faults: sentences about what of the annotation for actions can't be done.
+        has_network_policy: a NetworkPolicy is made for the pods.
+        usage: tokens that clients have used.
     """
 
     sets: PodSets
@@ -106,6 +110,8 @@ class ServingState:
     foreign_history: str = ""
     action_faults: tuple[str, ...] = ()
     claims: ClaimLimits | None = None
+    has_network_policy: bool = True
+    usage: UsageRecord = field(default_factory=UsageRecord)
 
     @property
     def observed(self) -> Body | None:
@@ -145,7 +151,7 @@ def plan_status(
         # It may be in the future, of a clock that was set back since.
         if 0 <= age < WRITE_SECONDS:
             return None, (), WRITE_SECONDS - age
-    return after.to_dict(), _build_events(before, state, adapters), None
+    return after.to_dict(), _build_events(before, after, state, adapters), None
 
 
 def _build_status(
@@ -172,6 +178,7 @@ def _build_status(
             f"{key}={value}" for key, value in set_labels(deployment, state.set_plan.number).items()
         ),
         engine_requests=_engine_requests(state.observed),
+        access=build_access_status(deployment, state.fleet, state.usage, now),
         adapters_stable=f"{stable}/{len(adapters)}",
         generation=state.generation,
         update_time=now,
@@ -269,6 +276,7 @@ def _build_conditions(
             if state.action_faults
             else (Reason.ACTIONS_VALID, ""),
         ),
+        access_condition(deployment, state.fleet, state.has_network_policy),
         *([fit_condition(state.fit)] if state.fit else []),
         *([claims_condition(state.claims)] if state.claims else []),
     ]
@@ -300,6 +308,9 @@ def _stalled_reasons(
         yield Reason.HISTORY_NAME_TAKEN, message
     if state.wait and state.wait.is_stalled:
         yield state.wait.reason, state.wait.message
+    access = access_condition(deployment, state.fleet, state.has_network_policy)
+    if access.reason == Reason.NO_CLIENTS:
+        yield access.reason, access.message
     for adapter in adapters:
         if _is_stalled(adapter):
             yield _alias_reason(adapter)
@@ -362,7 +373,10 @@ def _spare_gpu_message(deployment: AdapterDeployment, pod: ServingPod, cause: st
 
 
 def _build_events(
-    before: AdapterDeploymentStatus, state: ServingState, adapters: tuple[AdapterStatus, ...]
+    before: AdapterDeploymentStatus,
+    after: AdapterDeploymentStatus,
+    state: ServingState,
+    adapters: tuple[AdapterStatus, ...],
 ) -> tuple[Event, ...]:
     """Events about what was not in the status before."""
     reported = {(adapter.name, adapter.phase, adapter.reason) for adapter in before.adapters}
@@ -385,6 +399,12 @@ def _build_events(
     faults = _actions_message(state)
     if state.action_faults and (told is None or told.status != "False" or told.message != faults):
         events.append(Event(Reason.INVALID_ACTION, faults, "Warning"))
+    access, told = (
+        next((each for each in status.conditions if each.type == ConditionType.ACCESS_RESTRICTED), None)
+        for status in (after, before)
+    )
+    if access and access.reason in REPORTED and (told is None or told.message != access.message):
+        events.append(Event(access.reason, access.message, "Warning"))
     return tuple(events)
 
 
@@ -402,6 +422,7 @@ _WITHHELD = {
     PREVIOUS: "keep the previous version loaded after a promotion, so that a rollback loads it anew",
     REJECTED: "refuse a version that was rolled back if they start from an old file",
     PEERS: "hand requests on to the pods that hold an adapter, nor take such requests",
+    PODS: "ask clients for keys",
 }
 
 
@@ -433,6 +454,8 @@ def _content(status: AdapterDeploymentStatus) -> dict[str, Any]:
 def _significant(status: AdapterDeploymentStatus) -> dict[str, Any]:
     """Status without counters and messages that contain counters: its changes are written at once."""
     content = status.model_dump(mode="json", exclude={"update_time", "pods"})
+    for budget in (content["access"] or {}).get("budgets", ()):
+        budget.pop("used")
     for pods in content["sets"]:
         pods.pop("message")
     for condition in content["conditions"]:

@@ -50,6 +50,7 @@ from tunesmith.manifests.serving_network_policy import build_serving_network_pol
 from tunesmith.manifests.serving_service import build_serving_service
 from tunesmith_contract.agent import Version
 
+from .access import fold_usage, sharing_pods
 from .actions import ActionContext, apply_actions
 from .base_model import (
     ServedModel,
@@ -68,7 +69,7 @@ from .fleet import Agent, Fleet
 from .history import update_history
 from .peers import next_peers
 from .pod_sets import read_pod_sets
-from .publication import next_state, plan_publication
+from .publication import SharedState, needed_by_pods, next_state, plan_publication
 from .record import AliasRecord
 from .requested_actions import RequestedActions, fingerprint, read_actions
 from .rollout import advance
@@ -182,10 +183,14 @@ def plan_serving(
     upcoming = find_next_versions(advanced.records, advanced.named, served)
     other = find_other_model(served, upcoming, stored.published, sets, observed.pods)
     peers = next_peers(deployment, advanced.records, fleet, stored.published.peers)
-    desired = next_state(stored, advanced.records, sets.everyone, environment.term, peers.peers, other)
-    demand = Demand(desired.whole.generation, _served_versions(advanced.records))
+    shared = SharedState(peers.peers, other, sharing_pods(deployment, fleet))
+    desired = next_state(stored, advanced.records, sets.everyone, environment.term, shared)
+    pod_uids = frozenset(pod["metadata"]["uid"] for pod in observed.pods)
+    usage = fold_usage(deployment, observed.config_maps, sets.everyone, pod_uids, now)
+    needed_generation = needed_by_pods(desired, stored.published)
+    demand = Demand(needed_generation, _served_versions(advanced.records))
     if served.is_changing:
-        demand = Demand(desired.whole.generation, upcoming.versions, upcoming.blocked)
+        demand = Demand(needed_generation, upcoming.versions, upcoming.blocked)
     set_plan = keep_sets(sets)
     if inputs is not None and obstacle is None:
         limits = PodLimits(claims.on_one_node, stops_first(deployment, claims))
@@ -207,6 +212,8 @@ def plan_serving(
         claims=claims if mounted_claims(deployment.spec) else None,
         foreign_history=history_name(deployment.metadata.name) if stored.history_is_foreign else "",
         action_faults=(*requested.faults, *advanced.faults),
+        has_network_policy=environment.serving_network is not None,
+        usage=usage.record,
     )
     status, status_events, wait = plan_status(deployment, state, now)
     return Plan(
@@ -214,6 +221,7 @@ def plan_serving(
             *plan_publication(
                 deployment, stored, advanced.records, desired, sets.everyone, environment.ca_bundle
             ),
+            *usage.actions,
             *_history_action(deployment, stored, advanced.records, requested),
             *_version_actions(deployment, stored, advanced, now),
             *_inputs_action(deployment, observed, inputs),
@@ -225,7 +233,13 @@ def plan_serving(
             *_old_versions_action(deployment, observed, advanced),
         ),
         status=status,
-        events=(*stored.events, *advanced.events, *set_plan.events, *status_events),
+        events=(
+            *stored.events,
+            *usage.events,
+            *advanced.events,
+            *set_plan.events,
+            *status_events,
+        ),
         requeue_after=soonest(_requeue_after(state, wait), None if peers.is_settled else MOVE_SECONDS),
     )
 
@@ -235,7 +249,8 @@ def choose_inputs(
 ) -> ServingInputs | None:
     """Image of the pods, or None if the operator was installed without one for this device.
 
-    It stays the one chosen last, unless ``spec.engine.image`` has changed since, or pods get GPUs that had none.
+    It stays the one chosen last, unless ``spec.engine.image`` has changed since, pods get GPUs that had none, or
+    clients are to be asked for keys and its agent can't.
     """
     chosen = [
         read_serving_inputs(config_map)
@@ -244,16 +259,21 @@ def choose_inputs(
     ]
     requested = deployment.spec.engine.image or ""
     on_gpus = deployment.spec.engine.gpus > 0
+    needs_keys = deployment.spec.access is not None
+
+    def is_meant(inputs: ServingInputs) -> bool:
+        suits = inputs.on_gpus in (None, on_gpus) and (inputs.asks_for_keys or not needs_keys)
+        return inputs.requested == requested and (bool(requested) or suits)
+
     last = max(chosen, key=lambda inputs: inputs.number, default=None)
-    if last is not None and last.requested == requested and (requested or last.on_gpus in (None, on_gpus)):
+    if last is not None and is_meant(last):
         return last
     image = requested or (environment.serving_gpu_image if on_gpus else environment.serving_image)
     if not image:
         return None
     known = {serving_image(body) for body in observed.deployments}
     for earlier in sorted(chosen, key=lambda inputs: inputs.number, reverse=True):
-        is_meant = earlier.requested == requested and (requested or earlier.on_gpus in (None, on_gpus))
-        if is_meant and earlier.image in known:
+        if is_meant(earlier) and earlier.image in known:
             # The spec was changed back while pods with that choice are there.
             return earlier
     return ServingInputs(last.number + 1 if last else 1, requested, image, on_gpus)
@@ -451,6 +471,7 @@ def _wanted_pods(
         "artifactVolumes": [volume.claim for volume in spec.artifact_volumes],
         "inputs": inputs.number,
         "operatorUrl": environment.operator_url,
+        **({"keysSecret": spec.access.keys_secret_ref.name} if spec.access else {}),
     }
     secret = spec.artifact_secret_ref.name if spec.artifact_secret_ref else None
 

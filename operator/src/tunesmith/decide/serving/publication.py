@@ -35,6 +35,32 @@ from .stored import StoredServing
 
 
 @dataclass(frozen=True, slots=True)
+class SharedState:
+    """Part of the desired state that concerns all aliases.
+
+    Attributes:
+        peers: pods that answer requests for each other.
+        other: what pods on another base model serve.
+        pods: number of pods that share the limits of clients; None where clients need no keys.
+    """
+
+    peers: tuple[Peer, ...] = ()
+    other: OtherModel | None = None
+    pods: int | None = None
+
+    @classmethod
+    def of(cls, state: DesiredState) -> "SharedState":
+        """This part of a state."""
+        return cls(state.peers, state.other, state.pods)
+
+    def to_state(self, generation: int, aliases: tuple[DesiredAlias, ...]) -> DesiredState:
+        """The whole state."""
+        return DesiredState(
+            generation=generation, aliases=aliases, peers=self.peers, other=self.other, pods=self.pods
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class NextState:
     """Desired state after this pass.
 
@@ -54,8 +80,7 @@ def next_state(
     records: tuple[AliasRecord, ...],
     fleet: Fleet,
     term: int,
-    peers: tuple[Peer, ...] = (),
-    other: OtherModel | None = None,
+    shared: SharedState = SharedState(),
 ) -> NextState:
     """Desired state that follows from the records.
 
@@ -64,8 +89,7 @@ def next_state(
     Args:
         records: the records of the aliases of the resource, ordered by name.
         term: number of times that the operator's lease changed hands.
-        peers: pods that answer requests for each other.
-        other: what pods on another base model serve.
+        shared: the part of the state that concerns all aliases.
     """
     published = {alias.name: alias for alias in stored.published.aliases}
     aliases = tuple(record.to_desired() for record in records)
@@ -76,8 +100,7 @@ def next_state(
     is_sent = (
         stored.is_current
         and aliases == stored.published.aliases
-        and other == stored.published.other
-        and peers == stored.published.peers
+        and shared == SharedState.of(stored.published)
         and fleet.generation <= stored.generation
         and stored.published.generation == stored.generation
         and not fleet.disagrees(stored.published)
@@ -86,15 +109,22 @@ def next_state(
         return NextState(frozenset(), None, stored.published)
     following = 1 + max(stored.generation, fleet.generation, first_generation(term))
     if not urgent:
-        return NextState(
-            urgent, None, DesiredState(generation=following, aliases=aliases, peers=peers, other=other)
-        )
+        return NextState(urgent, None, shared.to_state(following, aliases))
     partly = tuple(wanted[name] if name in urgent else published[name] for name in published)
-    first = DesiredState(generation=following, aliases=partly, peers=peers, other=other)
+    first = shared.to_state(following, partly)
     generation = following if partly == aliases else following + 1
-    return NextState(
-        urgent, first, DesiredState(generation=generation, aliases=aliases, peers=peers, other=other)
-    )
+    return NextState(urgent, first, shared.to_state(generation, aliases))
+
+
+def needed_by_pods(state: NextState, published: DesiredState) -> int:
+    """Generation that a pod must have applied to answer with the right versions and weights.
+
+    Other peers or another number of pods alone make no new one: that comes with each pod that gets ready, or stops to
+    be.
+    """
+    without_pods = {"generation": 0, "peers": (), "pods": None}
+    before, after = (each.model_copy(update=without_pods) for each in (published, state.whole))
+    return published.generation if before == after else state.whole.generation
 
 
 def _is_urgent(before: DesiredAlias, after: DesiredAlias) -> bool:

@@ -1,0 +1,297 @@
+"""Clients and their limits on this pod: admission of requests, and what each of them has used."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from tunesmith_agent.http.messages import Refusal
+from tunesmith_agent.metrics import Usage
+
+from .buckets import Bucket
+from .entries import Budget, Entry
+from .ledger import Account, Ledger
+from .periods import Calendar, seconds_to_end
+from .reservation import estimate_prompt, reserve
+
+#: Pods that share the limits before the operator has said how many there are.
+UNKNOWN_PODS = 16
+
+_LONGEST_RETRY = 3600
+
+#: Response headers that tell a client of its limits.
+LIMIT_HEADERS = (
+    b"x-should-retry",
+    *(
+        b"x-ratelimit-%b-%b" % (what, kind)
+        for what in (b"limit", b"remaining", b"reset")
+        for kind in (b"requests", b"tokens")
+    ),
+)
+
+
+@dataclass(slots=True)
+class Shared:
+    """What all clients of the pod share.
+
+    Attributes:
+        clock: seconds by a clock that never jumps.
+        wall_clock: POSIX time.
+        is_connected: tells if the operator is connected.
+        pods: number of pods that share the limits.
+    """
+
+    clock: Callable[[], float]
+    wall_clock: Callable[[], float]
+    is_connected: Callable[[], bool]
+    ledger: Ledger
+    pods: int = UNKNOWN_PODS
+    calendar: Calendar = field(default_factory=Calendar)
+
+
+@dataclass(slots=True)
+class ClientCounts:
+    """Requests and tokens of one client since the agent started.
+
+    Attributes:
+        requests: requests that were sent to the engine.
+        refusals: requests that were refused, by the limit: ``requests``, ``tokens`` or ``budget``.
+    """
+
+    requests: int = 0
+    prompt_tokens: int = 0
+    answer_tokens: int = 0
+    refusals: dict[str, int] = field(default_factory=dict)
+
+
+class Client:
+    """One client.
+
+    Attributes:
+        name: entry of the Secret.
+        reserved: tokens of requests in progress, of a client with a budget.
+    """
+
+    __slots__ = (
+        "_entry",
+        "_header_lines",
+        "_requests",
+        "_shared",
+        "_tokens",
+        "adapters",
+        "counts",
+        "name",
+        "reserved",
+    )
+
+    def __init__(self, name: str, entry: Entry, shared: Shared) -> None:
+        self.name = name
+        self.counts = ClientCounts()
+        self.reserved = 0
+        self._shared = shared
+        self._requests: Bucket | None = None
+        self._tokens: Bucket | None = None
+        self.update(entry)
+
+    def update(self, entry: Entry) -> None:
+        """Take over another entry; what was used stays used."""
+        self._entry = entry
+        self.adapters = None if entry.adapters is None else frozenset(entry.adapters)
+        self._requests = self._resized(self._requests, entry.requests_per_minute)
+        self._tokens = self._resized(self._tokens, entry.tokens_per_minute)
+        self._header_lines = b"".join(
+            b"x-ratelimit-limit-%b: %d\r\nx-ratelimit-remaining-%b: %%d\r\nx-ratelimit-reset-%b: %%ds\r\n"
+            % (kind, bucket.per_minute, kind, kind)
+            for kind, bucket in ((b"requests", self._requests), (b"tokens", self._tokens))
+            if bucket is not None
+        )
+
+    def share_limits(self) -> None:
+        """Take over another number of pods."""
+        self.update(self._entry)
+
+    def _resized(self, bucket: Bucket | None, limit: int | None) -> Bucket | None:
+        if limit is None:
+            return None
+        now, share = self._shared.clock(), limit / self._shared.pods
+        if bucket is None:
+            return Bucket(share, now)
+        bucket.fill(now)
+        bucket.resize(share)
+        return bucket
+
+    def may_use(self, model: str) -> bool:
+        """True if the client may ask for this name: an alias, one of its versions, or the base model."""
+        return self.adapters is None or model.partition("@")[0] in self.adapters
+
+    @property
+    def budget(self) -> Budget | None:
+        """Its budget."""
+        return self._entry.budget
+
+    def admit(self, path: bytes, body: dict[str, Any], size: int) -> "Charge | Refusal":
+        """Take a request from the limits, or refuse it. The body gets a limit of the answer if it needs one.
+
+        Args:
+            path: path of the request.
+            body: the request, which is sent next.
+            size: bytes of the body.
+        """
+        requests, tokens, reserved = self._requests, self._tokens, 0
+        if requests is not None or tokens is not None:
+            self._fill()
+        if tokens is not None or self._entry.budget is not None:
+            reservation = reserve(path, body, size, self._default_max_tokens())
+            reserved = reservation.total
+            if (refusal := self._check_tokens(reserved)) is not None:
+                return refusal
+            if reservation.default is not None:
+                body.update((reservation.default,))
+        if requests is not None:
+            if wait := requests.wait(1):
+                return self._refuse_rate("requests", wait, 1)
+            requests.take(1)
+        if tokens is not None:
+            tokens.take(reserved)
+        self.reserved += reserved
+        self.counts.requests += 1
+        return Charge(self, reserved, size, self._rate_headers())
+
+    def settle(self, reserved: int, prompt: int, answer: int) -> None:
+        """Replace a reservation by the tokens that were used."""
+        self.reserved -= reserved
+        self.counts.prompt_tokens += prompt
+        self.counts.answer_tokens += answer
+        used = prompt + answer
+        if self._tokens is not None:
+            self._tokens.fill(self._shared.clock())
+            self._tokens.give(reserved - used)
+        if self._entry.budget is not None and used:
+            self._account(self._entry.budget).own += used
+
+    def used(self) -> int:
+        """Tokens of its budget that are known to be used in the current period."""
+        return self._account(self._entry.budget).used if self._entry.budget else 0
+
+    # -- inside
+
+    def _fill(self) -> None:
+        now = self._shared.clock()
+        for bucket in (self._requests, self._tokens):
+            if bucket is not None:
+                bucket.fill(now)
+
+    def _default_max_tokens(self) -> int:
+        """Limit of an answer where the request has none: half of a small limit, so that it can be admitted."""
+        limit = self._entry.tokens_per_minute
+        default = self._entry.default_max_tokens
+        return default if limit is None else max(1, min(default, limit // 2))
+
+    def _account(self, budget: Budget) -> Account:
+        shared = self._shared
+        return shared.ledger.account(self.name, shared.calendar.name(budget.period, shared.wall_clock()))
+
+    def _check_tokens(self, reserved: int) -> Refusal | None:
+        """Refusal of a request that the budget or the limit of tokens does not allow now."""
+        budget, limit = self._entry.budget, self._entry.tokens_per_minute
+        if budget is not None:
+            account = self._account(budget)
+            left = account.left(budget.tokens, self._shared.pods, self._shared.is_connected()) - self.reserved
+            if left < reserved:
+                return self._refuse_budget(budget, account, reserved)
+        if limit is None or self._tokens is None:
+            return None
+        if reserved > limit:
+            self._count_refusal("tokens")
+            message = (
+                f"The request may take {reserved} tokens, prompt and answer together, and your limit is {limit} per "
+                "minute: lower max_tokens, or send less."
+            )
+            return Refusal(429, message, kind="tokens", code="rate_limit_exceeded", headers=_NO_RETRY)
+        if wait := self._tokens.wait(reserved):
+            return self._refuse_rate("tokens", wait, reserved)
+        return None
+
+    def _refuse_rate(self, kind: str, wait: float, asked: int) -> Refusal:
+        self._count_refusal(kind)
+        limit = self._entry.tokens_per_minute if kind == "tokens" else self._entry.requests_per_minute
+        seconds = _retry_seconds(wait)
+        what = f"The request may take {asked} tokens" if kind == "tokens" else "Too many requests"
+        pods = self._shared.pods
+        message = (
+            f"{what}; your limit is {limit} {kind} per minute, over {pods} pods. Try again in {seconds} s."
+        )
+        headers = b"retry-after: %d\r\n%b" % (seconds, self._rate_headers())
+        return Refusal(429, message, kind=kind, code="rate_limit_exceeded", headers=headers)
+
+    def _refuse_budget(self, budget: Budget, account: Account, reserved: int) -> Refusal:
+        self._count_refusal("budget")
+        seconds = math.ceil(seconds_to_end(budget.period, self._shared.wall_clock()))
+        message = (
+            f"Your budget is {budget.tokens} tokens per {budget.period.lower()} (UTC). {account.used} are used and "
+            f"{self.reserved} reserved by requests in progress; this one may take {reserved}. The next period begins "
+            f"in {seconds} s."
+        )
+        headers = b"retry-after: %d\r\n%b" % (seconds, _NO_RETRY)
+        return Refusal(429, message, kind="insufficient_quota", code="insufficient_quota", headers=headers)
+
+    def _count_refusal(self, limit: str) -> None:
+        self.counts.refusals[limit] = self.counts.refusals.get(limit, 0) + 1
+
+    def _rate_headers(self) -> bytes:
+        """OpenAI's headers, with this pod's share of the limits."""
+        values: list[int] = []
+        for bucket in (self._requests, self._tokens):
+            if bucket is not None:
+                values += (max(int(bucket.level), 0), math.ceil(bucket.seconds_to_full))
+        return self._header_lines % tuple(values) if values else b""
+
+
+class Charge:
+    """One admitted request, until it is known what it used.
+
+    Attributes:
+        headers: header lines for the answer.
+    """
+
+    __slots__ = ("_client", "_events", "_reserved", "_size", "headers")
+
+    def __init__(self, client: Client, reserved: int, size: int, headers: bytes) -> None:
+        self._client = client
+        self._reserved = reserved
+        self._size = size
+        self._events = 0
+        self.headers = headers
+
+    def count_events(self, data: bytes) -> None:
+        """Count the events in a piece of a stream."""
+        self._events += data.count(b"data:")
+
+    def settle(self, usage: Usage | None, *, answered: bool, left: bool = False) -> None:
+        """Replace the reservation by what was used; call it once.
+
+        Without the engine's count, an event of a stream counts as a token.
+
+        Args:
+            usage: tokens by the engine's count; None: it has not come.
+            answered: the engine answered to the end, with a status below 400.
+            left: the client left while the engine worked on it.
+        """
+        if usage is not None:
+            prompt, answer = usage.prompt, usage.generated
+        else:
+            prompt, answer = estimate_prompt(self._size), self._events
+            if not answer and left:
+                # Nobody knows how far the engine came.
+                answer = max(0, self._reserved - prompt)
+            elif not answer and not answered:
+                prompt = 0
+        self._client.settle(self._reserved, prompt, answer)
+
+
+#: Makes OpenAI's clients give up at once instead of trying again.
+_NO_RETRY = b"x-should-retry: false\r\n"
+
+
+def _retry_seconds(wait: float) -> int:
+    return min(max(1, math.ceil(wait)), _LONGEST_RETRY)
