@@ -68,7 +68,9 @@ async def serving(
     engine: FakeEngine, storage: Storage, **settings: Any
 ) -> AsyncIterator[tuple[Running, str]]:
     """An agent that serves ``expenses``, and the name of its version."""
-    async with running_agent(engine, storage.root, **settings) as running:
+    async with running_agent(
+        engine, storage.root, **{"access_logs": AccessLogs.ERRORS} | settings
+    ) as running:
         version = storage.commit()
         running.want(DesiredAlias(name="expenses", stable=version))
         await running.active(version)

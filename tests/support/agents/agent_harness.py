@@ -15,6 +15,7 @@ from tunesmith_agent.app import Agent
 from tunesmith_agent.control.desired_state import Source
 from tunesmith_agent.http.limits import Limits
 from tunesmith_agent.settings import Settings
+from tunesmith_agent.telemetry.access_log import AccessLogs
 from tunesmith_contract.agent import DesiredAlias, DesiredState, LoadState, Version
 from tunesmith_contract.answer_formats import ChatFormat
 from tunesmith_contract.artifact import File, Lineage, Manifest, Probe
@@ -140,7 +141,7 @@ async def running_agent(
         desired_dir=root, state_dir=Path(tempfile.mkdtemp(dir=root.parent)),
         cache_dir=Path(tempfile.mkdtemp(dir=root.parent)),
         credentials_dir=root, proof_pause_seconds=0, lame_duck_seconds=0, drain_seconds=5,
-        limits=limits or Limits(),
+        access_logs=AccessLogs.NONE, limits=limits or Limits(),
     )  # fmt: skip
     agent = Agent(replace(values, **settings))
     stop = asyncio.Event()
