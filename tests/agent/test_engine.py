@@ -169,6 +169,8 @@ async def check_rollouts(running: Running, right: Version, other: Version) -> No
             await until_more(answers, 12)
             assert {version for _, version, _ in answers[-6:]} == {names[stable.digest]}
         stop.set()
+    running.want()
+    await running.until(lambda: running.state(right) is None and running.state(other) is None)
     assert len(set(expected.values())) == 2
     assert all(text == expected[version] for _, version, text in answers)
     assert {version for _, version, _ in answers} == set(expected)

@@ -210,7 +210,8 @@ async def test_events_before_the_first_token_are_not_taken_for_it(
     async with serving(engine, storage, access_logs=AccessLogs.ALL) as (running, _):
         engine.pieces.put_nowait(b"event: response.created\ndata: {}\n\n")
         engine.pieces.put_nowait(None)
-        await once(running, post({"model": "expenses", "input": "x", "stream": True}, path="/v1/responses"))
+        asked = {"model": "expenses", "input": "x", "stream": True, "store": False}
+        await once(running, post(asked, path="/v1/responses"))
     assert [(line["status"], line["first_token_ms"]) for line in lines] == [(200, None)]
 
 

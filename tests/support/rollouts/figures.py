@@ -57,7 +57,7 @@ def describe(world: RolloutWorld) -> dict[str, Any]:
     """Figures of a run."""
     replies, history, pods = world.load.replies, world.history, world.pods.all
     answered = [reply.ended - reply.began for reply in replies if reply.end is End.ANSWERED]
-    deviations = [abs(share.deviations) for share in shares(replies, history)]
+    deviations = [abs(share.deviations) for share in shares(replies, history, pods)]
     return {
         "requests": {end.value: sum(reply.end is end for reply in replies) for end in End},
         "connectionsRefused": world.load.refused,

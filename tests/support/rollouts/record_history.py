@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from math import sqrt
 
 from rollouts.clients import End, Reply
+from rollouts.serving_pods import PodProcesses
 
 from tunesmith.decide.serving.record import AliasRecord
 from tunesmith.manifests.names import ALIAS_LABEL
@@ -166,17 +167,30 @@ class Share:
         return (self.candidates - expected * self.conversations) / deviation
 
 
-def shares(replies: Sequence[Reply], history: RecordHistory) -> Iterator[Share]:
-    """The share of each step of each rollout."""
+def shares(replies: Sequence[Reply], history: RecordHistory, pods: Iterable[PodProcesses]) -> Iterator[Share]:
+    """The share of each step of each rollout, from when all pods have heard of it from the operator."""
+    pods = tuple(pods)
     ordered = sorted(replies, key=lambda reply: reply.began)
     for span in history.spans():
         candidate = next(reversed(span.weights), "")
         weight = span.weights.get(candidate, 0)
         if not 0 < weight < 100:
             continue
+        begin = SETTLE_SECONDS + max(span.first, *(_heard_at(pod, span) for pod in pods))
         seen: dict[int, bool] = {}
         for reply in ordered:
-            if span.first + SETTLE_SECONDS <= reply.began and reply.ended <= span.last and reply.version:
+            if begin <= reply.began and reply.ended <= span.last and reply.version:
                 seen[reply.conversation] = reply.version == candidate
         if seen:
             yield Share(candidate, weight, len(seen), sum(seen.values()))
+
+
+def _heard_at(pod: PodProcesses, span: Span) -> float:
+    """When the operator has told a pod of a state; at once for a pod that was not there."""
+    is_there = pod.ended_at > span.first and pod.events and pod.events[0][0] < span.last
+    told = (
+        at
+        for at, message, fields in pod.events
+        if message == "new desired state" and fields["source"] == "operator" and at >= span.earliest
+    )
+    return min(told, default=float("inf")) if is_there else 0.0
