@@ -16,7 +16,6 @@ from agents.collector import Collector, attributes, running_collector
 from agents.fake_engine import FakeEngine
 from agents.wire import ASK, MODELS, connect, once, post
 
-from tunesmith_agent.http.upstream import UpstreamConnection
 from tunesmith_agent.metrics import End, ExportCounts
 from tunesmith_agent.settings import parse_settings
 from tunesmith_agent.telemetry import access_log, telemetry
@@ -68,7 +67,9 @@ async def serving(
     engine: FakeEngine, storage: Storage, **settings: Any
 ) -> AsyncIterator[tuple[Running, str]]:
     """An agent that serves ``expenses``, and the name of its version."""
-    async with running_agent(engine, storage.root, **settings) as running:
+    async with running_agent(
+        engine, storage.root, **{"access_logs": AccessLogs.ERRORS} | settings
+    ) as running:
         version = storage.commit()
         running.want(DesiredAlias(name="expenses", stable=version))
         await running.active(version)
@@ -186,12 +187,7 @@ async def test_ends_that_clients_and_engines_make(
         async with connect(running) as wire:
             wire.writer.write(post(STREAMED))
             await wire.reader.read()
-
-        async def refuse() -> UpstreamConnection:
-            raise ConnectionRefusedError
-
-        monkeypatch.setattr(running.agent.pool, "take", lambda: None)
-        monkeypatch.setattr(running.agent.pool, "connect", refuse)
+        running.cut_off(monkeypatch)
         await once(running, post())
         counted = dict(running.agent.metrics.stats("expenses", stable_of(running).digest).ends())
     assert [(line["status"], line["end"]) for line in lines] == [
@@ -210,7 +206,7 @@ async def test_events_before_the_first_token_are_not_taken_for_it(
         engine.pieces.put_nowait(None)
         asked = {"model": "expenses", "input": "x", "stream": True, "store": False}
         await once(running, post(asked, path="/v1/responses"))
-    assert [line["first_token_ms"] for line in lines] == [None]
+    assert [(line["status"], line["first_token_ms"]) for line in lines] == [(200, None)]
 
 
 async def test_no_log_and_no_thread(

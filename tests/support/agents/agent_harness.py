@@ -9,12 +9,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 from agents.fake_engine import BASE_LOG_PROB, FakeEngine
 
 from tunesmith_agent.app import Agent
 from tunesmith_agent.control.desired_state import Source
 from tunesmith_agent.http.limits import Limits
+from tunesmith_agent.http.upstream import UpstreamConnection
 from tunesmith_agent.settings import Settings
+from tunesmith_agent.telemetry.access_log import AccessLogs
 from tunesmith_contract.agent import DesiredAlias, DesiredState, LoadState, Version
 from tunesmith_contract.answer_formats import ChatFormat
 from tunesmith_contract.artifact import File, Lineage, Manifest, Probe
@@ -121,6 +124,15 @@ class Running:
         """Wait until versions are active."""
         await self.until(lambda: all(self.state(version) is LoadState.ACTIVE for version in versions))
 
+    def cut_off(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Refuse connections to the engine, before the agent has looked whether it is there."""
+
+        async def refuse() -> UpstreamConnection:
+            raise ConnectionRefusedError
+
+        monkeypatch.setattr(self.agent.pool, "take", lambda: None)
+        monkeypatch.setattr(self.agent.pool, "connect", refuse)
+
     async def failed(self, version: Version) -> str:
         """Wait until a version has failed; returns the reason."""
         await self.until(lambda: self.state(version) is LoadState.FAILED)
@@ -140,7 +152,7 @@ async def running_agent(
         desired_dir=root, state_dir=Path(tempfile.mkdtemp(dir=root.parent)),
         cache_dir=Path(tempfile.mkdtemp(dir=root.parent)),
         credentials_dir=root, proof_pause_seconds=0, lame_duck_seconds=0, drain_seconds=5,
-        limits=limits or Limits(),
+        access_logs=AccessLogs.NONE, limits=limits or Limits(),
     )  # fmt: skip
     agent = Agent(replace(values, **settings))
     stop = asyncio.Event()
