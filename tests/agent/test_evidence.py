@@ -137,8 +137,10 @@ async def test_failures_while_the_engine_hangs_tell_against_nobody(agent: Runnin
     assert counters(agent, expenses).requests == 0
 
 
-async def test_an_engine_that_is_not_there_is_lost(agent: Running, expenses: Version) -> None:
-    await agent.engine.stop()
+async def test_an_engine_that_is_not_there_is_lost(
+    agent: Running, expenses: Version, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent.cut_off(monkeypatch)
     assert await ask(agent, "expenses") == 503
     assert counters(agent, expenses).engine_lost == 1
 

@@ -16,7 +16,6 @@ from agents.collector import Collector, attributes, running_collector
 from agents.fake_engine import FakeEngine
 from agents.wire import ASK, MODELS, connect, once, post
 
-from tunesmith_agent.http.upstream import UpstreamConnection
 from tunesmith_agent.metrics import End, ExportCounts
 from tunesmith_agent.settings import parse_settings
 from tunesmith_agent.telemetry import access_log, telemetry
@@ -188,12 +187,7 @@ async def test_ends_that_clients_and_engines_make(
         async with connect(running) as wire:
             wire.writer.write(post(STREAMED))
             await wire.reader.read()
-
-        async def refuse() -> UpstreamConnection:
-            raise ConnectionRefusedError
-
-        monkeypatch.setattr(running.agent.pool, "take", lambda: None)
-        monkeypatch.setattr(running.agent.pool, "connect", refuse)
+        running.cut_off(monkeypatch)
         await once(running, post())
         counted = dict(running.agent.metrics.stats("expenses", stable_of(running).digest).ends())
     assert [(line["status"], line["end"]) for line in lines] == [

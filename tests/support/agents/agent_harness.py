@@ -9,11 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 from agents.fake_engine import BASE_LOG_PROB, FakeEngine
 
 from tunesmith_agent.app import Agent
 from tunesmith_agent.control.desired_state import Source
 from tunesmith_agent.http.limits import Limits
+from tunesmith_agent.http.upstream import UpstreamConnection
 from tunesmith_agent.settings import Settings
 from tunesmith_agent.telemetry.access_log import AccessLogs
 from tunesmith_contract.agent import DesiredAlias, DesiredState, LoadState, Version
@@ -121,6 +123,15 @@ class Running:
     async def active(self, *versions: Version) -> None:
         """Wait until versions are active."""
         await self.until(lambda: all(self.state(version) is LoadState.ACTIVE for version in versions))
+
+    def cut_off(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Refuse connections to the engine, before the agent has looked whether it is there."""
+
+        async def refuse() -> UpstreamConnection:
+            raise ConnectionRefusedError
+
+        monkeypatch.setattr(self.agent.pool, "take", lambda: None)
+        monkeypatch.setattr(self.agent.pool, "connect", refuse)
 
     async def failed(self, version: Version) -> str:
         """Wait until a version has failed; returns the reason."""
