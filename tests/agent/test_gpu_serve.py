@@ -46,7 +46,9 @@ def make_smoke_run(folder: Path) -> Path:
 def serve(output: Path) -> tuple[list[str], dict[str, Any]]:
     """Lines and results of the script."""
     python = make_environment("dev") / "bin/python"
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    # Coverage finds its plugin by the path.
+    left_out = ("PYTHONPATH", "COVERAGE_PROCESS_START")
+    environment = {name: value for name, value in os.environ.items() if name not in left_out}
     environment |= {"TUNESMITH_AGENT_PYTHON": str(python), "TUNESMITH_ENGINE_PYTHON": ENGINE_PYTHON}
     command = ["sh", str(ROOT / "bench/gpu_serve.sh"), str(output), "--repeats", "1"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)

@@ -75,7 +75,9 @@ def run_faults(folder: Path, budget: float) -> dict[str, str]:
 
 def run_smoke(output: Path, *arguments: str) -> tuple[list[str], dict[str, Any]]:
     """Lines and results of the program, started with nothing but its path."""
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    # Coverage finds its plugin by the path.
+    left_out = ("PYTHONPATH", "COVERAGE_PROCESS_START")
+    environment = {name: value for name, value in os.environ.items() if name not in left_out}
     command = [sys.executable, str(PROGRAM), str(output), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     results: dict[str, Any] = json.loads((output / "gpu-smoke.json").read_text())

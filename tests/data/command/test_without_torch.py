@@ -43,7 +43,9 @@ class Environment:
         self, program: str, *arguments: str, folder: Path | None = None
     ) -> subprocess.CompletedProcess[str]:
         """Run one of its programs without this checkout on the path."""
-        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        # Coverage finds its plugin by the path.
+        left_out = ("PYTHONPATH", "COVERAGE_PROCESS_START")
+        environment = {name: value for name, value in os.environ.items() if name not in left_out}
         return subprocess.run(
             [self.bin / program, *arguments],
             cwd=folder,
