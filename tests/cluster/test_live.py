@@ -126,6 +126,13 @@ async def test_who_was_told_nothing_is_known() -> None:
     assert [state.told for state in hub.states("ad")] == [True]
 
 
+def test_a_hub_says_for_how_long_agents_could_connect() -> None:
+    time = [100.0]
+    hub = AgentHub(lambda uid, seconds: None, lambda: time[0])
+    time[0] = 107.5
+    assert hub.seconds == 7.5
+
+
 async def test_agents_get_the_state_in_the_form_that_they_understand_once_they_have_told_it() -> None:
     version = Version(version=1, digest=DIGEST, uri="pvc://a/b")
     state = DesiredState(

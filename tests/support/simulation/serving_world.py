@@ -3,7 +3,7 @@
 import copy
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -90,6 +90,7 @@ class FakePod:
         desired: the state that it applied last.
         slots: number of adapters that its engine keeps in memory; 0: an agent that does not say it.
         told: the operator that leads has sent it a state.
+        heard: it has reported to the operator that leads.
     """
 
     name: str
@@ -118,6 +119,7 @@ class FakePod:
         return f"10.0.0.{1 + sum(self.uid.encode()) % 250}"
 
     told: bool = True
+    heard: bool = True
 
     def take(self, desired: DesiredState) -> None:
         """Act on a desired state; an older one is left out."""
@@ -209,11 +211,15 @@ class World:
         runs_pods: pods follow the Deployments, as if there were nodes; otherwise a test makes them.
         unstartable: images whose pods never get ready.
         forgetful: images whose pods load no version.
+        led_since: the time at which the operator began to lead.
+        offered: the state that it sends to each agent that connects.
         trained_on: base models of artifacts, by digest; others fit on each model.
     """
 
     def __init__(self, *adapters: dict[str, Any], replicas: int = 2, pods: int = 2, **spec: Any) -> None:
         self.now = START
+        self.led_since = START - timedelta(hours=1)
+        self.offered: DesiredState | None = None
         self.uid = UID
         self.version = 0
         self.ended: list[AgentReport] = []
@@ -266,6 +272,21 @@ class World:
     def jump(self, seconds: float) -> None:
         """The clock of the operator's node is set."""
         self.now += timedelta(seconds=seconds)
+        self.led_since += timedelta(seconds=seconds)
+
+    def replace_operator(self) -> None:
+        """Another operator leads; no agent is connected to it yet."""
+        self.environment = replace(self.environment, term=self.environment.term + 1)
+        self.led_since, self.offered = self.now, None
+        for pod in self.pods.values():
+            pod.connected = pod.told = pod.heard = False
+
+    def connect(self, name: str) -> None:
+        """The agent of a pod connects, and reports."""
+        pod = self.pods[name]
+        pod.connected, pod.heard, pod.told = True, True, False
+        if self.offered is not None:
+            pod.take(self.offered)
 
     def remove_pod(self, name: str) -> None:
         """A pod goes away; its agent has reported just before."""
@@ -436,8 +457,13 @@ class World:
             pods=tuple(pod.to_body() for pod in self.pods.values()),
             agents=(
                 *(Agent(report, False, True) for report in self.ended),
-                *(Agent(self.report(pod), pod.connected, told=pod.told) for pod in self.pods.values()),
+                *(
+                    Agent(self.report(pod), pod.connected, told=pod.told)
+                    for pod in self.pods.values()
+                    if pod.heard
+                ),
             ),
+            leading_seconds=(self.now - self.led_since).total_seconds(),
             jobs=self.jobs,
             eval_runs=tuple(self.eval_runs),
             verdicts=tuple(self.verdicts),
@@ -497,9 +523,10 @@ class World:
             case Mount(manifest, publication):
                 self._replace(with_desired(manifest, publication.without(unwritten)))
             case Push(publication):
+                self.offered = publication.without(unwritten)
                 for pod in self.pods.values():
                     if pod.connected:
-                        pod.take(publication.without(unwritten))
+                        pod.take(self.offered)
             case Tell(usage):
                 for pod in self.pods.values():
                     if pod.connected and pod.uid in usage:

@@ -165,7 +165,13 @@ class AgentHub:
         self.peer_secret = ""
         self._wake = wake
         self._clock = clock
+        self._began = clock()
         self._fleets: dict[str, _Fleet] = {}
+
+    @property
+    def seconds(self) -> float:
+        """Time for which agents could connect."""
+        return self._clock() - self._began
 
     def states(self, owner_uid: str) -> tuple[AgentState, ...]:
         """The latest state of each pod of this AdapterDeployment that reported since the operator started.

@@ -63,6 +63,7 @@ async def observe_adapterdeployment(reader: Reader, deployment: AdapterDeploymen
         records=records,
         nodes=await _observe_nodes(reader, deployment, records),
         claims=await _observe_claims(reader, deployment, deployments),
+        leading_seconds=reader.live.agents.seconds,
     )
 
 

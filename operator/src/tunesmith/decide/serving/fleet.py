@@ -117,6 +117,11 @@ class Fleet:
         return any(pod.agent and pod.agent.connected and pod.generation < generation for pod in self.pods)
 
     @property
+    def is_connected(self) -> bool:
+        """True if the agents of all ready pods are connected to this operator."""
+        return all(pod.agent is not None and pod.agent.connected for pod in self.ready)
+
+    @property
     def is_told(self) -> bool:
         """True if this operator has sent a state to each connected agent."""
         return all(pod.agent.told for pod in self.pods if pod.agent and pod.agent.connected)

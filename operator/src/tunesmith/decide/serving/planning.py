@@ -111,6 +111,7 @@ class ObservedServing:
         records: the records of data preparation of FineTuneJobs on the same base model, which hold its sizes.
         claims: access modes of the claims that the pods mount, of those that exist; None if they were not read.
         nodes: the nodes of the cluster; None if they were not observed.
+        leading_seconds: time for which agents could connect to this operator, by its monotonic clock.
     """
 
     config_maps: tuple[Body, ...] = ()
@@ -128,6 +129,7 @@ class ObservedServing:
     records: tuple[Body, ...] = ()
     nodes: tuple[Body, ...] | None = None
     claims: Mapping[str, tuple[str, ...]] | None = None
+    leading_seconds: float = float("inf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +186,9 @@ def plan_serving(
     other = find_other_model(served, upcoming, stored.published, sets, observed.pods)
     peers = next_peers(deployment, advanced.records, fleet, stored.published.peers)
     shared = SharedState(peers.peers, other, sharing_pods(deployment, fleet))
-    desired = next_state(stored, advanced.records, sets.everyone, environment.term, shared)
+    desired = next_state(
+        stored, advanced.records, sets.everyone, environment.term, shared, observed.leading_seconds
+    )
     pod_uids = frozenset(pod["metadata"]["uid"] for pod in observed.pods)
     usage = fold_usage(deployment, observed.config_maps, sets.everyone, pod_uids, now)
     needed_generation = needed_by_pods(desired, stored.published)
@@ -240,7 +244,9 @@ def plan_serving(
             *set_plan.events,
             *status_events,
         ),
-        requeue_after=soonest(_requeue_after(state, wait), None if peers.is_settled else MOVE_SECONDS),
+        requeue_after=soonest(
+            _requeue_after(state, wait), None if peers.is_settled else MOVE_SECONDS, desired.waiting.seconds
+        ),
     )
 
 

@@ -7,7 +7,8 @@
 5. push of the whole state
 
 A state is sent once its records are written. An alias whose record can't be written keeps the state that it had, and
-keeps no other alias waiting.
+keeps no other alias waiting. So does one whose raised weight waits for agents to connect (``raised_weights``), though
+its record has that weight already.
 """
 
 from collections.abc import Mapping
@@ -30,6 +31,7 @@ from tunesmith_contract.layout import CA_FILE
 from .elapsed import must_be_written
 from .first_record import build_first_record
 from .fleet import Fleet
+from .raised_weights import Waiting, find_waiting
 from .record import AliasRecord, Watch
 from .stored import StoredServing
 
@@ -67,12 +69,14 @@ class NextState:
     Attributes:
         urgent: names of the aliases whose change is sent first.
         first: the state that was published last, with the urgent changes alone; None if nothing is urgent.
-        whole: the state with all changes.
+        whole: the state with all changes but those that wait.
+        waiting: what waits for agents to connect.
     """
 
     urgent: frozenset[str]
     first: DesiredState | None
     whole: DesiredState
+    waiting: Waiting
 
 
 def next_state(
@@ -81,6 +85,7 @@ def next_state(
     fleet: Fleet,
     term: int,
     shared: SharedState = SharedState(),
+    leading_seconds: float = float("inf"),
 ) -> NextState:
     """Desired state that follows from the records.
 
@@ -90,9 +95,14 @@ def next_state(
         records: the records of the aliases of the resource, ordered by name.
         term: number of times that the operator's lease changed hands.
         shared: the part of the state that concerns all aliases.
+        leading_seconds: time for which agents could connect to this operator.
     """
     published = {alias.name: alias for alias in stored.published.aliases}
-    aliases = tuple(record.to_desired() for record in records)
+    waiting = find_waiting(stored, records, fleet, leading_seconds)
+    aliases = tuple(
+        published[record.name] if record.name in waiting.withheld else record.to_desired()
+        for record in records
+    )
     wanted = {alias.name: alias for alias in aliases}
     urgent = frozenset(
         name for name in published if name in wanted and _is_urgent(published[name], wanted[name])
@@ -106,14 +116,14 @@ def next_state(
         and not fleet.disagrees(stored.published)
     )
     if is_sent:
-        return NextState(frozenset(), None, stored.published)
+        return NextState(frozenset(), None, stored.published, waiting)
     following = 1 + max(stored.generation, fleet.generation, first_generation(term))
     if not urgent:
-        return NextState(urgent, None, shared.to_state(following, aliases))
+        return NextState(urgent, None, shared.to_state(following, aliases), waiting)
     partly = tuple(wanted[name] if name in urgent else published[name] for name in published)
     first = shared.to_state(following, partly)
     generation = following if partly == aliases else following + 1
-    return NextState(urgent, first, shared.to_state(generation, aliases))
+    return NextState(urgent, first, shared.to_state(generation, aliases), waiting)
 
 
 def needed_by_pods(state: NextState, published: DesiredState) -> int:
@@ -171,14 +181,14 @@ def plan_publication(
         mount = (Mount(Replace.of(stored.mounted, config_map).manifest, publication),)
     is_applied = fleet.is_told and not fleet.is_behind(state.whole.generation)
     is_sent = state.whole == stored.published and is_applied
-    push: tuple[Action, ...] = () if is_sent else (Push(publication),)
+    push: tuple[Action, ...] = () if is_sent or state.waiting.is_unheard else (Push(publication),)
     return (*urgent, *first, *others, *mount, *push)
 
 
 def _with_generation(record: AliasRecord, stored: StoredServing, state: NextState) -> AliasRecord:
     """The record, with the generation in which the alias changes now, or changed last."""
     published: Mapping[str, DesiredAlias] = {alias.name: alias for alias in stored.published.aliases}
-    if published.get(record.name) == record.to_desired():
+    if record.name in state.waiting.withheld or published.get(record.name) == record.to_desired():
         return record
     sent = state.first if state.first is not None and record.name in state.urgent else state.whole
     return record.model_copy(update={"generation": sent.generation})
