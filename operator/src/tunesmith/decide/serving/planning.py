@@ -45,6 +45,7 @@ from tunesmith.manifests.serving_deployment import (
     build_serving_deployment,
     build_serving_disruption_budget,
     serving_image,
+    telemetry_environment,
 )
 from tunesmith.manifests.serving_network_policy import build_serving_network_policy
 from tunesmith.manifests.serving_service import build_serving_service
@@ -73,7 +74,7 @@ from .publication import SharedState, needed_by_pods, next_state, plan_publicati
 from .record import AliasRecord
 from .requested_actions import RequestedActions, fingerprint, read_actions
 from .rollout import advance
-from .set_status import explain_wait
+from .set_status import explain_wait, service_name_taken
 from .stored import StoredServing, read_stored
 from .switching import Demand, SetPlan, WantedPods, keep_sets, plan_sets, replaces_in_place
 from .targets import Sources, TargetVersion, VersionRecord, resolve_target
@@ -190,7 +191,8 @@ def plan_serving(
     needed_generation = needed_by_pods(desired, stored.published)
     demand = Demand(needed_generation, _served_versions(advanced.records))
     if served.is_changing:
-        demand = Demand(needed_generation, upcoming.versions, upcoming.blocked)
+        blocked = service_name_taken(deployment) if is_foreign else upcoming.blocked
+        demand = Demand(needed_generation, upcoming.versions, blocked)
     set_plan = keep_sets(sets)
     if inputs is not None and obstacle is None:
         limits = PodLimits(claims.on_one_node, stops_first(deployment, claims))
@@ -201,7 +203,7 @@ def plan_serving(
     state = ServingState(
         sets=sets,
         set_plan=set_plan,
-        wait=explain_wait(deployment, sets, set_plan, demand),
+        wait=explain_wait(deployment, sets, set_plan, demand, claims),
         service_is_foreign=is_foreign,
         fleet=fleet,
         generation=desired.whole.generation,
@@ -389,7 +391,7 @@ def _history_action(
     found = stored.history_map
     is_written = (
         found is not None
-        and found["data"].get(HISTORY_KEY) == text
+        and (found.get("data") or {}).get(HISTORY_KEY) == text
         and found["metadata"]["labels"] == manifest["metadata"]["labels"]
     )
     return () if is_written else (Replace.of(found, manifest),)
@@ -463,6 +465,7 @@ def _wanted_pods(
 ) -> WantedPods:
     """Pods that the spec asks for; they don't change because a newer operator would build them differently."""
     spec = deployment.spec
+    telemetry = telemetry_environment(spec.telemetry, environment)
     basis = {
         "baseModel": _without_defaults(spec.base_model),
         "engine": {
@@ -472,6 +475,8 @@ def _wanted_pods(
         "inputs": inputs.number,
         "operatorUrl": environment.operator_url,
         **({"keysSecret": spec.access.keys_secret_ref.name} if spec.access else {}),
+        # Releases without telemetry are met by pods without any.
+        **({"telemetry": telemetry} if telemetry else {}),
     }
     secret = spec.artifact_secret_ref.name if spec.artifact_secret_ref else None
 
