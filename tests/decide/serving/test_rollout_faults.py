@@ -526,6 +526,17 @@ def test_times_without_a_zone_that_somebody_wrote_stop_nothing() -> None:
     assert "Z" in world.objects["ConfigMap", f"{NAME}-rollout-history"]["data"][HISTORY_KEY]
 
 
+@pytest.mark.parametrize("generation", [2**62, 2**63 - 1])
+def test_a_pod_that_reports_an_absurd_generation_keeps_status_and_rollbacks_going(generation: int) -> None:
+    world = canary()
+    world.pods["pod-1"].generation = generation
+    world.pods["pod-0"].serve("expenses", TWO, 40, 40)
+    world.pass_seconds(10)
+    assert world.adapter()["phase"] in {"RollingBack", "RolledBack"}
+    assert world.status["generation"] < 2**63
+    assert world.pods["pod-0"].aliases["expenses"] == (ONE,)
+
+
 class FirstRelease:
     """The operator of the first release, as far as its ConfigMap shows it."""
 

@@ -8,6 +8,7 @@ from tunesmith.decide.objects import condition_of, is_deleting, is_finished, par
 from tunesmith.manifests.objects import Body
 from tunesmith_contract.agent import (
     FEATURES,
+    MAX_GENERATION,
     PROOF_FAILED,
     UNPROVEN,
     AgentReport,
@@ -107,8 +108,8 @@ class Fleet:
 
     @property
     def generation(self) -> int:
-        """Highest generation of the desired state that any pod applied."""
-        return max((pod.generation for pod in self.pods), default=0)
+        """Highest generation of the desired state that any pod applied, and can have been told."""
+        return max((pod.generation for pod in self.pods if pod.generation <= MAX_GENERATION), default=0)
 
     def is_behind(self, generation: int) -> bool:
         """True if a connected agent has not applied this generation yet."""
