@@ -325,6 +325,8 @@ def _find_obstacle(
     deployment: AdapterDeployment, inputs: ServingInputs | None, fit: EngineFit | None
 ) -> Explanation | None:
     """Reason and message why no pod is started or replaced, if there is one."""
+    if deployment.refused_arguments:
+        return Reason.INCOMPATIBLE, deployment.refused_arguments
     if fit is not None and fit.impossible:
         return fit.reason, fit.message
     if inputs is not None:
