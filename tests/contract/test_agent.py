@@ -1,6 +1,7 @@
 """Protocol of operator and agents: releases that differ understand each other, and terms order the generations."""
 
 import json
+from typing import Any
 
 import pytest
 from agents.first_release import FirstAgentReport, FirstDesiredState
@@ -117,3 +118,21 @@ def test_the_digest_tells_states_of_one_generation_apart() -> None:
 def test_any_generation_of_a_later_term_is_higher() -> None:
     assert first_generation(0) == 0
     assert first_generation(4) > first_generation(3) + 4_000_000_000
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("appliedGeneration", -1),
+        ("appliedGeneration", 2**63),
+        ("bootId", "x" * 65),
+        ("counters", [{"alias": "a", "digest": ONE.digest, "requests": -1}]),
+        ("counters", [{"alias": "a", "digest": ONE.digest, "requests": 10**400}]),
+        ("counters", [{"alias": "a", "digest": ONE.digest, "requestsSquared": float("nan")}]),
+    ],
+)
+def test_a_report_with_absurd_numbers_is_refused(field: str, value: Any) -> None:
+    document = {"podName": "p", "podUid": "u", "bootId": "b", "engineReady": True, "appliedGeneration": 1}
+    AgentReport.model_validate_json(json.dumps(document))
+    with pytest.raises(ValidationError):
+        AgentReport.model_validate_json(json.dumps(document | {field: value}))

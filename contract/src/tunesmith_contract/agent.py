@@ -66,6 +66,11 @@ OTHER = "other"
 PODS = "pods"
 FEATURES = (PREVIOUS, REJECTED, PEERS, OTHER, PODS)
 
+#: Highest count of requests, and of sums of their squares, that is believed: these can still be calculated with.
+MAX_COUNT = 10**36
+#: Highest generation of a pod that the operator goes beyond. Status has room for as many again.
+MAX_GENERATION = 2**62
+
 #: Bits of a generation that count within one term of a leader.
 _NUMBER_BITS = 32
 
@@ -255,16 +260,16 @@ class VersionCounters(Report):
 
     alias: str
     digest: Digest
-    requests: int = Field(0, ge=0)
-    errors: int = Field(0, ge=0)
-    abandoned: int = Field(0, ge=0)
-    engine_lost: int = Field(0, ge=0)
-    refused: int = Field(0, ge=0)
-    keys: int = Field(0, ge=0)
-    requests_squared: int = Field(0, ge=0)
-    failures_squared: int = Field(0, ge=0)
-    requests_failures: int = Field(0, ge=0)
-    recent: int = Field(0, ge=0)
+    requests: int = Field(0, ge=0, le=MAX_COUNT)
+    errors: int = Field(0, ge=0, le=MAX_COUNT)
+    abandoned: int = Field(0, ge=0, le=MAX_COUNT)
+    engine_lost: int = Field(0, ge=0, le=MAX_COUNT)
+    refused: int = Field(0, ge=0, le=MAX_COUNT)
+    keys: int = Field(0, ge=0, le=MAX_COUNT)
+    requests_squared: int = Field(0, ge=0, le=MAX_COUNT)
+    failures_squared: int = Field(0, ge=0, le=MAX_COUNT)
+    requests_failures: int = Field(0, ge=0, le=MAX_COUNT)
+    recent: int = Field(0, ge=0, le=MAX_COUNT)
 
 
 class ClientUsage(Report):
@@ -337,11 +342,11 @@ class AgentReport(Report):
     """
 
     schema_version: Literal[1] = 1
-    pod_name: str
-    pod_uid: str
-    boot_id: str
+    pod_name: str = Field(max_length=253)
+    pod_uid: str = Field(max_length=64)
+    boot_id: str = Field(max_length=64)
     engine_ready: bool
-    applied_generation: int = Field(ge=0)
+    applied_generation: int = Field(ge=0, lt=2 * MAX_GENERATION)
     applied_digest: str = ""
     features: tuple[str, ...] = ()
     versions: tuple[LoadedVersion, ...] = ()

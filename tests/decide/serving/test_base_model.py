@@ -158,6 +158,63 @@ def test_a_change_back_before_the_switch_goes_on_with_the_old_versions() -> None
     assert world.desired.other is None
 
 
+def test_an_undo_meanwhile_goes_on_with_the_pods_that_answer() -> None:
+    world = build_world()
+    world.trained_on.pop(digest_of("two"))
+    for word in ("two", "tenth"):
+        world.set_adapter(build_adapter(word, rollout={"steps": [{"weight": 100}], "rollbackWindow": "0s"}))
+        world.settle()
+    world.slow = {digest_of("one"), digest_of("three")}
+    change(world, expenses="three", tickets="three")
+    world.reconcile()
+    assert world.ask("undo", toVersion=1)["result"] == "Done"
+    for _ in range(3):
+        world.reconcile()
+    assert "Withdrawn" not in world.reasons()
+    assert world.reasons().count("Loading") == 5, "the version of the undo was loaded again and again"
+    world.slow.remove(digest_of("one"))
+    world.reconcile()
+    assert stable_words(world)["expenses"] == "one"
+    world.slow.clear()
+    world.settle()
+    world.settle()
+    assert stable_words(world) == dict.fromkeys(NAMES, "three")
+
+
+def test_behind_a_service_of_someone_else_no_pods_on_another_model_start() -> None:
+    world = build_world()
+    name = "assistants"
+    foreign = {"kind": "Service", "metadata": {"name": name, "ownerReferences": []}}
+    own, world.objects["Service", name] = world.objects["Service", name], foreign
+    change(world, expenses="two", tickets="three")
+    world.settle()
+    world.settle()
+    assert len(world.of_kind("Deployment")) == 1
+    assert world.condition("Stalled")["reason"] == "ServiceNameTaken"
+    assert "Switched" not in world.reasons()
+    world.objects["Service", name] = own
+    world.settle()
+    world.settle()
+    assert stable_words(world) == {"expenses": "two", "tickets": "three"}
+
+
+def test_a_claim_of_one_pod_is_named_where_it_keeps_the_other_pods_from_starting() -> None:
+    world = build_world(replicas=1)
+    world.claims = {"artifacts": ("ReadWriteOncePod",)}
+    world.spec["engine"] = {"gpus": 0}
+    change(world, expenses="two", tickets="three")
+    world.reconcile()
+    world.run_pods()
+    for pod in world.pods.values():
+        if pod.base_model == NEW:
+            pod.connected = pod.ready = False
+            pod.unschedulable = "node has pod using PersistentVolumeClaim with ReadWriteOncePod access mode"
+    world.reconcile()
+    stalled = world.condition("Stalled")
+    assert (stalled["status"], stalled["reason"]) == ("True", "ClaimNotShared")
+    assert "can't start beside the others" in stalled["message"] and '"artifacts"' in stalled["message"]
+
+
 def test_agents_that_do_not_know_of_two_models_do_not_take_over() -> None:
     world = build_world()
     change(world, expenses="two", tickets="three")

@@ -5,7 +5,10 @@ from datetime import timedelta
 from agents.first_release import FirstDesiredState
 from simulation.serving_world import FakePod, World, build_adapter, digest_of
 
-from tunesmith_contract.agent import FEATURES, PEERS, PREVIOUS, REJECTED, Peer
+from tunesmith.decide.serving.peers import next_peers
+from tunesmith.decide.serving.pod_sets import read_pod_sets
+from tunesmith.decide.serving.record import AliasRecord
+from tunesmith_contract.agent import FEATURES, PEERS, PREVIOUS, REJECTED, DesiredState, Peer
 
 
 def many_aliases(count: int = 12, pods: int = 3, slots: int = 8) -> World:
@@ -44,6 +47,15 @@ def test_aliases_have_homes_where_not_all_fit() -> None:
     generation = world.desired.generation
     world.pass_seconds(120)
     assert world.desired.generation == generation, "nothing changes while nothing happens"
+
+
+def test_homes_of_very_many_pods_leave_room_in_the_config_map() -> None:
+    world = World(build_adapter("one"), pods=1000, engine={"gpus": 0, "residentAdapters": 64})
+    fleet = read_pod_sets([], None, world.observe().pods, world.observe().agents).fleet
+    records = [AliasRecord(name=f"alias-{number:02}-{'x' * 50}") for number in range(64)]
+    placed = next_peers(world.resource, records, fleet, ())
+    assert len(placed.peers) == 1000
+    assert len(DesiredState(generation=1, peers=placed.peers).to_json()) < 200_000
 
 
 def test_a_pod_that_goes_is_named_no_more_and_its_aliases_get_another_home() -> None:

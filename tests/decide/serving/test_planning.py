@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from simulation.serving_world import ENVIRONMENT, UID, World, build_adapter, digest_of
 
+from tunesmith.api.common import InvalidResource
 from tunesmith.decide.plan import Apply, Create, Delete, Mount, Patch, Push, Replace
 from tunesmith.manifests.environment import ServingNetwork
 from tunesmith_contract.agent import DesiredState
@@ -330,3 +331,29 @@ def test_a_network_policy_comes_before_the_pods_and_goes_when_the_installation_h
     world.environment = ENVIRONMENT
     [action] = world.reconcile().actions
     assert isinstance(action, Delete) and action.kind == "NetworkPolicy"
+
+
+def test_rollouts_go_on_where_a_later_release_refuses_an_argument_that_was_written_before() -> None:
+    world = World(build_adapter("one"))
+    world.settle()
+    world.set_adapter(build_adapter("two"))
+    world.spec = world.spec | {"engine": {"gpus": 0, "args": ["--enforce-eager", "--middleware=mine"]}}
+    world.settle()
+    stalled = world.condition("Stalled")
+    assert stalled["status"] == "True" and "spec.engine.args[1]" in stalled["message"]
+    assert len(world.of_kind("Deployment")) == 1
+    assert world.adapter()["candidate"]["weight"] == 5
+    world.pods["pod-0"].serve("expenses", digest_of("two"), 40, 40)
+    world.pass_seconds(10)
+    assert world.adapter()["phase"] == "RolledBack"
+    world.spec = world.spec | {"engine": {"gpus": 0, "args": ["--enforce-eager"]}}
+    world.settle()
+    assert world.condition("Stalled")["message"] != stalled["message"]
+    assert len(world.of_kind("Deployment")) == 2
+
+
+def test_other_faults_of_a_stored_resource_are_named_together() -> None:
+    world = World(build_adapter("one"))
+    world.spec = world.spec | {"replicas": -1, "engine": {"gpus": 0, "args": ["--middleware=mine"]}}
+    with pytest.raises(InvalidResource, match=r"(?s)replicas.*args\[0\]"):
+        world.settle()

@@ -499,6 +499,44 @@ def test_a_history_that_was_edited_is_made_anew() -> None:
     assert ONE in world.objects["ConfigMap", f"{NAME}-rollout-history"]["data"][HISTORY_KEY]
 
 
+@pytest.mark.parametrize("part", ["-rollout-history", "-desired", "-usage", "-alias-expenses"])
+def test_a_config_map_whose_data_was_removed_is_written_anew(part: str) -> None:
+    world = canary()
+    found = [key for key in world.objects if key[0] == "ConfigMap" and key[1].endswith(part)]
+    for key in found:
+        before = world.objects[key].pop("data")
+        world.settle()
+        assert set(world.objects[key]["data"]) == set(before)
+    assert alias(world).stable.digest == ONE
+
+
+def test_times_without_a_zone_that_somebody_wrote_stop_nothing() -> None:
+    world = canary()
+    world.pods["pod-0"].serve("expenses", TWO, 40, 40)
+    world.pass_seconds(10)
+    for body in world.of_kind("ControllerRevision"):
+        annotations = world.objects["ControllerRevision", body["metadata"]["name"]]["metadata"]["annotations"]
+        for name, text in annotations.items():
+            annotations[name] = text.replace("+00:00", "").replace("Z", "")
+    history = world.objects["ConfigMap", f"{NAME}-rollout-history"]["data"]
+    assert "Z" in history[HISTORY_KEY]
+    history[HISTORY_KEY] = history[HISTORY_KEY].replace("Z", "")
+    world.settle()
+    assert (world.adapter()["phase"], world.adapter()["stable"]["digest"]) == ("RolledBack", ONE)
+    assert "Z" in world.objects["ConfigMap", f"{NAME}-rollout-history"]["data"][HISTORY_KEY]
+
+
+@pytest.mark.parametrize("generation", [2**62, 2**63 - 1])
+def test_a_pod_that_reports_an_absurd_generation_keeps_status_and_rollbacks_going(generation: int) -> None:
+    world = canary()
+    world.pods["pod-1"].generation = generation
+    world.pods["pod-0"].serve("expenses", TWO, 40, 40)
+    world.pass_seconds(10)
+    assert world.adapter()["phase"] in {"RollingBack", "RolledBack"}
+    assert world.status["generation"] < 2**63
+    assert world.pods["pod-0"].aliases["expenses"] == (ONE,)
+
+
 class FirstRelease:
     """The operator of the first release, as far as its ConfigMap shows it."""
 

@@ -12,6 +12,7 @@ from long_form import cases
 from simulation.serving_world import ENVIRONMENT, FakePod, World, build_adapter, digest_of
 
 from tunesmith.decide.plan import Apply, Delete
+from tunesmith.decide.serving.planning import plan_serving
 from tunesmith.manifests.serving_deployment import serving_image, set_number
 from tunesmith.manifests.serving_service import selected_set
 
@@ -65,6 +66,58 @@ def test_a_new_set_answers_once_its_pods_hold_all_that_gets_requests() -> None:
         "WarmingUp",
         "Switched",
     ]
+
+
+def counted(world: World) -> int:
+    """Requests of the candidate in its step."""
+    candidate = world.record().candidate
+    assert candidate is not None
+    return candidate.evidence.candidate.total.requests
+
+
+def test_requests_are_counted_once_where_a_former_pod_comes_back_to_a_new_operator() -> None:
+    world = build_world()
+    world.set_adapter(build_adapter("two"))
+    world.settle()
+    world.change_engine(image=SECOND)
+    world.settle()
+    assert (selected(world), world.adapter()["candidate"]["weight"]) == (3, 5)
+    world.set_adapter(build_adapter("two", paused=True))
+    former = next(pod for pod in world.pods.values() if set_number(pod.to_body()) == 1)
+    former.serve("expenses", digest_of("two"), 10)
+    world.pass_seconds(20)
+    assert counted(world) == 10
+    world.selected_pods()[0].serve("expenses", digest_of("two"), 1)
+    world.now += timedelta(seconds=20)
+    observed = world.observe()
+    heard = tuple(agent for agent in observed.agents if agent.report.pod_uid != former.uid)
+    world.carry_out(
+        plan_serving(world.resource, replace(observed, agents=heard), world.now, world.environment)
+    )
+    assert counted(world) == 11
+    world.pass_seconds(20)
+    assert counted(world) == 11
+
+
+@pytest.mark.parametrize(
+    "telemetry", [{"accessLogs": "All"}, {"traces": {"endpoint": "http://otel:4318/v1/traces"}}]
+)
+def test_other_telemetry_is_written_by_other_pods(telemetry: dict[str, Any]) -> None:
+    world = build_world()
+    world.spec = world.spec | {"telemetry": telemetry}
+    world.generation += 1
+    world.settle()
+    assert selected(world) == 2
+    world.settle()
+    assert set(images(world)) == {1, 2}, "one more set"
+
+
+def test_a_label_that_somebody_wrote_concerns_its_pod_alone() -> None:
+    world = build_world()
+    name = next(iter(world.pods))
+    world.pods[name].labels = world.pods[name].labels | {"tunesmith.dev/set": "mine"}
+    world.reconcile()
+    assert world.status["replicas"] == 1
 
 
 def test_the_former_set_stays_for_its_time_and_takes_part_in_the_rollout() -> None:

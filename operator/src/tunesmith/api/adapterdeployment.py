@@ -1,9 +1,10 @@
 """AdapterDeployment resource: adapters on one base model, each behind an alias, with step-by-step rollouts."""
 
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
-from pydantic import Field
+from pydantic import Field, PrivateAttr, ValidationError
 
 from tunesmith_contract.agent import BASE_MODEL_NAME
 
@@ -11,12 +12,14 @@ from .common import (
     BaseModelSource,
     Conditions,
     FineTuneJobRef,
+    InvalidResource,
     PodTemplate,
     Resource,
     Resources,
     SecretName,
     StatusModel,
     StrictModel,
+    describe_faults,
 )
 from .engine_arguments import EngineArgument
 from .pod_settings import GPU_RESOURCE, CacheVolume, EngineEnv, GPUResource, gpu_rules
@@ -40,6 +43,9 @@ from .values import (
     Ratio,
     Timestamp,
 )
+
+#: Place of the arguments of the engine in a resource.
+_ARGUMENTS = ("spec", "engine", "args")
 
 MAX_ADAPTERS = 64
 MAX_STEPS = 10
@@ -866,3 +872,32 @@ class AdapterDeployment(Resource):
     status: AdapterDeploymentStatus = Field(
         AdapterDeploymentStatus(), description="The observed state. It is written by the operator only."
     )
+    _refused_arguments: str = PrivateAttr("")
+
+    @property
+    def refused_arguments(self) -> str:
+        """Sentences about arguments of the engine that were written before a rule refused them; empty without any."""
+        return self._refused_arguments
+
+    @classmethod
+    def parse(cls, body: Mapping[str, Any]) -> Self:
+        """Resource from an object of the API server; refused arguments of the engine are left out of it.
+
+        Rollouts of the pods that run go on: without checks a failing version would keep its requests.
+
+        Raises:
+            InvalidResource: anything else is wrong.
+        """
+        try:
+            return cls.model_validate(body)
+        except ValidationError as error:
+            faults = describe_faults(error)
+            places = [detail["loc"] for detail in error.errors()]
+        if any(place[: len(_ARGUMENTS)] != _ARGUMENTS or len(place) == len(_ARGUMENTS) for place in places):
+            raise InvalidResource(faults)
+        refused = {place[len(_ARGUMENTS)] for place in places}
+        engine = body["spec"]["engine"]
+        left = [argument for index, argument in enumerate(engine["args"]) if index not in refused]
+        resource = super().parse({**body, "spec": {**body["spec"], "engine": {**engine, "args": left}}})
+        resource._refused_arguments = faults
+        return resource

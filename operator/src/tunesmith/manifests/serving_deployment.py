@@ -105,8 +105,9 @@ def set_labels(owner: Owner, number: int) -> dict[str, str]:
 
 
 def set_number(body: Body) -> int:
-    """Number of the set that an observed Deployment or pod belongs to."""
-    return int((body["metadata"].get("labels") or {}).get(SET_LABEL, FIRST_SET))
+    """Number of the set that an observed Deployment or pod belongs to; 0 if somebody wrote another label."""
+    label = (body["metadata"].get("labels") or {}).get(SET_LABEL, str(FIRST_SET))
+    return int(label) if label.isdecimal() else 0
 
 
 def _build_set_metadata(owner: Owner, number: int) -> dict[str, Any]:
@@ -370,7 +371,7 @@ def _agent_environment(
         values["TUNESMITH_REASONING_PARSER"] = parser
     if engine.gpus == 0:
         values["TUNESMITH_ENGINE_TOKEN_SECONDS"] = str(CPU_TOKEN_SECONDS)
-    values |= _telemetry_environment(deployment.spec.telemetry, environment)
+    values |= telemetry_environment(deployment.spec.telemetry, environment)
     values |= {each.name: each.value for each in engine.env if each.name.startswith(TRACES_PREFIX)}
     downward = [
         {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in fields.items()
@@ -378,8 +379,8 @@ def _agent_environment(
     return [*downward, *({"name": name, "value": value} for name, value in values.items())]
 
 
-def _telemetry_environment(telemetry: Telemetry, environment: Environment) -> dict[str, str]:
-    """Variables of access log and traces."""
+def telemetry_environment(telemetry: Telemetry, environment: Environment) -> dict[str, str]:
+    """Variables of access log and traces in the agent, by spec and chart; none by default."""
     traces = telemetry.traces
     values = {}
     if telemetry.access_logs is not AccessLogs.ERRORS:

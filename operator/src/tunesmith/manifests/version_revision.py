@@ -78,7 +78,19 @@ def lift_patch() -> KubernetesObject:
 def read_promotion(revision: Body) -> datetime | None:
     """Time at which the version was last promoted; None if it never was."""
     written = revision["metadata"].get("annotations", {}).get(PROMOTED_ANNOTATION)
-    return datetime.fromisoformat(written) if written else None
+    return read_time(written) if written else None
+
+
+def read_time(text: str) -> datetime:
+    """A time in an annotation.
+
+    Raises:
+        ValueError: it is none, or lacks its zone and can't be compared with others.
+    """
+    time = datetime.fromisoformat(text)
+    if time.tzinfo is None:
+        raise ValueError(f"{text} has no time zone")
+    return time
 
 
 def read_rejection(revision: Body) -> Mapping[str, str] | None:

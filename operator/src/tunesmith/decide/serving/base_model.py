@@ -61,7 +61,8 @@ def follow_model(
         if record.stable is not None:
             message = f"{record.name}: {describe(record.stable)} answers all requests, on {model.current}"
             events.append(Event(Reason.PROMOTED, message))
-    if model.is_changing and record.candidate is not None:
+    # A person wants the version of an undo at once; the source is not asked for it.
+    if model.is_changing and record.candidate is not None and record.undo is None:
         version = describe(record.candidate.version)
         message = f"{record.name}: {version} is left, because the base model is changed"
         record = record.model_copy(update={"candidate": None})

@@ -7,7 +7,7 @@ folded. The counts of runs that have ended are kept as a sum.
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 
-from pydantic import Field, ValidationError
+from pydantic import AwareDatetime, Field, ValidationError
 
 from tunesmith.manifests.objects import Body
 from tunesmith.manifests.serving_config_maps import USAGE_KEY
@@ -62,7 +62,7 @@ class UsageRecord(Report):
 
     runs: tuple[CountingRun, ...] = ()
     tokens: tuple[ClientTokens, ...] = Field((), max_length=MAX_USAGE)
-    written: datetime | None = None
+    written: AwareDatetime | None = None
 
     def fold(self, reports: Iterable[AgentReport], pod_uids: frozenset[str], now: datetime) -> "UsageRecord":
         """This record with the counts of the reports.

@@ -24,7 +24,7 @@ from tunesmith.decide.plan import Event
 from tunesmith.manifests.engine_container import ENGINE
 from tunesmith.manifests.objects import Body
 from tunesmith.manifests.serving_deployment import rolling_update, set_labels
-from tunesmith.manifests.serving_service import serving_service_name, serving_url
+from tunesmith.manifests.serving_service import serving_url
 from tunesmith_contract.agent import FEATURES, OTHER, PEERS, PODS, PREVIOUS, REJECTED, LoadState, served_name
 
 from .access import REPORTED, access_condition, build_access_status
@@ -37,7 +37,7 @@ from .pod_problem import find_pod_problem
 from .pod_sets import PodSets
 from .record import AliasRecord
 from .rollout import is_proven
-from .set_status import SwitchWait, build_set_status
+from .set_status import SwitchWait, build_set_status, service_name_taken
 from .switching import SetPlan
 from .targets import VersionRecord
 from .transition import AliasContext
@@ -298,9 +298,7 @@ def _stalled_reasons(
     if state.obstacle:
         yield state.obstacle
     if state.service_is_foreign:
-        name = serving_service_name(deployment)
-        message = f"Service {name} belongs to another owner: delete it, or give this resource another name"
-        yield Reason.SERVICE_NAME_TAKEN, message
+        yield service_name_taken(deployment)
     if state.claims and state.claims.one_pod and deployment.spec.replicas > 1:
         yield Reason.CLAIM_NOT_SHARED, state.claims.message
     if state.foreign_history:

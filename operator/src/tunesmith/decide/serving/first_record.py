@@ -5,10 +5,9 @@ each alias. Of other rejections there is an annotation at the ControllerRevision
 """
 
 from collections.abc import Iterable
-from datetime import datetime
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import AwareDatetime, Field
 
 from tunesmith_contract.agent import Version
 from tunesmith_contract.base import Report
@@ -47,8 +46,8 @@ class FirstTrial(Report):
 
     version: Version
     weight: int = Field(0, ge=0, le=100)
-    began: datetime
-    looked: datetime
+    began: AwareDatetime
+    looked: AwareDatetime
     failed_looks: int = 0
     tally: FirstTally = FirstTally()
 
@@ -59,7 +58,7 @@ class FirstRejection(Report):
     version: Version
     reason: str
     message: str
-    time: datetime
+    time: AwareDatetime
 
 
 class FirstAliasRecord(Report):
@@ -67,7 +66,7 @@ class FirstAliasRecord(Report):
 
     name: str
     stable: Version | None = None
-    promoted: datetime | None = None
+    promoted: AwareDatetime | None = None
     trial: FirstTrial | None = None
     rejection: FirstRejection | None = None
 

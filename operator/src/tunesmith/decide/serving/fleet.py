@@ -8,6 +8,7 @@ from tunesmith.decide.objects import condition_of, is_deleting, is_finished, par
 from tunesmith.manifests.objects import Body
 from tunesmith_contract.agent import (
     FEATURES,
+    MAX_GENERATION,
     PROOF_FAILED,
     UNPROVEN,
     AgentReport,
@@ -87,11 +88,14 @@ class Fleet:
     """All serving pods that are not being deleted, ordered by name.
 
     Attributes:
+        uids: UIDs of all existing pods, also of other sets and of those that are being deleted: agents of these may
+            come back to an operator that was restarted, with requests that were counted before.
         ended: the last reports of agents that have ended, also of pods that are gone.
         counters: the counters of each version, by alias and digest, with the reports that have them.
     """
 
     pods: tuple[ServingPod, ...]
+    uids: frozenset[str] = frozenset()
     ended: tuple[AgentReport, ...] = ()
     counters: Mapping[tuple[str, str], list[tuple[AgentReport, VersionCounters]]] = field(
         default_factory=dict
@@ -103,14 +107,9 @@ class Fleet:
         return tuple(pod for pod in self.pods if pod.ready)
 
     @property
-    def uids(self) -> frozenset[str]:
-        """UIDs of all pods."""
-        return frozenset(pod.uid for pod in self.pods)
-
-    @property
     def generation(self) -> int:
-        """Highest generation of the desired state that any pod applied."""
-        return max((pod.generation for pod in self.pods), default=0)
+        """Highest generation of the desired state that any pod applied, and can have been told."""
+        return max((pod.generation for pod in self.pods if pod.generation <= MAX_GENERATION), default=0)
 
     def is_behind(self, generation: int) -> bool:
         """True if a connected agent has not applied this generation yet."""
@@ -220,15 +219,22 @@ class Fleet:
             for report, counters in self.counters.get((alias, digest), ())
         ]
         boots = {reading.boot_id for reading in counted}
-        current = (pod.agent.report for pod in self.pods if pod.agent is not None)
-        silent = (report for report in current if report.boot_id not in boots)
+        # Agents of pods that do not answer now are among the ended ones.
+        known = (*self.ended, *(pod.agent.report for pod in self.pods if pod.agent is not None))
+        silent = (report for report in known if report.boot_id not in boots)
         nothing = (Reading(pod_uid=r.pod_uid, boot_id=r.boot_id, counts=Counts()) for r in silent)
         return (*counted, *nothing)
 
 
-def build_fleet(pods: Iterable[Body], agents: Iterable[Agent]) -> Fleet:
-    """Fleet of the pods with the reports of their agents; of unknown pods only the counters matter."""
-    agents = tuple(agents)
+def build_fleet(
+    pods: Iterable[Body], agents: Iterable[Agent], existing: Iterable[Body] | None = None
+) -> Fleet:
+    """Fleet of the pods with the reports of their agents; of other pods only the counters matter.
+
+    Args:
+        existing: all pods of the resource, if there are others.
+    """
+    pods, agents = tuple(pods), tuple(agents)
     by_uid = {agent.report.pod_uid: agent for agent in agents if not agent.ended}
     alive = (pod for pod in pods if not is_deleting(pod) and not is_finished(pod))
     serving = [_build_serving_pod(pod, by_uid.get(pod["metadata"]["uid"])) for pod in alive]
@@ -239,7 +245,8 @@ def build_fleet(pods: Iterable[Body], agents: Iterable[Agent]) -> Fleet:
     for report in reports:
         for counters in report.counters:
             by_version.setdefault((counters.alias, counters.digest), []).append((report, counters))
-    return Fleet(tuple(sorted(serving, key=lambda pod: pod.name)), ended, by_version)
+    uids = frozenset(pod["metadata"]["uid"] for pod in (pods if existing is None else existing))
+    return Fleet(tuple(sorted(serving, key=lambda pod: pod.name)), uids, ended, by_version)
 
 
 def _build_serving_pod(body: Body, agent: Agent | None) -> ServingPod:

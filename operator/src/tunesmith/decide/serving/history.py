@@ -1,9 +1,8 @@
 """History of an AdapterDeployment's name, which outlives the resource: what its aliases served, what was rejected."""
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime
 
-from pydantic import Field
+from pydantic import AwareDatetime, Field
 
 from tunesmith_contract.agent import MAX_REJECTED_DIGESTS, Version
 from tunesmith_contract.base import Report, canonical_json
@@ -33,7 +32,7 @@ class AliasHistory(Report):
     name: str
     last_number: int = 0
     stable: Version | None = None
-    promoted: datetime | None = None
+    promoted: AwareDatetime | None = None
     rejections: tuple[Rejection, ...] = Field((), max_length=MAX_REJECTED_DIGESTS)
     lifts: tuple[Lift, ...] = Field((), max_length=MAX_REJECTED_DIGESTS)
     paused: bool = False

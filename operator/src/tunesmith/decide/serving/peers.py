@@ -1,5 +1,6 @@
 """Pods that answer requests for each other, and the aliases that are at home on each."""
 
+import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -9,8 +10,11 @@ from tunesmith.manifests.serving_deployment import AGENT_PORT
 from tunesmith_contract.agent import PEERS, Peer
 
 from .fleet import Fleet, ServingPod
-from .placement import HomePod, PlacedAlias, place
+from .placement import SLOTS_OF_ALIAS, HomePod, PlacedAlias, Placement, place
 from .record import AliasRecord
+
+#: Most bytes that the names of all homes may take in the mounted ConfigMap, of its 1 MiB.
+MAX_HOME_BYTES = 300_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +52,9 @@ def next_peers(
         for record in records
     ]
     slots = loaded_adapters(deployment.spec.engine)
+    room = [HomePod(pod.name, _slots(pod) or slots) for pod in pods]
     homes = {record.name: [peer.name for peer in before if record.name in peer.homes] for record in aliases}
-    placement = place(aliases, [HomePod(pod.name, _slots(pod) or slots) for pod in pods], homes)
+    placement = place(aliases, room, homes) if _fit(aliases, room) else Placement({})
     peers = (
         Peer(
             name=pod.name,
@@ -60,6 +65,15 @@ def next_peers(
         for pod in pods
     )
     return NextPeers(tuple(sorted(peers, key=lambda peer: peer.name)), placement.is_settled)
+
+
+def _fit(aliases: Iterable[PlacedAlias], pods: Iterable[HomePod]) -> bool:
+    """True if the names of as many homes as there can be leave room in the mounted ConfigMap.
+
+    Where they don't, each pod is at home to all, and its engine keeps what is asked for.
+    """
+    longest = max((len(json.dumps([alias.name])) for alias in aliases), default=0)
+    return sum(pod.slots // SLOTS_OF_ALIAS for pod in pods) * longest <= MAX_HOME_BYTES
 
 
 def _host(pod: ServingPod) -> str:

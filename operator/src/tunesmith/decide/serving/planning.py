@@ -45,6 +45,7 @@ from tunesmith.manifests.serving_deployment import (
     build_serving_deployment,
     build_serving_disruption_budget,
     serving_image,
+    telemetry_environment,
 )
 from tunesmith.manifests.serving_network_policy import build_serving_network_policy
 from tunesmith.manifests.serving_service import build_serving_service
@@ -60,7 +61,7 @@ from .base_model import (
     follow_model,
     rest,
 )
-from .claims import judge_claims, mounted_claims, stops_first
+from .claims import ClaimLimits, judge_claims, mounted_claims, stops_first
 from .deployment_status import Explanation, ServingState, plan_status
 from .elapsed import next_pass_seconds, with_elapsed
 from .engine_memory import REFUSALS, engine_needs, find_base_model, judge_memory
@@ -68,12 +69,12 @@ from .evaluations import ObservedEvalRun, read_evaluations
 from .fleet import Agent, Fleet
 from .history import update_history
 from .peers import next_peers
-from .pod_sets import read_pod_sets
+from .pod_sets import PodSets, read_pod_sets
 from .publication import SharedState, needed_by_pods, next_state, plan_publication
 from .record import AliasRecord
 from .requested_actions import RequestedActions, fingerprint, read_actions
 from .rollout import advance
-from .set_status import explain_wait
+from .set_status import explain_wait, service_name_taken
 from .stored import StoredServing, read_stored
 from .switching import Demand, SetPlan, WantedPods, keep_sets, plan_sets, replaces_in_place
 from .targets import Sources, TargetVersion, VersionRecord, resolve_target
@@ -173,12 +174,6 @@ def plan_serving(
     own_service = None if is_foreign else observed.service
     sets = read_pod_sets(observed.deployments, own_service, observed.pods, observed.agents)
     fleet = sets.fleet
-    inputs = choose_inputs(deployment, observed, environment)
-    model = find_base_model(observed.records)
-    needs = environment.serving_needs(inputs.image if inputs else "")
-    fit = judge_memory(deployment, model, observed.nodes, needs, environment.gpu_tolerations)
-    claims = judge_claims(deployment, observed.claims)
-    obstacle = _find_obstacle(deployment, inputs, fit)
     requested = read_actions(deployment.metadata, [adapter.name for adapter in deployment.spec.adapters])
     served = find_served_model(deployment.spec, sets, stored.records.values())
     advanced = _advance_all(deployment, observed, stored, requested, fleet, served, now)
@@ -186,34 +181,26 @@ def plan_serving(
     other = find_other_model(served, upcoming, stored.published, sets, observed.pods)
     peers = next_peers(deployment, advanced.records, fleet, stored.published.peers)
     shared = SharedState(peers.peers, other, sharing_pods(deployment, fleet))
-    desired = next_state(
-        stored, advanced.records, sets.everyone, environment.term, shared, observed.leading_seconds
-    )
-    pod_uids = frozenset(pod["metadata"]["uid"] for pod in observed.pods)
-    usage = fold_usage(deployment, observed.config_maps, sets.everyone, pod_uids, now)
-    needed_generation = needed_by_pods(desired, stored.published)
-    demand = Demand(needed_generation, _served_versions(advanced.records))
+    leading = observed.leading_seconds
+    desired = next_state(stored, advanced.records, sets.everyone, environment.term, shared, leading)
+    usage = fold_usage(deployment, observed.config_maps, sets.everyone, sets.everyone.uids, now)
+    demand = Demand(needed_by_pods(desired, stored.published), _served_versions(advanced.records))
     if served.is_changing:
-        demand = Demand(needed_generation, upcoming.versions, upcoming.blocked)
-    set_plan = keep_sets(sets)
-    if inputs is not None and obstacle is None:
-        limits = PodLimits(claims.on_one_node, stops_first(deployment, claims))
-        wanted = _wanted_pods(deployment, inputs, environment, engine_needs(deployment, model), limits)
-        # Without a Service of its own there is nothing to switch.
-        in_place = is_foreign or replaces_in_place(deployment.spec, limits.stops_first)
-        set_plan = plan_sets(sets, wanted, demand, in_place and not served.is_changing, now)
+        blocked = service_name_taken(deployment) if is_foreign else upcoming.blocked
+        demand = replace(demand, versions=upcoming.versions, blocked=blocked)
+    pods = _plan_pods(deployment, observed, environment, sets, demand, served, now)
     state = ServingState(
         sets=sets,
-        set_plan=set_plan,
-        wait=explain_wait(deployment, sets, set_plan, demand),
+        set_plan=pods.sets,
+        wait=explain_wait(deployment, sets, pods.sets, demand, pods.claims),
         service_is_foreign=is_foreign,
         fleet=fleet,
         generation=desired.whole.generation,
         aliases=advanced.aliases,
         versions=advanced.versions,
-        obstacle=obstacle,
-        fit=fit,
-        claims=claims if mounted_claims(deployment.spec) else None,
+        obstacle=pods.obstacle,
+        fit=pods.fit,
+        claims=pods.claims if mounted_claims(deployment.spec) else None,
         foreign_history=history_name(deployment.metadata.name) if stored.history_is_foreign else "",
         action_faults=(*requested.faults, *advanced.faults),
         has_network_policy=environment.serving_network is not None,
@@ -228,22 +215,11 @@ def plan_serving(
             *usage.actions,
             *_history_action(deployment, stored, advanced.records, requested),
             *_version_actions(deployment, stored, advanced, now),
-            *_inputs_action(deployment, observed, inputs),
-            *_network_policy_action(deployment, observed.network_policy, environment),
-            # It has to leave out the pods of a set that begins.
-            *_service_action(deployment, observed.service, set_plan),
-            *set_plan.actions,
-            *_disruption_budget_action(deployment, observed.disruption_budget, set_plan.number),
+            *_pod_actions(deployment, observed, environment, pods),
             *_old_versions_action(deployment, observed, advanced),
         ),
         status=status,
-        events=(
-            *stored.events,
-            *usage.events,
-            *advanced.events,
-            *set_plan.events,
-            *status_events,
-        ),
+        events=(*stored.events, *usage.events, *advanced.events, *pods.sets.events, *status_events),
         requeue_after=soonest(
             _requeue_after(state, wait), None if peers.is_settled else MOVE_SECONDS, desired.waiting.seconds
         ),
@@ -285,10 +261,77 @@ def choose_inputs(
     return ServingInputs(last.number + 1 if last else 1, requested, image, on_gpus)
 
 
+@dataclass(frozen=True, slots=True)
+class _PodPlan:
+    """Next actions on the pods, with what decides them.
+
+    Attributes:
+        inputs: image of the pods; None if there is none.
+        fit: the memory verdict on the engine; None if the last one holds.
+        claims: limits by the claims that the pods mount.
+        obstacle: reason and message why no pod is started or replaced, if there is one.
+        sets: the next actions on the sets of pods.
+    """
+
+    inputs: ServingInputs | None
+    fit: EngineFit | None
+    claims: ClaimLimits
+    obstacle: Explanation | None
+    sets: SetPlan
+
+
+def _plan_pods(
+    deployment: AdapterDeployment,
+    observed: ObservedServing,
+    environment: Environment,
+    sets: PodSets,
+    demand: Demand,
+    served: ServedModel,
+    now: datetime,
+) -> _PodPlan:
+    """Next actions on the sets of pods; none while something keeps pods from being started.
+
+    Args:
+        demand: what another set must have before it answers.
+    """
+    inputs = choose_inputs(deployment, observed, environment)
+    model = find_base_model(observed.records)
+    needs = environment.serving_needs(inputs.image if inputs else "")
+    fit = judge_memory(deployment, model, observed.nodes, needs, environment.gpu_tolerations)
+    claims = judge_claims(deployment, observed.claims)
+    obstacle = _find_obstacle(deployment, inputs, fit)
+    if inputs is None or obstacle is not None:
+        return _PodPlan(inputs, fit, claims, obstacle, keep_sets(sets))
+    limits = PodLimits(claims.on_one_node, stops_first(deployment, claims))
+    wanted = _wanted_pods(deployment, inputs, environment, engine_needs(deployment, model), limits)
+    # Without a Service of its own there is nothing to switch.
+    in_place = _is_foreign(observed.service, deployment) or replaces_in_place(
+        deployment.spec, limits.stops_first
+    )
+    planned = plan_sets(sets, wanted, demand, in_place and not served.is_changing, now)
+    return _PodPlan(inputs, fit, claims, None, planned)
+
+
+def _pod_actions(
+    deployment: AdapterDeployment, observed: ObservedServing, environment: Environment, pods: _PodPlan
+) -> tuple[Action, ...]:
+    """Deployments of the pods, and the objects that select these."""
+    return (
+        *_inputs_action(deployment, observed, pods.inputs),
+        *_network_policy_action(deployment, observed.network_policy, environment),
+        # It has to leave out the pods of a set that begins.
+        *_service_action(deployment, observed.service, pods.sets),
+        *pods.sets.actions,
+        *_disruption_budget_action(deployment, observed.disruption_budget, pods.sets.number),
+    )
+
+
 def _find_obstacle(
     deployment: AdapterDeployment, inputs: ServingInputs | None, fit: EngineFit | None
 ) -> Explanation | None:
     """Reason and message why no pod is started or replaced, if there is one."""
+    if deployment.refused_arguments:
+        return Reason.INCOMPATIBLE, deployment.refused_arguments
     if fit is not None and fit.impossible:
         return fit.reason, fit.message
     if inputs is not None:
@@ -395,7 +438,7 @@ def _history_action(
     found = stored.history_map
     is_written = (
         found is not None
-        and found["data"].get(HISTORY_KEY) == text
+        and (found.get("data") or {}).get(HISTORY_KEY) == text
         and found["metadata"]["labels"] == manifest["metadata"]["labels"]
     )
     return () if is_written else (Replace.of(found, manifest),)
@@ -469,6 +512,7 @@ def _wanted_pods(
 ) -> WantedPods:
     """Pods that the spec asks for; they don't change because a newer operator would build them differently."""
     spec = deployment.spec
+    telemetry = telemetry_environment(spec.telemetry, environment)
     basis = {
         "baseModel": _without_defaults(spec.base_model),
         "engine": {
@@ -478,6 +522,8 @@ def _wanted_pods(
         "inputs": inputs.number,
         "operatorUrl": environment.operator_url,
         **({"keysSecret": spec.access.keys_secret_ref.name} if spec.access else {}),
+        # Releases without telemetry are met by pods without any.
+        **({"telemetry": telemetry} if telemetry else {}),
     }
     secret = spec.artifact_secret_ref.name if spec.artifact_secret_ref else None
 

@@ -79,7 +79,7 @@ def read_pod_sets(
     """
     pods, agents = tuple(pods), tuple(agents)
     sets = [
-        PodSet(set_number(body), body, build_fleet(_pods_of(set_number(body), pods), agents))
+        PodSet(set_number(body), body, build_fleet(_pods_of(set_number(body), pods), agents, pods))
         for body in sorted(deployments, key=set_number)
     ]
     selected = selected_set(service) if service is not None else None

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from tunesmith.api.adapterdeployment import AdapterDeployment
 from tunesmith.decide.plan import Action, Mount, Publication, Push, Replace
+from tunesmith.manifests.objects import Body
 from tunesmith.manifests.serving_config_maps import build_alias_record, build_desired_config_map
 from tunesmith_contract.agent import (
     DESIRED_FILE,
@@ -216,6 +217,7 @@ def _plan_removed(
     return writes
 
 
-def _mounted_files(config_map: Mapping[str, Mapping[str, str]]) -> tuple[str | None, ...]:
-    """The files that pods read."""
-    return tuple(config_map["data"].get(name) for name in (DESIRED_FILE, STATE_FILE, CA_FILE))
+def _mounted_files(config_map: Body) -> tuple[str | None, ...]:
+    """The files that pods read; all are missing where somebody removed the data."""
+    data = config_map.get("data") or {}
+    return tuple(data.get(name) for name in (DESIRED_FILE, STATE_FILE, CA_FILE))

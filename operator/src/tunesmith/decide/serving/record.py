@@ -8,10 +8,10 @@ Times that decide are elapsed seconds: each pass adds what has passed since the 
 (``elapsed``). Wall times are for people.
 """
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
-from pydantic import Field
+from pydantic import AwareDatetime, Field
 
 from tunesmith_contract.agent import MAX_REJECTED_DIGESTS, DesiredAlias, Version
 from tunesmith_contract.base import Digest, Report, canonical_json
@@ -46,7 +46,7 @@ class RolloutCandidate(Report):
 
     version: Version
     weight: int = Field(0, ge=0, le=100)
-    began: datetime
+    began: AwareDatetime
     step_seconds: float = 0
     check_seconds: float = 0
     waiting_seconds: float = 0
@@ -87,7 +87,7 @@ class Rejection(Report):
     version: Version
     reason: str
     message: str = ""
-    time: datetime
+    time: AwareDatetime
     by: str = ""
 
 
@@ -95,7 +95,7 @@ class Lift(Report):
     """Permission to try a rejected digest again: rejections up to this time don't count."""
 
     digest: Digest
-    time: datetime
+    time: AwareDatetime
     by: str = ""
     reason: str = ""
 
@@ -132,7 +132,7 @@ class ActionOutcome(Report):
     by: str = ""
     manager: str = ""
     reason: str = ""
-    time: datetime
+    time: AwareDatetime
     done: bool = True
     message: str = ""
 
@@ -161,10 +161,10 @@ class AliasRecord(Report):
     name: str
     generation: int = 0
     split_from: int | None = None
-    written: datetime | None = None
+    written: AwareDatetime | None = None
     last_number: int = 0
     stable: Version | None = None
-    promoted: datetime | None = None
+    promoted: AwareDatetime | None = None
     restored: bool = False
     watch: Watch = Watch()
     candidate: RolloutCandidate | None = None

@@ -6,8 +6,10 @@ from tunesmith.api.adapterdeployment import MAX_SETS, AdapterDeployment, PodSetR
 from tunesmith.api.reasons import AdapterDeploymentReason as Reason
 from tunesmith.decide.objects import condition_of
 from tunesmith.manifests.serving_deployment import base_model_uri, serving_image
+from tunesmith.manifests.serving_service import serving_service_name
 from tunesmith_contract.agent import OTHER, LoadedVersion, LoadState, Version
 
+from .claims import ClaimLimits
 from .fleet import ServingPod
 from .pod_problem import find_pod_problem
 from .pod_sets import PodSet, PodSets
@@ -17,7 +19,13 @@ MAX_MESSAGE = 512
 
 #: Reasons for which an alias gets no version for another base model until a person changes something.
 _FINAL_REASONS = frozenset(
-    {Reason.SOURCE_UNREACHABLE, Reason.SOURCE_FAILED, Reason.DIGEST_REJECTED, Reason.INCOMPATIBLE}
+    {
+        Reason.SOURCE_UNREACHABLE,
+        Reason.SOURCE_FAILED,
+        Reason.DIGEST_REJECTED,
+        Reason.INCOMPATIBLE,
+        Reason.SERVICE_NAME_TAKEN,
+    }
 )
 
 
@@ -38,8 +46,15 @@ class SwitchWait:
     is_stalled: bool = False
 
 
+def service_name_taken(deployment: AdapterDeployment) -> tuple[str, str]:
+    """Reason and message where the Service with the name of the resource belongs to another owner."""
+    name = serving_service_name(deployment)
+    message = f"Service {name} belongs to another owner: delete it, or give this resource another name"
+    return Reason.SERVICE_NAME_TAKEN, message
+
+
 def explain_wait(
-    deployment: AdapterDeployment, sets: PodSets, plan: SetPlan, demand: Demand
+    deployment: AdapterDeployment, sets: PodSets, plan: SetPlan, demand: Demand, claims: ClaimLimits
 ) -> SwitchWait | None:
     """Cause for which the wanted set does not answer; None if it does, or will at once."""
     target = plan.target
@@ -53,7 +68,7 @@ def explain_wait(
     complete = len(complete_pods(target, sets.serving.fleet, demand))
     replicas = deployment.spec.replicas
     changes_model = target.model != sets.serving.model
-    reason, cause, is_final = _find_cause(deployment, target, demand, changes_model)
+    reason, cause, is_final = _find_cause(deployment, target, demand, claims, changes_model)
     message = (
         f"{complete} of {replicas} pods of {target.name} are ready with all adapters{cause}. "
         f"{sets.serving.name} answers meanwhile"
@@ -65,7 +80,7 @@ def explain_wait(
 
 
 def _find_cause(
-    deployment: AdapterDeployment, target: PodSet, demand: Demand, changes_model: bool
+    deployment: AdapterDeployment, target: PodSet, demand: Demand, claims: ClaimLimits, changes_model: bool
 ) -> tuple[Reason, str, bool]:
     """Reason, the end of a sentence about it, and True if time alone will not help."""
     for condition in target.deployment.get("status", {}).get("conditions", ()):
@@ -73,9 +88,15 @@ def _find_cause(
             return Reason.UNAVAILABLE, f": {condition.get('message', '')}", False
     for pod in target.fleet.pods:
         if problem := find_pod_problem(pod.body):
-            gpus = deployment.spec.engine.gpus
-            if problem.reason is Reason.UNSCHEDULABLE and gpus:
-                return Reason.WAITING_FOR_GPU, _describe_gpus(deployment, pod, problem.message), False
+            is_unschedulable = problem.reason is Reason.UNSCHEDULABLE
+            if is_unschedulable and claims.one_pod:
+                cause = (
+                    f": pod {pod.name} can't start beside the others ({problem.message}). {claims.message}"
+                )
+                return Reason.CLAIM_NOT_SHARED, cause, True
+            if is_unschedulable and deployment.spec.engine.gpus:
+                cause = _describe_gpus(deployment, pod, problem.message, changes_model)
+                return Reason.WAITING_FOR_GPU, cause, False
             return problem.reason, f": pod {pod.name}: {problem.message}", False
     lacking = [
         pod.name
@@ -93,11 +114,17 @@ def _find_cause(
     return Reason.WARMING_UP, "", False
 
 
-def _describe_gpus(deployment: AdapterDeployment, pod: ServingPod, cause: str) -> str:
+def _describe_gpus(deployment: AdapterDeployment, pod: ServingPod, cause: str, changes_model: bool) -> str:
     gpus, replicas = deployment.spec.engine.gpus, deployment.spec.replicas
+    # Pods on two base models can't replace one another one by one.
+    instead = (
+        "lower replicas"
+        if changes_model
+        else "write engine.updateStrategy: StopFirst to replace the pods one after the other"
+    )
     return (
         f": a second set of pods needs as many free GPUs again, {replicas * gpus} in all, and pod {pod.name} finds "
-        f"none ({cause}). Free GPUs, or write engine.updateStrategy: StopFirst to replace the pods one after the other"
+        f"none ({cause}). Free GPUs, or {instead}"
     )
 
 

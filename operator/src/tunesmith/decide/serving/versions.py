@@ -16,6 +16,7 @@ from tunesmith.manifests.version_revision import (
     promotion_patch,
     read_promotion,
     read_rejection,
+    read_time,
     rejection_patch,
     version_revision_name,
 )
@@ -157,12 +158,9 @@ def _with_rejection(version: VersionRecord, revision: Body) -> VersionRecord:
         rejection = read_rejection(revision)
         if rejection is None:
             return version
-        time, reason, message = (
-            datetime.fromisoformat(rejection["time"]),
-            rejection["reason"],
-            rejection["message"],
-        )
-        return replace(version, rejected=time, reason=str(reason), message=str(message))
+        time = read_time(rejection["time"])
+        reason, message = str(rejection["reason"]), str(rejection["message"])
+        return replace(version, rejected=time, reason=reason, message=message)
     except (KeyError, TypeError, ValueError, json.JSONDecodeError):
         created = datetime.fromisoformat(revision["data"]["admitted"])
         return replace(version, rejected=created, reason=UNREADABLE, message="the annotation can't be read")
