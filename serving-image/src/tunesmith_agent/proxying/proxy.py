@@ -44,10 +44,13 @@ _ENGINE_HANGS = Refusal(
     headers=_RETRY,
 )
 _NOT_AN_OBJECT = Refusal(400, 'The body must be a JSON object such as {"model": "…", "messages": […]}.')
+_TOO_DEEP = Refusal(400, "The body has lists and objects nested too deeply: use at most 250 levels.")
 _NOT_JSON_TYPE = Refusal(415, "Send the body as content-type application/json.")
 _ENCODED = Refusal(415, "Send the body without content-encoding.")
 
 _VERSION = VERSION_HEADER.encode()
+#: Lists and objects below which no body is nested too deeply to be written again.
+_SHALLOW = 250
 _GONE = "it is not served any more."
 
 PlainHandler = Callable[[ServerConnection, Request], None]
@@ -424,7 +427,20 @@ def _parse_body(request: Request) -> dict[str, Any] | Refusal:
         body = orjson.loads(request.body)
     except orjson.JSONDecodeError as error:
         return Refusal(400, f"The body is not JSON: {error}.")
-    return body if isinstance(body, dict) else _NOT_AN_OBJECT
+    if not isinstance(body, dict):
+        return _NOT_AN_OBJECT
+    return body if _is_writable(request.body, body) else _TOO_DEEP
+
+
+def _is_writable(data: bytes, body: dict[str, Any]) -> bool:
+    """False for a body that is nested too deeply to be written again: orjson reads 1,024 levels, and writes 254."""
+    if data.count(b"[") + data.count(b"{") <= _SHALLOW:
+        return True
+    try:
+        orjson.dumps(body)
+    except orjson.JSONEncodeError:
+        return False
+    return True
 
 
 def _engine_request(request: Request, body: dict[str, Any]) -> bytes:

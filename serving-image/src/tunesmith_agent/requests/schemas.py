@@ -50,7 +50,7 @@ def check_text_settings(value: Any) -> str:
     """Check ``text`` of a response."""
     if type(value) is not dict or not value.keys() <= {"format", "verbosity"}:
         return 'must be an object such as {"format": {…}}'
-    if value.get("verbosity") not in {None, "medium"}:
+    if value.get("verbosity") not in (None, "medium"):
         return "can't have a verbosity here: the engine knows none"
     form = value.get("format")
     return "" if form is None else _check_format(form, form)
