@@ -353,6 +353,33 @@ async def test_the_time_follows_the_rate_of_answers(guarded: Running) -> None:
     agent.pool.busy += 20
 
 
+async def test_after_a_quiet_night_the_longest_time_is_said(guarded: Running) -> None:
+    """The rate has faded to the smallest number, and the burst has ended no request yet."""
+    agent = guarded.agent
+    queue = EngineQueue(agent.pool, agent.engine_metrics, 10)
+    queue.note_rate(2, 0.5)
+    for _ in range(10_000):
+        queue.note_rate(0, 0.5)
+    queue._waiting, queue._busy = 28, agent.pool.busy
+    assert queue.retry_seconds() == 60
+
+
+@pytest.mark.parametrize("count", ["NaN", "+Inf", "-1.0", "none", "1e3"])
+async def test_an_agent_outlives_numbers_that_are_none(full: Running, count: str) -> None:
+    full.engine.waiting = count
+    full.engine.hold = asyncio.Event()
+    async with connect(full) as wire:
+        wire.writer.write(post())
+        await full.engine.arrived.wait()
+        reads = full.engine.metric_reads
+        await until(lambda: full.engine.metric_reads > reads + 2)
+        assert not full.done.done()
+        assert (await once(full, post())).status == 429 if count == "1e3" else True
+        full.engine.hold.set()
+        assert (await wire.answer()).status == 200
+    assert await full.agent.engine_metrics.tokens() == 0
+
+
 async def test_an_engine_with_room_is_not_asked(guarded: Running) -> None:
     reads = guarded.engine.metric_reads
     await guarded.agent.engine_queue.look()
