@@ -156,6 +156,7 @@ class Proxy:
         if isinstance(route, Refusal):
             connection.respond_refusal(route)
             return
+        body["model"] = route.model
         self._forward(connection, request, body, route, len(request.body))
 
     def _forward(
@@ -174,13 +175,14 @@ class Proxy:
         Args:
             size: bytes of the body, as it arrived.
             deadline: end of the wait for a version, by the loop's clock; None if the request has not waited yet.
-            is_here: no other pod is asked: this one is to answer.
+            is_here: no home is asked any more: this pod is to answer, unless its engine hangs.
         """
         if (record := record_of(connection)) is not None:
             record.alias = route.model
         key = stickiness_key(request.headers, body) if route.uses_keys else b""
         target = route.pick(key)
-        if (route.homes is not None or self.engine_hangs) and not is_here and target is not None:
+        is_elsewhere = self.engine_hangs or (route.homes is not None and not is_here)
+        if is_elsewhere and target is not None:
             self._hand_on(connection, request, body, route, size, target, key)
             return
         if target is not None and not target.is_here:
