@@ -433,6 +433,22 @@ def test_a_stream_that_breaks_off_counts_its_events(clock: Clock, tmp_path: Path
 
 
 @pytest.mark.parametrize(
+    ("limits", "events", "answer"),
+    [({"tokensPerMinute": 1000}, 3, 150), ({"tokensPerMinute": 1000}, 20, 500), ({}, 20, 1000)],
+)
+def test_an_event_of_many_tokens_counts_as_many(
+    clock: Clock, tmp_path: Path, limits: dict[str, int], events: int, answer: int
+) -> None:
+    """No more of them than the request may have got."""
+    client = clock.client(tmp_path, **limits)
+    body = {"max_tokens": 500, "stream": True, "stream_interval": 50}
+    charge = admitted(client, body, 29)
+    charge.count_events(EVENT * events)
+    charge.settle(None, answered=False, left=True)
+    assert client.counts.answer_tokens == answer
+
+
+@pytest.mark.parametrize(
     ("ends", "prompt", "answer"),
     [
         ({"answered": False}, 0, 0),

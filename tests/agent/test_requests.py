@@ -222,6 +222,15 @@ def test_what_is_served(path: bytes, fields: dict[str, Any]) -> None:
             {"text": {"format": {"type": "json_schema", "json_schema": {}, "schema": deep(40)}}},
             "text has a schema of more than 32 levels",
         ),
+        (CHAT, {"stream": 1}, "stream must be true or false"),
+        (COMPLETIONS, {"stream": "true"}, "stream must be true or false"),
+        (RESPONSES, {"stream": "yes"}, "stream must be true or false"),
+        (CHAT, {"stream_options": {"include_usage": "off"}}, "each true or false"),
+        (COMPLETIONS, {"stream_options": {"include_usage": 0}}, "each true or false"),
+        (CHAT, {"structured_outputs": {"regex": "((a{9999}){9999}){0,0}"}}, "more than 4,096 states"),
+        (CHAT, {"structured_outputs": {"regex": "(?x)a{ 99999 }"}}, "more than 4,096 states"),
+        (CHAT, {"messages": images("https://images.example.\u212aom/x.png")}, "not served"),
+        (CHAT, {"messages": images("https://\u017fervices.example.com/x.png")}, "not served"),
     ],
 )
 def test_what_is_refused(path: bytes, fields: dict[str, Any], message: str) -> None:
