@@ -204,6 +204,34 @@ async def test_without_a_secret_all_are_refused(engine: FakeEngine, storage: Sto
         assert (await once(running, with_key(ADA, model="base"))).status == 200
 
 
+async def test_a_pod_that_has_never_read_the_keys_is_not_ready(
+    engine: FakeEngine, storage: Storage, secret: Secret, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clients get their answer from pods that know their keys, not a 401 from one that does not."""
+    secret.write(ada={"key": ADA})
+    ready = MODELS.replace(b"/v1/models", b"/readyz")
+
+    def fail(folder: Path) -> Any:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(access, "read_entries", fail)
+        async with running_agent(engine, storage.root, keys_dir=str(secret.folder)) as running:
+            running.want()
+            await running.until(lambda: not running.agent.reconciler.not_ready_reason())
+            async with connect(running, port=running.monitoring_port) as wire:
+                answer = await wire.ask(ready)
+                assert (answer.status, b"keys" in answer.body) == (503, True)
+                broken.undo()
+                await until(lambda: len(access_of(running).clients) == 1)
+                assert (await wire.ask(ready)).status == 200
+                # Keys that can't be read again stay as they are.
+                broken.setattr(access, "read_entries", fail)
+                secret.write(ada={"key": ADA, "requestsPerMinute": 5})
+                assert (await once(running, with_key(ADA, model="base"))).status == 200
+                assert (await wire.ask(ready)).status == 200
+
+
 async def test_limits_are_shared_by_the_pods_of_the_state(guarded: Running, secret: Secret) -> None:
     secret.write(ada={"key": ADA, "requestsPerMinute": 20})
     await until(lambda: len(access_of(guarded).clients) == 1)

@@ -237,6 +237,26 @@ def test_lines_that_find_no_room_are_counted() -> None:
     assert (counts.written, counts.dropped, counts.failed) == (10, 5, 0)
 
 
+def test_a_writer_that_fails_once_writes_on(caplog: pytest.LogCaptureFixture) -> None:
+    counts, written, failed = ExportCounts(), [], threading.Event()
+
+    def write(batch: list[int]) -> bool:
+        if 1 in batch:
+            failed.set()
+            raise RuntimeError("on purpose")
+        written.extend(batch)
+        return True
+
+    queue: BackgroundQueue[int] = BackgroundQueue("test", write, counts, capacity=10, seconds=0.001)
+    queue.start()
+    queue.put(1)
+    assert failed.wait(10)
+    queue.put(2)
+    queue.stop(10)
+    assert (written, counts.written, counts.failed) == ([2], 1, 1)
+    assert "could not be written" in caplog.text
+
+
 def test_a_writer_that_hangs_keeps_nobody() -> None:
     gate = threading.Event()
 
