@@ -198,6 +198,20 @@ async def test_ends_that_clients_and_engines_make(
     assert (counted[End.DISCONNECTED], counted[End.ERROR], counted[End.ENGINE_LOST]) == (1, 1, 1)
 
 
+async def test_a_stream_with_an_error_of_the_engine_is_an_error_of_its_version(
+    engine: FakeEngine, storage: Storage, lines: list[dict[str, Any]]
+) -> None:
+    """The engine has sent 200 by then, and ends the stream as if it were whole."""
+    async with serving(engine, storage) as (running, _):
+        for piece in (b"data: one\n\n", b'data: {"error": {"message": "x", "code": 500}}\n\n', None):
+            engine.pieces.put_nowait(piece)
+        answer = await once(running, post(STREAMED))
+        assert answer.status == 200 and b'"code": 500' in answer.body
+        stats = running.agent.metrics.stats("expenses", stable_of(running).digest)
+        assert (stats.errors, stats.consecutive_errors) == (1, 1)
+    assert [(line["status"], line["end"]) for line in lines] == [(200, "error")]
+
+
 async def test_events_before_the_first_token_are_not_taken_for_it(
     engine: FakeEngine, storage: Storage, lines: list[dict[str, Any]]
 ) -> None:

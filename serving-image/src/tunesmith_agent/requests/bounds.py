@@ -59,7 +59,9 @@ def flags(count: int) -> Check:
 
     def check(value: Any) -> str:
         is_object = type(value) is dict and len(value) <= count
-        return "" if is_object and all(type(each) in {bool, type(None)} for each in value.values()) else wanted
+        return (
+            "" if is_object and all(type(each) in {bool, type(None)} for each in value.values()) else wanted
+        )
 
     return check
 

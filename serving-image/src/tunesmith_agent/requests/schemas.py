@@ -145,8 +145,8 @@ def check_regex(regex: Any) -> str:
 def count_states(regex: str) -> int:
     """States of an expression once its counted repeats are written out; those of a bad one are of no use.
 
-    A group counts as the sum of its parts, a counted repeat multiplies the part before it. One that repeats nothing does
-    not either: it may be written out before it is left out.
+    A group counts as the sum of its parts, a counted repeat multiplies the part before it. One that repeats
+    nothing leaves it as it is: it may be written out before it is left out.
     """
     groups: list[list[int]] = [[0]]
     position = 0

@@ -13,7 +13,10 @@ from tunesmith_agent.metrics import Usage
 _PATHS_WITH_OPTIONS = frozenset((b"/v1/chat/completions", b"/v1/completions"))
 
 _KEY = b'"usage":'
-_OVERLAP = len(_KEY) - 1
+#: Begin of an event with an error: the engine has sent 200 by then.
+_ERROR = b'data: {"error":'
+_CODE = re.compile(rb'"code":\s*(\d{3})[,}\s]')
+_OVERLAP = len(_ERROR) - 1
 #: An object: before the end there may be null.
 _COUNTS = re.compile(rb'"usage":\s*\{')
 #: Counts of OpenAI's chat and text completions, or of its responses.
@@ -67,12 +70,16 @@ class AnswerReader:
 
     Attributes:
         is_stream: the answer is a stream of events.
+        failed: a stream told of an error of the engine, rather than of the request; known after ``usage``.
     """
 
-    __slots__ = ("_held", "_hides_usage", "_reads_reasons", "_reasons", "_text", "_unread", "is_stream")
+    __slots__ = (
+        "_awaits_code", "_held", "_hides_usage", "_reads_reasons", "_reasons", "_text", "_unread", "failed",
+        "is_stream",
+    )  # fmt: skip
 
     def __init__(self, hides_usage: bool, reads_reasons: bool) -> None:
-        self.is_stream = False
+        self.is_stream = self.failed = self._awaits_code = False
         self._hides_usage = hides_usage
         self._reads_reasons = reads_reasons
         self._held = self._unread = self._text = b""
@@ -134,6 +141,11 @@ class AnswerReader:
             self._text = data[at : at + _MAX_TEXT]
         elif self._text and len(self._text) < _MAX_TEXT:
             self._text += data[_OVERLAP : _OVERLAP + _MAX_TEXT - len(self._text)]
+        begin = data.find(_ERROR) if self.is_stream else -1
+        if begin >= 0 or self._awaits_code:
+            code = _CODE.search(data, max(begin, 0))
+            self._awaits_code = code is None
+            self.failed = code is None or code[1] >= b"500"
         if self._reads_reasons and len(self._reasons) < _MAX_REASONS:
             for reason in _REASON.findall(data):
                 word = reason.decode()
