@@ -204,6 +204,34 @@ async def test_without_a_secret_all_are_refused(engine: FakeEngine, storage: Sto
         assert (await once(running, with_key(ADA, model="base"))).status == 200
 
 
+async def test_a_pod_that_has_never_read_the_keys_is_not_ready(
+    engine: FakeEngine, storage: Storage, secret: Secret, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clients get their answer from pods that know their keys, not a 401 from one that does not."""
+    secret.write(ada={"key": ADA})
+    ready = MODELS.replace(b"/v1/models", b"/readyz")
+
+    def fail(folder: Path) -> Any:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(access, "read_entries", fail)
+        async with running_agent(engine, storage.root, keys_dir=str(secret.folder)) as running:
+            running.want()
+            await running.until(lambda: not running.agent.reconciler.not_ready_reason())
+            async with connect(running, port=running.monitoring_port) as wire:
+                answer = await wire.ask(ready)
+                assert (answer.status, b"keys" in answer.body) == (503, True)
+                broken.undo()
+                await until(lambda: len(access_of(running).clients) == 1)
+                assert (await wire.ask(ready)).status == 200
+                # Keys that can't be read again stay as they are.
+                broken.setattr(access, "read_entries", fail)
+                secret.write(ada={"key": ADA, "requestsPerMinute": 5})
+                assert (await once(running, with_key(ADA, model="base"))).status == 200
+                assert (await wire.ask(ready)).status == 200
+
+
 async def test_limits_are_shared_by_the_pods_of_the_state(guarded: Running, secret: Secret) -> None:
     secret.write(ada={"key": ADA, "requestsPerMinute": 20})
     await until(lambda: len(access_of(guarded).clients) == 1)
@@ -351,6 +379,33 @@ async def test_the_time_follows_the_rate_of_answers(guarded: Running) -> None:
     agent.pool.busy -= 5
     assert queue.retry_seconds() == 0
     agent.pool.busy += 20
+
+
+async def test_after_a_quiet_night_the_longest_time_is_said(guarded: Running) -> None:
+    """The rate has faded to the smallest number, and the burst has ended no request yet."""
+    agent = guarded.agent
+    queue = EngineQueue(agent.pool, agent.engine_metrics, 10)
+    queue.note_rate(2, 0.5)
+    for _ in range(10_000):
+        queue.note_rate(0, 0.5)
+    queue._waiting, queue._busy = 28, agent.pool.busy
+    assert queue.retry_seconds() == 60
+
+
+@pytest.mark.parametrize("count", ["NaN", "+Inf", "-1.0", "none", "1e3"])
+async def test_an_agent_outlives_numbers_that_are_none(full: Running, count: str) -> None:
+    full.engine.waiting = count
+    full.engine.hold = asyncio.Event()
+    async with connect(full) as wire:
+        wire.writer.write(post())
+        await full.engine.arrived.wait()
+        reads = full.engine.metric_reads
+        await until(lambda: full.engine.metric_reads > reads + 2)
+        assert not full.done.done()
+        assert (await once(full, post())).status == 429 if count == "1e3" else True
+        full.engine.hold.set()
+        assert (await wire.answer()).status == 200
+    assert await full.agent.engine_metrics.tokens() == 0
 
 
 async def test_an_engine_with_room_is_not_asked(guarded: Running) -> None:

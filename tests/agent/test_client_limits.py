@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tunesmith_agent.access.buckets import Bucket
 from tunesmith_agent.access.clients import Charge, Client, Shared
-from tunesmith_agent.access.entries import Entries, Entry, Period, digest_of, parse_entries
+from tunesmith_agent.access.entries import Entries, Entry, Period, digest_of, parse_entries, read_entries
 from tunesmith_agent.access.ledger import Ledger
 from tunesmith_agent.access.periods import Calendar, seconds_to_end
 from tunesmith_agent.access.reservation import reserve
@@ -124,6 +124,15 @@ def test_a_broken_entry_concerns_its_client_alone_and_is_never_quoted(value: Any
     message = entries.faults["broken"]
     assert words in message
     assert not any(SECRET[at : at + 6] in message for at in range(len(SECRET) - 6))
+
+
+def test_a_folder_that_is_not_there_has_no_entries_and_one_that_is_unreadable_says_nothing(
+    tmp_path: Path,
+) -> None:
+    assert read_entries(tmp_path / "absent") == Entries({}, {}, {})
+    (tmp_path / "keys").write_text("")
+    with pytest.raises(NotADirectoryError):
+        read_entries(tmp_path / "keys")
 
 
 def test_two_clients_with_one_key_are_told_apart_by_their_names() -> None:
@@ -430,6 +439,22 @@ def test_a_stream_that_breaks_off_counts_its_events(clock: Clock, tmp_path: Path
     charge.settle(None, answered=False, left=True)
     assert (client.counts.prompt_tokens, client.counts.answer_tokens) == (10, 20)
     admitted(client, {"max_tokens": 900})
+
+
+@pytest.mark.parametrize(
+    ("limits", "events", "answer"),
+    [({"tokensPerMinute": 1000}, 3, 150), ({"tokensPerMinute": 1000}, 20, 500), ({}, 20, 1000)],
+)
+def test_an_event_of_many_tokens_counts_as_many(
+    clock: Clock, tmp_path: Path, limits: dict[str, int], events: int, answer: int
+) -> None:
+    """No more of them than the request may have got."""
+    client = clock.client(tmp_path, **limits)
+    body = {"max_tokens": 500, "stream": True, "stream_interval": 50}
+    charge = admitted(client, body, 29)
+    charge.count_events(EVENT * events)
+    charge.settle(None, answered=False, left=True)
+    assert client.counts.answer_tokens == answer
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,9 @@ from agents.fake_engine import FakeEngine
 from agents.wire import ASK, MODELS, Wire, connect, once, post, until
 
 from tunesmith_agent.http import server
+from tunesmith_agent.http.connection import ServerConnection
 from tunesmith_agent.http.limits import Limits
+from tunesmith_agent.http.messages import Request
 from tunesmith_agent.http.shares import Shares
 from tunesmith_agent.http.upstream import UpstreamPool
 from tunesmith_contract.agent import Version
@@ -24,6 +26,27 @@ STREAM = post({**ASK, "stream": True})
 @pytest.fixture
 def quick_deadlines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "DEADLINE_CHECK_SECONDS", 0.01)
+
+
+# -- faults of the agent itself
+
+
+async def test_a_request_that_the_agent_fails_on_harms_no_other(
+    agent: Running, expenses: Version, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second request is handled within the end of the first one's answer."""
+    handle = agent.agent.telemetry._handler
+
+    def fail_on_marked(connection: ServerConnection, request: Request) -> None:
+        if b"x-marked" in request.headers:
+            raise ValueError("on purpose")
+        handle(connection, request)
+
+    monkeypatch.setattr(agent.agent.telemetry, "_handler", fail_on_marked)
+    async with connect(agent) as wire:
+        wire.writer.write(post() + post(ASK, "X-Marked: 1") + post())
+        assert [(await wire.answer()).status for _ in range(3)] == [200, 500, 200]
+    assert len(set(agent.engine.peers)) == 1
 
 
 # -- room

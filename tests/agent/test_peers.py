@@ -11,11 +11,15 @@ import aiohttp
 import pytest
 from agents.agent_harness import Running, Storage, running_agent
 from agents.fake_engine import FakeEngine
+from agents.wire import ASK, connect, post, until
 
 from tunesmith_agent.control.desired_state import Source
 from tunesmith_agent.control.operator_link import read_peer_key
 from tunesmith_agent.peers.signing import Signed
 from tunesmith_agent.proxying import hops
+from tunesmith_agent.telemetry import access_log
+from tunesmith_agent.telemetry.access_log import AccessLogs
+from tunesmith_agent.telemetry.record import RequestRecord
 from tunesmith_contract.agent import (
     FORWARDED_HEADER,
     FORWARDED_KEY_HEADER,
@@ -569,6 +573,51 @@ async def test_while_its_engine_is_gone_a_pod_has_others_answer(storage: Storage
         assert fleet.answered()["b"] == 8
 
 
+async def test_the_access_log_says_how_a_request_ended_that_found_no_engine_at_first(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines: list[tuple[int, str]] = []
+
+    def write(records: list[RequestRecord]) -> bool:
+        lines.extend((record.status, str(record.end)) for record in records)
+        return True
+
+    monkeypatch.setattr(access_log, "_write", write)
+    async with new_fleet(storage) as fleet:
+        a = await fleet.start("a", slots=8, access_logs=AccessLogs.ALL)
+        b = await fleet.start("b", slots=8)
+        await fleet.serve(1)
+        fleet.publish({})
+        a.cut_off(monkeypatch)
+        assert (await ask(a, "v0")).status == 200
+        b.engine.hold, b.engine.arrived = asyncio.Event(), asyncio.Event()
+        async with connect(a) as wire:
+            wire.writer.write(post({**ASK, "model": "v0"}))
+            await b.engine.arrived.wait()
+        await b.engine.left.wait()
+        b.cut_off(monkeypatch)
+        assert (await ask(a, "v0")).status == 503
+    assert lines == [(200, "answered"), (0, "disconnected"), (503, "engine_lost")]
+
+
+async def test_a_request_that_has_waited_is_not_sent_to_an_engine_that_hangs(fleet: Fleet) -> None:
+    await fleet.serve(1)
+    b = fleet.pods["b"]
+    [pinned] = [target for name, route in b.agent.proxy.table.routes.items()
+                if name.startswith("v0@") and (target := route.stable)]  # fmt: skip
+    assert pinned.gate is not None
+    pinned.gate.is_open = False
+    pinned.gate.on_wait = None
+    async with connect(b) as wire:
+        wire.writer.write(post({**ASK, "model": "v0"}))
+        await until(lambda: b.agent.proxy.waiting_room.waiting == 1)
+        b.agent.proxy.engine_hangs = True
+        pinned.gate.is_open = True
+        pinned.gate.release()
+        assert (await wire.answer()).status == 200
+    assert fleet.answered()["b"] == 0
+
+
 async def test_while_its_engine_hangs_a_pod_has_others_answer(fleet: Fleet) -> None:
     await fleet.serve(3)
     fleet.publish({"v0": "a", "v1": "b", "v2": "c"})
@@ -608,6 +657,9 @@ async def test_an_open_breaker_holds_for_requests_of_other_pods_too(storage: Sto
         assert statuses == [500] * 5 + [200] * 3
         assert (await ask(a, "sql", "key")).version == served_name("sql", stable.digest)
         assert (await ask(a, name, "key")).status == 500
+        # Also by the header.
+        assert (await ask(a, "sql", "key", {VERSION_HEADER: name})).status == 500
+        assert (await ask(a, "sql", "key", {VERSION_HEADER: name.partition("@")[2]})).status == 500
         assert a.engine.requests == []
 
 

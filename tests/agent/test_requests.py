@@ -222,6 +222,15 @@ def test_what_is_served(path: bytes, fields: dict[str, Any]) -> None:
             {"text": {"format": {"type": "json_schema", "json_schema": {}, "schema": deep(40)}}},
             "text has a schema of more than 32 levels",
         ),
+        (CHAT, {"stream": 1}, "stream must be true or false"),
+        (COMPLETIONS, {"stream": "true"}, "stream must be true or false"),
+        (RESPONSES, {"stream": "yes"}, "stream must be true or false"),
+        (CHAT, {"stream_options": {"include_usage": "off"}}, "each true or false"),
+        (COMPLETIONS, {"stream_options": {"include_usage": 0}}, "each true or false"),
+        (CHAT, {"structured_outputs": {"regex": "((a{9999}){9999}){0,0}"}}, "more than 4,096 states"),
+        (CHAT, {"structured_outputs": {"regex": "(?x)a{ 99999 }"}}, "more than 4,096 states"),
+        (CHAT, {"messages": images("https://images.example.\u212aom/x.png")}, "not served"),
+        (CHAT, {"messages": images("https://\u017fervices.example.com/x.png")}, "not served"),
     ],
 )
 def test_what_is_refused(path: bytes, fields: dict[str, Any], message: str) -> None:
@@ -331,6 +340,41 @@ def test_header_against_model_is_refused(model: str, version: str) -> None:
     assert isinstance(found, Refusal)
     assert found.status == 400
     assert VERSION_HEADER in found.message
+
+
+def nested(levels: int) -> bytes:
+    """Lists in each other, as JSON."""
+    return b"[" * levels + b"]" * levels
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (CHAT, b'{"model": "expenses", "messages": [{"role": [], "content": "x"}]}'),
+        (CHAT, b'{"model": "expenses", "messages": [{"role": {"a": 1}}]}'),
+        (CHAT, b'{"model": "expenses", "messages": [{"content": "x", "y": %b}]}' % nested(300)),
+        (CHAT, b'{"model": "expenses", "user": "ada", "metadata": {"x": %b}}' % nested(300)),
+        (CHAT, b'{"model": "expenses", "user": "ada", "logit_bias": {"1": %b}}' % nested(1000)),
+        (COMPLETIONS, b'{"model": "expenses", "prompt": %b}' % nested(260)),
+        (RESPONSES, b'{"model": "expenses", "input": [{"role": [], "content": "x"}]}'),
+        (RESPONSES, b'{"model": "expenses", "input": "x", "text": {"verbosity": []}}'),
+    ],
+)
+async def test_no_body_ends_a_connection_without_an_answer(
+    agent: Running, storage: Storage, path: bytes, body: bytes
+) -> None:
+    versions = storage.commit(), storage.commit()
+    agent.want(DesiredAlias(name="expenses", stable=versions[0], candidate=versions[1], weight=50))
+    await agent.active(*versions)
+    answer = await once(agent, post(body, path=path.decode()))
+    assert answer.status == 200 or (answer.status == 400 and answer.message)
+
+
+async def test_a_body_as_deep_as_json_libraries_write_is_served(agent: Running, expenses: Version) -> None:
+    body = b'{"model": "expenses", "messages": [{"role": "user", "content": "x", "y": %b}]}'
+    assert (await once(agent, post(body % nested(200)))).status == 200
+    refused = await once(agent, post(body % nested(400)))
+    assert (refused.status, "nested" in refused.message) == (400, True)
 
 
 async def test_header_chooses_the_version(agent: Running, storage: Storage) -> None:

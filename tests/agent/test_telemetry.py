@@ -198,6 +198,20 @@ async def test_ends_that_clients_and_engines_make(
     assert (counted[End.DISCONNECTED], counted[End.ERROR], counted[End.ENGINE_LOST]) == (1, 1, 1)
 
 
+async def test_a_stream_with_an_error_of_the_engine_is_an_error_of_its_version(
+    engine: FakeEngine, storage: Storage, lines: list[dict[str, Any]]
+) -> None:
+    """The engine has sent 200 by then, and ends the stream as if it were whole."""
+    async with serving(engine, storage) as (running, _):
+        for piece in (b"data: one\n\n", b'data: {"error": {"message": "x", "code": 500}}\n\n', None):
+            engine.pieces.put_nowait(piece)
+        answer = await once(running, post(STREAMED))
+        assert answer.status == 200 and b'"code": 500' in answer.body
+        stats = running.agent.metrics.stats("expenses", stable_of(running).digest)
+        assert (stats.errors, stats.consecutive_errors) == (1, 1)
+    assert [(line["status"], line["end"]) for line in lines] == [(200, "error")]
+
+
 async def test_events_before_the_first_token_are_not_taken_for_it(
     engine: FakeEngine, storage: Storage, lines: list[dict[str, Any]]
 ) -> None:
@@ -235,6 +249,26 @@ def test_lines_that_find_no_room_are_counted() -> None:
     queue.stop(10)
     assert written == list(range(10))
     assert (counts.written, counts.dropped, counts.failed) == (10, 5, 0)
+
+
+def test_a_writer_that_fails_once_writes_on(caplog: pytest.LogCaptureFixture) -> None:
+    counts, written, failed = ExportCounts(), [], threading.Event()
+
+    def write(batch: list[int]) -> bool:
+        if 1 in batch:
+            failed.set()
+            raise RuntimeError("on purpose")
+        written.extend(batch)
+        return True
+
+    queue: BackgroundQueue[int] = BackgroundQueue("test", write, counts, capacity=10, seconds=0.001)
+    queue.start()
+    queue.put(1)
+    assert failed.wait(10)
+    queue.put(2)
+    queue.stop(10)
+    assert (written, counts.written, counts.failed) == ([2], 1, 1)
+    assert "could not be written" in caplog.text
 
 
 def test_a_writer_that_hangs_keeps_nobody() -> None:

@@ -52,6 +52,62 @@ def test_the_event_with_the_counts_is_hidden_and_nothing_else(texts: list[str], 
     assert reader.usage() == Usage(40, 7, 32)
 
 
+@pytest.mark.parametrize("both", [False, True])
+def test_a_stream_may_be_cut_at_any_byte(both: bool) -> None:
+    """Also between the two line ends of an event: an event must not become a part of the next one."""
+    shown = text_event("yes", "stop") + b": ping\n\n"
+    stream = shown + event({"choices": [], "usage": COUNTS}) + b"data: [DONE]\n\n"
+    for place in range(len(stream)):
+        places = [place, place + 1] if both else [place]
+        passed, reader = read(cut(stream, places), is_stream=True, hides_usage=True)
+        assert passed == shown + b"data: [DONE]\n\n", place
+        assert reader.usage() == Usage(40, 7, 32)
+
+
+@pytest.mark.parametrize("hides_usage", [False, True])
+@pytest.mark.parametrize(
+    ("error", "failed"),
+    [
+        ({"message": "x", "type": "InternalServerError", "param": None, "code": 500}, True),
+        ({"message": "x", "type": "BadRequestError", "param": None, "code": 400}, False),
+        ({"message": '"code": 400,', "code": 503}, True),
+        ({"message": "x"}, True),
+    ],
+)
+def test_an_error_of_the_engine_within_a_stream(
+    hides_usage: bool, error: dict[str, Any], failed: bool
+) -> None:
+    stream = text_event("yes") + event({"error": error}, compact=False) + b"data: [DONE]\n\n"
+    for before, step in ((b"", 1), (text_event("x" * 16_300), 9)):
+        for place in range(0, len(stream), step):
+            pieces = [before + stream[:place], stream[place:]]
+            passed, reader = read(pieces, is_stream=True, hides_usage=hides_usage)
+            reader.usage()
+            assert (passed, reader.failed) == (before + stream, failed), place
+
+
+def test_what_models_and_clients_write_is_no_error_of_the_engine() -> None:
+    said = text_event('data: {"error": {"code": 500}}')
+    asked = event({"response": {"tools": [{"parameters": {"error": {"code": 500}}}]}})
+    _, reader = read([said, asked], is_stream=True)
+    reader.usage()
+    assert not reader.failed
+
+
+def test_counts_that_a_client_wrote_into_a_tool_are_none() -> None:
+    """A response begins with its request: schemas are repeated as they are."""
+    tools = [{"name": "x", "parameters": {"usage": {"input_tokens": 1, "output_tokens": 1}}}]
+    created = event({"type": "response.created", "response": {"tools": tools, "usage": None}})
+    for place in range(len(created)):
+        _, reader = read([*cut(created, [place]), b"x" * 20_000], is_stream=True)
+        assert reader.usage() is None, place
+    long = event({"response": {"tools": [*tools, {"name": "y" * 20_000}], "usage": None}})
+    _, reader = read(
+        [long[:17_000], long[17_000:], b"event: response.output_text.delta\n" * 1000], is_stream=True
+    )
+    assert reader.usage() is None
+
+
 @given(texts=st.lists(TEXTS, min_size=1, max_size=4), places=st.lists(st.integers(0, 900), max_size=8))
 def test_a_client_that_asked_sees_it(texts: list[str], places: list[int]) -> None:
     stream = b"".join([*map(text_event, texts), event({"choices": [], "usage": COUNTS})])

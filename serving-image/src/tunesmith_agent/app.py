@@ -240,4 +240,5 @@ class Agent:
     def _not_ready_reason(self) -> str:
         if self.server.draining:
             return "This pod is shutting down."
-        return self.reconciler.not_ready_reason() or self.engine_watch.reason
+        access = self.access.not_ready_reason if self.access is not None else ""
+        return self.reconciler.not_ready_reason() or self.engine_watch.reason or access

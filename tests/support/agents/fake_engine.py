@@ -32,7 +32,7 @@ class FakeEngine:
         unloads_in_use: adapters that were unloaded while they answered a request.
         left: set when a client closed its connection in the middle of an answer.
         usage: tokens of each answer; a stream has them in an event of their own, where that is asked for.
-        waiting: requests that its metrics say wait.
+        waiting: requests that its metrics say wait, or what they say instead.
         peers: address of the client's end of the connection of each request for an answer.
         endpoints: paths in its OpenAPI document.
     """
@@ -44,7 +44,8 @@ class FakeEngine:
         self.requests: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.peers: list[tuple[str, int]] = []
-        self.drop = self.waiting = 0
+        self.drop = 0
+        self.waiting: int | str = 0
         self.pieces: asyncio.Queue[bytes | None] = asyncio.Queue()
         self.fail_with: dict[str, int] = {}
         self.arrived = asyncio.Event()
@@ -114,7 +115,7 @@ class FakeEngine:
             await self.metrics_gate.wait()
         tokens = self.metric_reads * self.tokens_per_read
         lines = ["# TYPE vllm:num_requests_running gauge", "vllm:num_requests_running{} 0"]
-        lines += ["# TYPE vllm:num_requests_waiting gauge", f"vllm:num_requests_waiting{{}} {self.waiting}.0"]
+        lines += ["# TYPE vllm:num_requests_waiting gauge", f"vllm:num_requests_waiting{{}} {self.waiting}"]
         for kind in ("prompt", "generation"):
             lines += [
                 f"# TYPE vllm:{kind}_tokens counter",

@@ -22,7 +22,7 @@ from tunesmith_contract.agent import (
 )
 
 from .clients import UNKNOWN_PODS, Charge, Client, Shared
-from .entries import digest_of, read_entries
+from .entries import digest_of, list_entries, read_entries
 from .ledger import Ledger
 
 log = logging.getLogger(__name__)
@@ -82,6 +82,11 @@ class Access:
     def fault_count(self) -> int:
         """Number of entries that can't be used."""
         return len(self._faults)
+
+    @property
+    def not_ready_reason(self) -> str:
+        """Reason why clients would be refused for no fault of theirs; empty once the Secret was read."""
+        return "" if self._last_read is not None else "The keys of clients are not readable."
 
     # -- requests
 
@@ -194,6 +199,5 @@ class Access:
 
 def _identity(folder: Path) -> Identity:
     """What changes whenever a file does: kubelet swaps a link, and the files behind it have other numbers."""
-    paths = sorted(path for path in folder.glob("*") if not path.name.startswith(".."))
-    statuses = ((path.name, path.stat()) for path in paths)
+    statuses = ((path.name, path.stat()) for path in list_entries(folder))
     return tuple((name, status.st_ino, status.st_mtime_ns) for name, status in statuses)

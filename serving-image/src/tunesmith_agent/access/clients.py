@@ -155,7 +155,7 @@ class Client:
             tokens.take(reserved)
         self.reserved += reserved
         self.counts.requests += 1
-        return Charge(self, reserved, size, self._rate_headers())
+        return Charge(self, reserved, size, self._rate_headers(), _tokens_per_event(body))
 
     def settle(self, reserved: int, prompt: int, answer: int) -> None:
         """Replace a reservation by the tokens that were used."""
@@ -254,13 +254,16 @@ class Charge:
         headers: header lines for the answer.
     """
 
-    __slots__ = ("_client", "_events", "_reserved", "_size", "headers")
+    __slots__ = ("_client", "_events", "_reserved", "_size", "_tokens_per_event", "headers")
 
-    def __init__(self, client: Client, reserved: int, size: int, headers: bytes) -> None:
+    def __init__(
+        self, client: Client, reserved: int, size: int, headers: bytes, tokens_per_event: int = 1
+    ) -> None:
         self._client = client
         self._reserved = reserved
         self._size = size
         self._events = 0
+        self._tokens_per_event = tokens_per_event
         self.headers = headers
 
     def count_events(self, data: bytes) -> None:
@@ -270,7 +273,7 @@ class Charge:
     def settle(self, usage: Usage | None, *, answered: bool, left: bool = False) -> None:
         """Replace the reservation by what was used; call it once.
 
-        Without the engine's count, an event of a stream counts as a token.
+        Without the engine's count, an event of a stream counts as the tokens that it may have.
 
         Args:
             usage: tokens by the engine's count; None: it has not come.
@@ -280,7 +283,9 @@ class Charge:
         if usage is not None:
             prompt, answer = usage.prompt, usage.generated
         else:
-            prompt, answer = estimate_prompt(self._size), self._events
+            prompt, answer = estimate_prompt(self._size), self._events * self._tokens_per_event
+            if self._reserved and self._tokens_per_event > 1:
+                answer = min(answer, max(0, self._reserved - prompt))
             if not answer and left:
                 # Nobody knows how far the engine came.
                 answer = max(0, self._reserved - prompt)
@@ -291,6 +296,12 @@ class Charge:
 
 #: Makes OpenAI's clients give up at once instead of trying again.
 _NO_RETRY = b"x-should-retry: false\r\n"
+
+
+def _tokens_per_event(body: dict[str, Any]) -> int:
+    """Most tokens in an event of the stream that a request asks for."""
+    interval = body.get("stream_interval")
+    return interval if isinstance(interval, int) and interval > 0 else 1
 
 
 def _retry_seconds(wait: float) -> int:

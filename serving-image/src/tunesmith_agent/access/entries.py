@@ -5,6 +5,7 @@ as a member's name, must not find it in a log.
 """
 
 import hashlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -107,9 +108,21 @@ def read_entries(folder: Path) -> Entries:
     Raises:
         OSError: a file can't be read, perhaps because the Secret is being replaced.
     """
+    return parse_entries({path.name: path.read_bytes() for path in list_entries(folder)})
+
+
+def list_entries(folder: Path) -> list[Path]:
+    """Files of the entries of a mounted Secret, ordered by name; a folder that does not exist has none.
+
+    Raises:
+        OSError: the folder can't be read, which says nothing about the entries.
+    """
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        return []
     # kubelet's own links begin with two dots.
-    paths = sorted(path for path in folder.glob("*") if not path.name.startswith(".."))
-    return parse_entries({path.name: path.read_bytes() for path in paths})
+    return [folder / name for name in sorted(names) if not name.startswith("..")]
 
 
 def parse_entries(values: Mapping[str, bytes]) -> Entries:

@@ -36,9 +36,10 @@ class EngineQueue:
         excess = self._waiting + self._pool.busy - self._busy - self._limit
         if excess < 0:
             return 0
-        if not self._rate:
+        # No quotient of a rate that has faded to almost nothing, which would be infinite.
+        if self._rate * _LONGEST_RETRY <= excess + 1:
             return _LONGEST_RETRY
-        return min(math.ceil((excess + 1) / self._rate), _LONGEST_RETRY)
+        return math.ceil((excess + 1) / self._rate)
 
     async def run(self) -> None:
         """Look at the queue until cancelled."""

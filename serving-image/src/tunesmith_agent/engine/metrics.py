@@ -1,6 +1,7 @@
 """Metrics of the engine: read by a session of their own, kept for a second, bounded."""
 
 import asyncio
+import math
 import re
 
 import aiohttp
@@ -50,12 +51,12 @@ class EngineMetrics:
 
     async def tokens(self) -> float | None:
         """Tokens that the engine has read and generated since its start; None if it does not say."""
-        counts = _TOKENS.findall(await self.read())
-        return sum(map(float, counts)) if counts else None
+        counts = _numbers(_TOKENS, await self.read())
+        return sum(counts) if counts else None
 
     async def waiting(self) -> int:
         """Requests that wait in the engine until others have ended; 0 if it does not say."""
-        return int(sum(map(float, _WAITING.findall(await self.read()))))
+        return int(sum(_numbers(_WAITING, await self.read())))
 
     async def _fetch(self) -> bytes:
         assert self._session is not None, "use the reader as a context manager"
@@ -69,6 +70,19 @@ class EngineMetrics:
             self._reading = None
         self._text, self._read_at = text, asyncio.get_running_loop().time()
         return text
+
+
+def _numbers(pattern: re.Pattern[bytes], text: bytes) -> list[float]:
+    """Values of a metric; those that are no finite numbers, or below 0, count nothing and are left out."""
+    numbers = []
+    for value in pattern.findall(text):
+        try:
+            number = float(value)
+        except ValueError:
+            continue
+        if 0 <= number < math.inf:
+            numbers.append(number)
+    return numbers
 
 
 async def _read_bounded(response: aiohttp.ClientResponse) -> bytes:

@@ -1,6 +1,7 @@
 """Connection of one client: requests in, answers out in the same order, every wait bounded."""
 
 import asyncio
+import logging
 import socket
 import struct
 from collections.abc import Callable
@@ -12,7 +13,11 @@ from .messages import JSON_TYPE, WITHOUT_BODY, Refusal, Request, status_line
 from .parsing import RequestParser
 from .shares import AddressShare, Shares
 
+log = logging.getLogger(__name__)
+
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+_BROKEN = Refusal(500, "The agent failed on this request; its log says why.", kind="server_error")
 
 #: Values of SO_LINGER: close by a reset, or in the ordinary way.
 _RESET, _ORDINARY = struct.pack("ii", 1, 0), struct.pack("ii", 0, 0)
@@ -373,9 +378,24 @@ class ServerConnection(asyncio.Protocol):
         self._begun = False
         self.answer_headers = b""
         self._keep_alive = item.keep_alive
-        self._server.handler(self, item)
+        try:
+            self._server.handler(self, item)
+        except Exception:
+            # It may be called from the answer before it, whose connection to the engine must not break by this one.
+            log.exception("a request could not be handled")
+            self._fail()
         # The handler has taken what it needs of the body: it is not kept for as long as the answer takes.
         item.body = b""
+
+    def _fail(self) -> None:
+        """End a request that the agent itself failed on."""
+        exchange, self.exchange = self.exchange, None
+        if exchange is not None:
+            exchange.client_lost()
+        if self._begun:
+            self._transport.abort()
+        else:
+            self.respond_refusal(_BROKEN)
 
     def _refuse(self, refusal: Refusal) -> None:
         """Send the last answer of a connection; later input is discarded, as a reset would destroy the answer."""

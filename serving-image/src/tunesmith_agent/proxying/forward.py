@@ -6,7 +6,7 @@ from tunesmith_agent.access.clients import Charge
 from tunesmith_agent.http.connection import ServerConnection
 from tunesmith_agent.http.messages import JSON_TYPE, Refusal
 from tunesmith_agent.http.upstream import UpstreamConnection, UpstreamPool
-from tunesmith_agent.metrics import End
+from tunesmith_agent.metrics import End, Usage
 from tunesmith_agent.routing.table import Target
 from tunesmith_agent.telemetry.record import record_of
 from tunesmith_agent.telemetry.usage import AnswerReader
@@ -89,7 +89,7 @@ class Forward(Passing):
         # A client that reads slowly holds the answer back itself.
         abandoned = now - self._data_at >= self._abandoned_seconds and not self._client.paused
         end = self._target.stats.count_disconnect(now, self._key, abandoned=abandoned)
-        self._note_end(end, now, left=was_sent)
+        self._note_end(end, now, self._answer.usage(), left=was_sent)
 
     def timed_out(self) -> None:
         self._drop_upstream()
@@ -188,17 +188,18 @@ class Forward(Passing):
         self._client.cut()
 
     def _count(self, *, broken: bool) -> None:
-        now = self._client.loop.time()
+        now, usage = self._client.loop.time(), self._answer.usage()
+        broken = broken or self._answer.failed
         end = self._target.stats.finish(self._status, self._begun_at, now, self._key, broken=broken)
-        self._note_end(end, now)
+        self._note_end(end, now, usage)
 
-    def _note_end(self, end: End, now: float, *, left: bool = False) -> None:
+    def _note_end(self, end: End, now: float, usage: Usage | None, *, left: bool = False) -> None:
         """Count the tokens of an answer that the engine began, and complete the record.
 
         Args:
+            usage: tokens; None if they are unknown.
             left: the client left while the engine worked on it.
         """
-        usage = self._answer.usage()
         if 0 < self._status < 400:
             self._target.stats.count_tokens(usage, self._begun_at, self._first_at, now)
         if self._charge is not None:

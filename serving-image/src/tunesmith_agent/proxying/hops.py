@@ -249,7 +249,7 @@ class Hop(Passing):
     def start(self) -> None:
         """Send the head, on an idle connection if there is one."""
         self._client.exchange = self
-        self._stats.in_flight += 1
+        self._stats.begin()
         if self._record is not None:
             self._record.alias, self._record.version = self._target.stats.alias, self._target.name
         self._open()
@@ -259,7 +259,7 @@ class Hop(Passing):
     def client_lost(self) -> None:
         """Close the connection to the other pod, whose engine then stops generating."""
         self._drop_upstream()
-        self._end("left")
+        self._end("left", None)
 
     def timed_out(self) -> None:
         self._drop_upstream()
@@ -298,7 +298,7 @@ class Hop(Passing):
     def on_end(self) -> None:
         self._upstream = None
         if self._nothing_done:
-            self._end("not_held")
+            self._stats.end("not_held")
             self._go_on(self._client)
             return
         self._end("answered", End.ERROR if self._status >= 500 else None)
@@ -331,7 +331,7 @@ class Hop(Passing):
     def _give_up(self) -> None:
         self._link.fail()
         self._drop_upstream()
-        self._end("unreachable")
+        self._stats.end("unreachable")
         self._go_on(self._client)
 
     def _drop_upstream(self) -> None:
@@ -358,9 +358,11 @@ class Hop(Passing):
         self._end("broken", End.ERROR)
         self._client.cut()
 
-    def _end(self, result: str, end: End | None = None) -> None:
+    def _end(self, result: str, end: End | None) -> None:
+        """End the request, which no other pod is tried for; ``end`` is None where its status says how it ended."""
         self._stats.end(result)
-        if self._record is not None and end is not None:
+        if self._record is not None:
+            # This pod's engine may have been tried before.
             self._record.end = end
 
 

@@ -44,10 +44,13 @@ _ENGINE_HANGS = Refusal(
     headers=_RETRY,
 )
 _NOT_AN_OBJECT = Refusal(400, 'The body must be a JSON object such as {"model": "…", "messages": […]}.')
+_TOO_DEEP = Refusal(400, "The body has lists and objects nested too deeply: use at most 250 levels.")
 _NOT_JSON_TYPE = Refusal(415, "Send the body as content-type application/json.")
 _ENCODED = Refusal(415, "Send the body without content-encoding.")
 
 _VERSION = VERSION_HEADER.encode()
+#: Lists and objects below which no body is nested too deeply to be written again.
+_SHALLOW = 250
 _GONE = "it is not served any more."
 
 PlainHandler = Callable[[ServerConnection, Request], None]
@@ -153,6 +156,7 @@ class Proxy:
         if isinstance(route, Refusal):
             connection.respond_refusal(route)
             return
+        body["model"] = route.model
         self._forward(connection, request, body, route, len(request.body))
 
     def _forward(
@@ -171,13 +175,14 @@ class Proxy:
         Args:
             size: bytes of the body, as it arrived.
             deadline: end of the wait for a version, by the loop's clock; None if the request has not waited yet.
-            is_here: no other pod is asked: this one is to answer.
+            is_here: no home is asked any more: this pod is to answer, unless its engine hangs.
         """
         if (record := record_of(connection)) is not None:
             record.alias = route.model
         key = stickiness_key(request.headers, body) if route.uses_keys else b""
         target = route.pick(key)
-        if (route.homes is not None or self.engine_hangs) and not is_here and target is not None:
+        is_elsewhere = self.engine_hangs or (route.homes is not None and not is_here)
+        if is_elsewhere and target is not None:
             self._hand_on(connection, request, body, route, size, target, key)
             return
         if target is not None and not target.is_here:
@@ -424,7 +429,20 @@ def _parse_body(request: Request) -> dict[str, Any] | Refusal:
         body = orjson.loads(request.body)
     except orjson.JSONDecodeError as error:
         return Refusal(400, f"The body is not JSON: {error}.")
-    return body if isinstance(body, dict) else _NOT_AN_OBJECT
+    if not isinstance(body, dict):
+        return _NOT_AN_OBJECT
+    return body if _is_writable(request.body, body) else _TOO_DEEP
+
+
+def _is_writable(data: bytes, body: dict[str, Any]) -> bool:
+    """False for a body that is nested too deeply to be written again: orjson reads 1,024 levels, and writes 254."""
+    if data.count(b"[") + data.count(b"{") <= _SHALLOW:
+        return True
+    try:
+        orjson.dumps(body)
+    except orjson.JSONEncodeError:
+        return False
+    return True
 
 
 def _engine_request(request: Request, body: dict[str, Any]) -> bytes:

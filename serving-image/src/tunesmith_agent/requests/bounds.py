@@ -53,6 +53,19 @@ def members(count: int) -> Check:
     return check
 
 
+def flags(count: int) -> Check:
+    """An object whose members are true or false. The engine's own parser would also take text and numbers."""
+    wanted = f"must be an object of at most {count} members, each true or false"
+
+    def check(value: Any) -> str:
+        is_object = type(value) is dict and len(value) <= count
+        return (
+            "" if is_object and all(type(each) in {bool, type(None)} for each in value.values()) else wanted
+        )
+
+    return check
+
+
 def items(count: int) -> Check:
     """A list with a bounded number of items."""
     wanted = f"must be a list of at most {count} items"

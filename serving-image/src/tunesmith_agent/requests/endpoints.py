@@ -13,6 +13,7 @@ from tunesmith_agent.http.messages import Refusal
 from .bounds import (
     Check,
     count_prompts,
+    flags,
     integer,
     integers,
     items,
@@ -112,8 +113,8 @@ _GENERATION: dict[str, Check | None] = {
     "frequency_penalty": None,
     "repetition_penalty": None,
     "seed": None,
-    "stream": None,
-    "stream_options": members(8),
+    "stream": only(True, False),
+    "stream_options": flags(8),
     "stop": texts(16, 256),
     "stop_token_ids": integers(64),
     "ignore_eos": None,

@@ -9,7 +9,9 @@ MAX_MESSAGES = 4_096
 
 #: One reading of a URL's host for everybody: no user, no backslash, no other port of the same name.
 _URL = re.compile(
-    r"https?://([a-z0-9](?:[a-z0-9.-]*[a-z0-9])?)(?::[0-9]{1,5})?(?:[/?#][!-~]*)?", re.IGNORECASE
+    r"https?://([a-z0-9](?:[a-z0-9.-]*[a-z0-9])?)(?::[0-9]{1,5})?(?:[/?#][!-~]*)?",
+    # Letters of Unicode that are the same as those of ASCII but for their case are none.
+    re.IGNORECASE | re.ASCII,
 )
 
 _TEXTS = frozenset(

@@ -33,7 +33,7 @@ _COUNTS = frozenset(
         "maxContains",
     }
 )
-_REPEAT = re.compile(r"\{(\d*)(?:,(\d*))?\}")
+_REPEAT = re.compile(r"\{ *(\d*) *(?:, *(\d*) *)?\}")
 
 _GRAMMARS = "is not served: write a JSON schema, a regex or a list of choices"
 _STRUCTURED = frozenset(
@@ -50,7 +50,7 @@ def check_text_settings(value: Any) -> str:
     """Check ``text`` of a response."""
     if type(value) is not dict or not value.keys() <= {"format", "verbosity"}:
         return 'must be an object such as {"format": {…}}'
-    if value.get("verbosity") not in {None, "medium"}:
+    if value.get("verbosity") not in (None, "medium"):
         return "can't have a verbosity here: the engine knows none"
     form = value.get("format")
     return "" if form is None else _check_format(form, form)
@@ -145,7 +145,8 @@ def check_regex(regex: Any) -> str:
 def count_states(regex: str) -> int:
     """States of an expression once its counted repeats are written out; those of a bad one are of no use.
 
-    A group counts as the sum of its parts, a counted repeat multiplies the part before it.
+    A group counts as the sum of its parts, a counted repeat multiplies the part before it. One that repeats
+    nothing leaves it as it is: it may be written out before it is left out.
     """
     groups: list[list[int]] = [[0]]
     position = 0
@@ -164,7 +165,7 @@ def count_states(regex: str) -> int:
             group = groups.pop()
             groups[-1].append(sum(group))
         elif character == "{" and (repeat := _REPEAT.match(regex, position)):
-            groups[-1][-1] *= max(int(number) if number else 1 for number in repeat.groups())
+            groups[-1][-1] *= max(1, *(int(number) for number in repeat.groups() if number))
             step = repeat.end() - position
         elif character not in "*+?|^$":
             groups[-1].append(1)

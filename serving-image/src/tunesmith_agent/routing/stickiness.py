@@ -16,7 +16,8 @@ _HEADER = STICKINESS_HEADER.encode()
 _FIELDS = ("safety_identifier", "prompt_cache_key", "user")
 #: Key of a request that says nothing about its client.
 NO_KEY = b"null"
-_INSTRUCTIONS = frozenset({"system", "developer"})
+#: Roles of instructions; a tuple, as the role of a message may be anything.
+_INSTRUCTIONS = ("system", "developer")
 
 
 def stickiness_key(headers: dict[bytes, bytes], body: dict[str, Any]) -> bytes:

@@ -1,11 +1,14 @@
 """Queue that a thread of its own empties, so that no request waits for whoever reads a log or takes traces."""
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from tunesmith_agent.metrics import ExportCounts
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -66,7 +69,15 @@ class BackgroundQueue(Generic[T]):
     def _write_all(self) -> None:
         while self._items:
             batch = [self._items.popleft() for _ in range(min(len(self._items), _BATCH))]
-            if self._write(batch):
+            if self._is_written(batch):
                 self._counts.written += len(batch)
             else:
                 self._counts.failed += len(batch)
+
+    def _is_written(self, batch: list[T]) -> bool:
+        try:
+            return self._write(batch)
+        except Exception:
+            # Without its thread nothing would be written any more, until the agent is restarted.
+            log.exception("a batch could not be written", extra={"queue": self._thread.name})
+            return False

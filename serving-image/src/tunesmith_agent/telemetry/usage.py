@@ -13,7 +13,12 @@ from tunesmith_agent.metrics import Usage
 _PATHS_WITH_OPTIONS = frozenset((b"/v1/chat/completions", b"/v1/completions"))
 
 _KEY = b'"usage":'
-_OVERLAP = len(_KEY) - 1
+#: Begin of an event with an error: the engine has sent 200 by then.
+_ERROR = b'data: {"error":'
+_CODE = re.compile(rb'"code":\s*(\d{3})[,}\s]')
+_OVERLAP = len(_ERROR) - 1
+#: An object: before the end there may be null.
+_COUNTS = re.compile(rb'"usage":\s*\{')
 #: Counts of OpenAI's chat and text completions, or of its responses.
 _PROMPT = re.compile(rb'"(?:prompt|input)_tokens":\s*(\d{1,9})[,}\s]')
 _GENERATED = re.compile(rb'"(?:completion|output)_tokens":\s*(\d{1,9})[,}\s]')
@@ -56,7 +61,8 @@ def ask_for_usage(path: bytes, body: dict[str, Any]) -> bool:
 class AnswerReader:
     """Reader of one answer, piece by piece.
 
-    A quote inside a JSON string is escaped, so what clients or models write is never taken for a key.
+    A quote inside a JSON string is escaped, so what models write is never taken for a key. What clients write may be: a
+    response repeats the schemas of its tools. Its own key comes behind them, so the last one counts.
 
     Args:
         hides_usage: the event with the counts is not passed on.
@@ -64,12 +70,16 @@ class AnswerReader:
 
     Attributes:
         is_stream: the answer is a stream of events.
+        failed: a stream told of an error of the engine, rather than of the request; known after ``usage``.
     """
 
-    __slots__ = ("_held", "_hides_usage", "_reads_reasons", "_reasons", "_text", "_unread", "is_stream")
+    __slots__ = (
+        "_awaits_code", "_held", "_hides_usage", "_reads_reasons", "_reasons", "_text", "_unread", "failed",
+        "is_stream",
+    )  # fmt: skip
 
     def __init__(self, hides_usage: bool, reads_reasons: bool) -> None:
-        self.is_stream = False
+        self.is_stream = self.failed = self._awaits_code = False
         self._hides_usage = hides_usage
         self._reads_reasons = reads_reasons
         self._held = self._unread = self._text = b""
@@ -102,7 +112,7 @@ class AnswerReader:
             self._search(self._unread)
             self._unread = b""
         text = self._text
-        if not text or (prompt := _PROMPT.search(text)) is None:
+        if not _COUNTS.match(text) or (prompt := _PROMPT.search(text)) is None:
             return None
         generated, cached = _GENERATED.search(text), _CACHED.search(text)
         return Usage(int(prompt[1]), int(generated[1]) if generated else 0, int(cached[1]) if cached else 0)
@@ -116,20 +126,26 @@ class AnswerReader:
         cut = data.rfind(_EVENT_END) + len(_EVENT_END) if _EVENT_END in data else 0
         begin = data[cut:]
         is_event = begin.startswith(_EVENT_BEGIN) or _EVENT_BEGIN.startswith(begin)
-        if not is_event or b'"choices":[{' in begin or len(begin) > _MAX_HELD:
-            return data
-        self._held = begin
-        return data[:cut]
+        if is_event and b'"choices":[{' not in begin and len(begin) <= _MAX_HELD:
+            self._held = begin
+            return data[:cut]
+        if data.endswith(b"\n"):
+            # Perhaps half of the end of this event: it must not be left out with the event behind it.
+            self._held = b"\n"
+            return data[:-1]
+        return data
 
     def _search(self, data: bytes) -> None:
         at = data.rfind(_KEY)
         if at >= 0:
-            text = data[at : at + _MAX_TEXT]
-            # OpenAI has events without counts: null.
-            if b"null" not in text[len(_KEY) : len(_KEY) + 5]:
-                self._text = text
+            self._text = data[at : at + _MAX_TEXT]
         elif self._text and len(self._text) < _MAX_TEXT:
             self._text += data[_OVERLAP : _OVERLAP + _MAX_TEXT - len(self._text)]
+        begin = data.find(_ERROR) if self.is_stream else -1
+        if begin >= 0 or self._awaits_code:
+            code = _CODE.search(data, max(begin, 0))
+            self._awaits_code = code is None
+            self.failed = code is None or code[1] >= b"500"
         if self._reads_reasons and len(self._reasons) < _MAX_REASONS:
             for reason in _REASON.findall(data):
                 word = reason.decode()
