@@ -472,6 +472,7 @@ def _wanted_pods(
         "inputs": inputs.number,
         "operatorUrl": environment.operator_url,
         **({"keysSecret": spec.access.keys_secret_ref.name} if spec.access else {}),
+        **({"telemetry": telemetry} if (telemetry := _without_defaults(spec.telemetry)) else {}),
     }
     secret = spec.artifact_secret_ref.name if spec.artifact_secret_ref else None
 
