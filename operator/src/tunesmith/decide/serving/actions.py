@@ -178,8 +178,8 @@ def _abort(record: AliasRecord, context: ActionContext, action: Action) -> Actio
     if record.undo is not None:
         message = f"the undo to {describe(version)} is given up; it is not rejected"
         return record.model_copy(update={"candidate": None, "undo": None}), message
-    message = f"{describe(version)} is taken back and rejected"
-    return _take_back(record, Reason.ABORTED, "a person aborted the rollout", action, context.now), message
+    message = f"{describe(version)} gets no more requests and is rejected"
+    return _take_back(record, Reason.ABORTED, "a user aborted the rollout", action, context.now), message
 
 
 def _take_back(record: AliasRecord, reason: Reason, cause: str, action: Action, now: datetime) -> AliasRecord:
