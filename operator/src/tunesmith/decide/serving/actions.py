@@ -6,7 +6,7 @@ verb     refused if                                                             
 pause    nothing                                                                     the candidate stays at its step
 resume   the spec pauses the adapter                                                 the rollout goes on
 promote  no candidate, not admitted, can't be served, open breaker, paused by spec   it skips the steps that are left
-abort    no candidate                                                                it is taken back and rejected
+abort    no candidate                                                                it gets no requests, is rejected
 retry    the digest is not rejected                                                  it may be rolled out again
 undo     no other version served before, or it is rejected or out of reach           that version is stable again
 =======  ==========================================================================  =================================
