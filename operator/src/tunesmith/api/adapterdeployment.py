@@ -524,7 +524,8 @@ class AdapterDeploymentSpec(StrictModel):
 
     base_model: BaseModelSource = Field(
         description="The model that the adapters were trained on. To change it, change the sources of all adapters in "
-        "the same apply: pods on the new model start beside the old ones, load a version of each adapter, and take over."
+        "the same apply: pods on the new model start beside the old ones, load a version of each adapter, and take "
+        "over."
     )
     replicas: int = Field(
         1,
