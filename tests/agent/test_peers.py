@@ -158,7 +158,7 @@ async def test_a_request_is_answered_by_a_home_of_its_alias(fleet: Fleet) -> Non
     # Two aliases on each pod stay in its two slots.
     assert all(len(pod.engine.loads) - before[name] <= 2 for name, pod in fleet.pods.items())
     text = fleet.pods["a"].agent.metrics.render().decode()
-    assert 'tunesmith_agent_handed_on_total{result="answered"} 4.0' in text
+    assert 'tunesmith_agent_forwarded_total{result="answered"} 4.0' in text
     assert 'tunesmith_agent_received_from_pods_total{result="taken"} 4.0' in text
     assert "tunesmith_agent_hop_seconds_count 4.0" in text
 

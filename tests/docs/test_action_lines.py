@@ -9,7 +9,7 @@ import pytest
 
 from tunesmith.api.actions import ACTION_ANNOTATION, Action, Verb
 
-PAGE = Path(__file__).parents[2] / "docs" / "serving-agent.md"
+PAGE = Path(__file__).parents[2] / "docs" / "rollouts.md"
 COMMANDS = re.findall(r"^\$ (kubectl annotate (?:.*\\\n)*.*)$", PAGE.read_text(), re.MULTILINE)
 
 

@@ -34,7 +34,7 @@ IGNORED_HEADER = "x-tunesmith-ignored"
 #: Request header whose value keeps a client on one side of a rollout.
 STICKINESS_HEADER = "x-tunesmith-key"
 
-#: Request header of a request that one agent hands on to another: the message authentication code of the request.
+#: Request header of a request that one agent forwards to another: the message authentication code of the request.
 FORWARDED_HEADER = "x-tunesmith-forwarded"
 #: Number of the client's sticky key in such a request.
 FORWARDED_KEY_HEADER = "x-tunesmith-forwarded-key"
@@ -127,7 +127,7 @@ class OtherModel(Report):
 
 
 class Peer(Report):
-    """A pod whose agent answers requests that other pods' agents hand on to it.
+    """A pod whose agent answers requests that other pods' agents forward to it.
 
     Attributes:
         name: name of the pod.

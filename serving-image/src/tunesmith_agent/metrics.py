@@ -311,17 +311,17 @@ class ExportCounts:
 
 
 class HopStats:
-    """Counters of requests that this pod hands on to other pods, and of those that it gets from them.
+    """Counters of requests that this pod forwards to other pods, and of those that it gets from them.
 
     Only the pod that sends a request to its engine counts it for the version.
 
     Attributes:
-        results: requests handed on, by what came of each: ``answered``, ``not_held`` by the other pod, ``unreachable``
+        results: forwarded requests, by what came of each: ``answered``, ``not_held`` by the other pod, ``unreachable``
             where it did not ask for the body in time, ``broken`` off, or ``left`` by the client. One request may be
-            handed on several times.
+            forwarded several times.
         received: requests of other pods, by what came of each: ``taken``, ``not_held``, or ``forged``.
         consent_seconds: time until the other pod asked for the body: what a hop adds.
-        in_flight: requests handed on that are in progress.
+        in_flight: forwarded requests that are in progress.
     """
 
     def __init__(self) -> None:
@@ -331,11 +331,11 @@ class HopStats:
         self.in_flight = 0
 
     def begin(self) -> None:
-        """Count a request that is handed on."""
+        """Count a request that is forwarded."""
         self.in_flight += 1
 
     def end(self, result: str) -> None:
-        """Count the end of one that was handed on; ``results`` lists them."""
+        """Count the end of one that was forwarded; ``results`` lists them."""
         self.in_flight -= 1
         self.results[result] = self.results.get(result, 0) + 1
 
@@ -591,7 +591,7 @@ def _residency_families(versions: _Labelled, resident_names: Container[str]) -> 
 
 def _hop_families(stats: HopStats) -> Iterator[Metric]:
     for name, text, results in (
-        ("handed_on", "Requests handed on to other pods, by result.", stats.results),
+        ("forwarded", "Requests forwarded to other pods, by result.", stats.results),
         ("received_from_pods", "Requests of other pods, by result.", stats.received),
     ):
         family = _counter(name, text, "result")

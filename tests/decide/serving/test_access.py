@@ -166,7 +166,7 @@ def test_a_record_that_was_edited_is_begun_anew_and_said(world: World) -> None:
     world.pass_seconds(12)
     world.edit(usage_map(world)["metadata"]["name"], "usage.json", "{broken")
     world.settle()
-    assert "can't be read: what pods that are gone have counted is lost" in world.events[-1].message
+    assert "can't be read: tokens that were counted by deleted pods are lost" in world.events[-1].message
     world.pass_seconds(12)
     assert used(world) == 30
 
@@ -234,7 +234,7 @@ def test_a_service_without_keys_says_that_it_is_open() -> None:
     assert condition(world) == (
         "False",
         "OpenToNetwork",
-        "open to every client that the NetworkPolicy of the pods lets in; with access.keysSecretRef keys are asked for",
+        "open to every client that the NetworkPolicy of the pods admits. To require keys, set access.keysSecretRef",
     )
     world.environment = without
     world.pass_seconds(12)
@@ -280,7 +280,11 @@ def test_broken_entries_are_told_once_for_each_change(world: World) -> None:
 def test_pods_that_ask_for_no_keys_are_named(world: World) -> None:
     world.pods["pod-1"].access = None
     world.settle()
-    assert condition(world) == ("False", "PodsOpen", "pods ask for no keys until they are replaced: pod-1")
+    assert condition(world) == (
+        "False",
+        "PodsOpen",
+        "these pods require no keys until they are replaced: pod-1",
+    )
 
 
 def test_agents_that_have_not_come_back_change_nothing(world: World) -> None:

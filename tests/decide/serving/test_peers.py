@@ -128,7 +128,7 @@ def test_older_agents_get_what_they_understand_and_status_says_what_that_withhol
     assert [peer.name for peer in world.desired.peers] == ["pod-0", "pod-1"]
     condition = world.condition("AgentsCurrent")
     assert condition["status"] == "False"
-    assert "hand requests on to the pods that hold an adapter" in condition["message"]
+    assert "forward requests to the pods that hold an adapter" in condition["message"]
     assert "keep the previous version" not in condition["message"]
     FirstDesiredState.model_validate_json(world.desired.for_features(()).to_json())
     assert world.desired.for_features(FEATURES) == world.desired
@@ -152,7 +152,7 @@ def test_a_rollback_and_a_change_of_peers_go_together() -> None:
 
 
 def test_peers_are_pods_of_the_set_that_answers() -> None:
-    """A second set gets homes of its own with the switch, and no request is handed on to it before."""
+    """A second set gets homes of its own with the switch, and no request is forwarded to it before."""
     world = World(*(build_adapter(f"one-{index}", name=f"a{index:02}") for index in range(30)), pods=0)
     world.runs_pods = True
     world.settle()

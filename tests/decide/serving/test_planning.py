@@ -301,6 +301,18 @@ def test_another_secret_for_artifacts_replaces_the_pods_and_the_same_one_does_no
         assert not world.reconcile().actions
 
 
+def test_another_access_log_replaces_the_pods_and_the_default_one_does_not() -> None:
+    world = World(build_adapter("one"), engine={"gpus": 0, "updateStrategy": "StopFirst"})
+    world.settle()
+    world.spec = world.spec | {"telemetry": {"accessLogs": "Errors"}}
+    assert not world.reconcile().actions
+    for access_logs in ("All", "Errors"):
+        world.spec = world.spec | {"telemetry": {"accessLogs": access_logs}}
+        [action] = world.reconcile().actions
+        assert isinstance(action, Apply) and action.manifest["kind"] == "Deployment"
+        assert not world.reconcile().actions
+
+
 def test_an_image_of_the_first_release_keeps_its_one_port_until_another_one_is_chosen() -> None:
     world = World(build_adapter("one"))
     world.settle()

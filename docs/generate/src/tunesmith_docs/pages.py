@@ -13,7 +13,7 @@ from .chart_values import values_page
 from .container_schemas import container_schemas
 from .crd_reference import reference_page
 from .gpu_table import gpu_memory_page
-from .markdown import table
+from .markdown import table, text
 from .troubleshooting import operator_reasons, troubleshooting_page
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -50,11 +50,15 @@ def _singular(crd: Mapping[str, Any]) -> str:
     return name
 
 
+def _first_paragraph(description: str) -> str:
+    return description.partition("\n\n")[0]
+
+
 def _index(crds: list[dict[str, Any]]) -> str:
     rows = [
         (
             f"[{crd['spec']['names']['kind']}]({_singular(crd)}.md)",
-            crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["description"],
+            text(_first_paragraph(crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["description"])),
         )
         for crd in crds
     ]

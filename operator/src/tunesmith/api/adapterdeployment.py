@@ -102,7 +102,7 @@ class UpdateStrategy(StrEnum):
 
 
 class PodSetRole(StrEnum):
-    """Part of a set of pods in a change of engine or image."""
+    """Role of a set of pods while the engine, its image or the base model changes."""
 
     SERVING = "Serving"
     NEXT = "Next"
@@ -185,16 +185,17 @@ class Engine(StrictModel):
     )
     update_strategy: UpdateStrategy = Field(
         UpdateStrategy.AUTO,
-        description="The order in which pods are replaced when the engine, its image or artifactSecretRef changes. "
-        "SecondSet: as many new pods start beside the old ones and load all adapters; then all requests go to them "
-        "at once. It needs as many free GPUs again. StopFirst: pods are replaced one after the other, an old one is "
-        "removed first; a single replica does not answer meanwhile. StartFirst: one after the other, a new one is "
-        "ready first. Auto: SecondSet, but StopFirst where a claim keeps the pods on one node with GPUs or serves one "
-        "pod at a time. A change of this field does not replace pods. A change of baseModel always needs a second set.",
+        description="The order in which pods are replaced when a field that they are built from changes, such as the "
+        "engine or its image. SecondSet: a second set of as many pods starts beside the first one and loads all "
+        "adapters; then all requests go to it at once. It needs as many free GPUs again. StopFirst: pods are replaced "
+        "one after the other, and each old one is removed first; a single replica does not answer meanwhile. "
+        "StartFirst: one after the other, and each new one is ready first. Auto: SecondSet, but StopFirst where a "
+        "claim keeps the pods on one node with GPUs, or can be mounted by one pod only. A change of this field does "
+        "not replace pods. A change of baseModel always uses SecondSet.",
     )
     scale_down_delay: Duration = Field(
         "10m",
-        description="The time for which the former pods stay after a SecondSet has taken over. In this time a change "
+        description="The time for which the former pods stay after a second set has taken over. In this time a change "
         "back is immediate, and the former pods answer again if no new one is ready. With 0s they drain at once.",
     )
     template: PodTemplate | None = Field(
@@ -202,8 +203,8 @@ class Engine(StrictModel):
     )
     lame_duck: Duration = Field(
         "5s",
-        description="The time for which a pod that ends accepts requests, until no client or gateway sends any more. "
-        "Raise it for gateways that learn of endpoints slowly.",
+        description="The time for which a pod still accepts requests after it was told to stop, until no client or "
+        "gateway sends any more. Raise it for gateways that learn of endpoints slowly.",
     )
     drain: Duration = Field(
         "1m",
@@ -214,8 +215,8 @@ class Engine(StrictModel):
         64,
         ge=1,
         le=10_000,
-        description="The number of requests that may wait in the engine of each pod until others have ended. Further "
-        "ones are answered with 429 and Retry-After.",
+        description="The number of requests that may wait in the engine of each pod. Further ones are answered with "
+        "429 and Retry-After.",
     )
     env: EngineEnv = ()
     cache_volume: CacheVolume | None = Field(
@@ -226,7 +227,7 @@ class Engine(StrictModel):
     )
     tool_call_parser: ParserName = Field(
         AUTO,
-        description="The parser of vLLM that turns calls of tools in answers into tool_calls, such as hermes. Auto: by "
+        description="The parser of vLLM that turns tool calls in answers into tool_calls, such as hermes. Auto: by "
         "the chat template of baseModel, once a FineTuneJob on it in this namespace has prepared its data; otherwise "
         "none. None: calls stay in the text.",
     )
@@ -257,7 +258,8 @@ class Traces(StrictModel):
     sample_ratio: Ratio | None = Field(
         None,
         description='The share of requests that are recorded, such as "0.05", of those whose client does not say '
-        "by a traceparent if they are. If unset, the one that the operator was installed with is used.",
+        "by the header traceparent whether to record them. If unset, the one that the operator was "
+        "installed with is used.",
     )
 
 
@@ -270,7 +272,7 @@ class AccessLogs(StrEnum):
 
 
 class Telemetry(StrictModel):
-    """What serving pods write of the requests; never contents, keys or names of users."""
+    """Access log and traces of serving pods; never with contents, keys or names of users."""
 
     traces: Traces = Field(Traces(), description="OpenTelemetry traces of requests.")
     access_logs: AccessLogs = Field(
@@ -287,7 +289,7 @@ class ArtifactVolume(StrictModel):
 
 
 class Access(StrictModel):
-    """The clients that are served."""
+    """The keys that clients need."""
 
     keys_secret_ref: SecretName = Field(
         description="The Secret with the keys of clients. Each entry is one client: its name is the client's, its "
@@ -399,8 +401,8 @@ class AnalysisCheck(StrictModel):
 
     metric: Literal["ErrorRate"] = Field(
         description="The metric to check. ErrorRate: the share of the new version's requests that ended in a "
-        "server error (HTTP 5xx or a broken stream), or were left by their client after a long wait. Requests that "
-        "lost their engine do not count."
+        "server error (HTTP 5xx or a broken stream), or were abandoned by their client after a long wait. Requests "
+        "that lost their engine do not count."
     )
     guardrail: Guardrail = Field(description="The limit that the metric must stay below.")
 
@@ -421,8 +423,8 @@ class Analysis(StrictModel):
         4,
         ge=0,
         le=100,
-        description="The number of checks in a row that are tolerated although they could measure nothing, because no "
-        "agent was connected. Beyond it the rollout is Stalled until a check measures something; nothing is rejected.",
+        description="The number of checks in a row that are tolerated although no agent was connected, so that nothing "
+        "was measured. Beyond it the rollout is Stalled until a check measures something; nothing is rejected.",
     )
     inconclusive_limit: Annotated[int, Field(ge=0, le=1000)] | None = Field(
         None,
@@ -527,9 +529,9 @@ class AdapterDeploymentSpec(StrictModel):
     )
 
     base_model: BaseModelSource = Field(
-        description="The model that the adapters were trained on. For another model change the sources of all adapters "
-        "in the same apply: pods on it start beside the old ones, load a version of each adapter, and then answer in "
-        "their place."
+        description="The model that the adapters were trained on. To change it, change the sources of all adapters in "
+        "the same apply: pods on the new model start beside the old ones, load a version of each adapter, and take "
+        "over."
     )
     replicas: int = Field(
         1,
@@ -560,8 +562,8 @@ class AdapterDeploymentSpec(StrictModel):
     )
     access: Access | None = Field(
         None,
-        description="The clients that are served. If unset, no keys are asked for: every client that the NetworkPolicy "
-        "of the pods lets in is served, and the condition AccessRestricted says so.",
+        description="The keys that clients need. If unset, no key is needed: every client that the NetworkPolicy of "
+        "the pods admits is served, and the condition AccessRestricted says so. A change replaces the pods.",
     )
     adapters: Annotated[tuple[Adapter, ...], Field(max_length=MAX_ADAPTERS)] = Field(
         (),
@@ -655,7 +657,7 @@ class RejectedDigest(StatusModel):
 
 
 class ActionResult(StatusModel):
-    """The result of an action that was asked for by the annotation tunesmith.dev/action."""
+    """The result of an action that the annotation tunesmith.dev/action requested."""
 
     id: str = Field(max_length=63, description="The ID of the action. One with a known ID is not done again.")
     verb: str = Field(
@@ -668,7 +670,9 @@ class ActionResult(StatusModel):
         None, max_length=512, description="A sentence that says what happens, or why it is refused."
     )
     time: Timestamp = Field(description="The time at which the operator acted.")
-    by: str | None = Field(None, max_length=128, description="The person who asked, as the action says.")
+    by: str | None = Field(
+        None, max_length=128, description="The person who requested it, as the action says."
+    )
     manager: str | None = Field(
         None,
         max_length=128,
@@ -724,7 +728,7 @@ class AdapterStatus(StatusModel):
     )
     actions: Annotated[tuple[ActionResult, ...], Field(max_length=MAX_ACTIONS)] = Field(
         (),
-        description="The results of the latest actions, newest first. At most 5 are shown. An action is asked for by "
+        description="The results of the latest actions, newest first. At most 5 are shown. An action is requested by "
         'the annotation tunesmith.dev/action, such as {"id": "1", "adapter": "expenses", "verb": "undo"}.',
     )
 
@@ -776,7 +780,7 @@ class AccessStatus(StatusModel):
 
 
 class PodSetStatus(StatusModel):
-    """Observed state of one set of serving pods, which have the same engine and image."""
+    """Observed state of one set of serving pods, which have the same engine, image and base model."""
 
     number: int = Field(ge=1, description="The number of the set. A later set has a higher number.")
     deployment: str = Field(max_length=253, description="The name of the set's Deployment.")
@@ -824,7 +828,7 @@ class AdapterDeploymentStatus(StatusModel):
         "those that follow from the size of the model. It is absent if there are none.",
     )
     access: AccessStatus | None = Field(
-        None, description="The clients with keys. It is absent where no keys are asked for."
+        None, description="The clients with keys. It is absent if no keys are needed."
     )
     adapters_stable: str | None = Field(
         None, max_length=8, description="The number of stable adapters out of all adapters, such as 2/3."
@@ -845,8 +849,8 @@ class AdapterDeploymentStatus(StatusModel):
     )
     sets: Annotated[tuple[PodSetStatus, ...], Field(max_length=MAX_SETS)] = Field(
         (),
-        description="The sets of pods, ordered by number: the one that answers, and another one during a change of "
-        "engine, image or artifactSecretRef.",
+        description="The sets of pods, ordered by number: the one that answers, and another one while the engine, its "
+        "image, the base model or another field that pods are built from changes.",
         json_schema_extra=keyed_by("number"),
     )
     pods: Annotated[tuple[PodStatus, ...], Field(max_length=MAX_PODS)] = Field(

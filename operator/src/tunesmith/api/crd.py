@@ -59,7 +59,7 @@ _COLUMNS: dict[str, tuple[Schema, ...]] = {
         _column("Ready", '.status.conditions[?(@.type=="Ready")].status'),
         _column("Adapters", ".status.adaptersStable", description="Stable adapters out of all adapters"),
         _column("Pods", ".status.readyReplicas", "integer", description="Pods that accept requests"),
-        _column("Next", ".status.nextSet", description="Ready pods of the next engine out of all"),
+        _column("Next", ".status.nextSet", description="Pods of the next set that are ready, out of all"),
         _AGE,
         _column("Model", ".spec.baseModel.uri", wide=True),
         _column("URL", ".status.url", wide=True),

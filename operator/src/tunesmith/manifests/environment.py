@@ -24,7 +24,7 @@ class GPUNeeds:
 
 @dataclass(frozen=True, slots=True)
 class ServingNetwork:
-    """Sources that the NetworkPolicy of serving pods lets in, as NetworkPolicyPeers; empty: none.
+    """Sources that the NetworkPolicy of serving pods admits, as NetworkPolicyPeers; empty: none.
 
     Attributes:
         clients: sources of requests, beside the other pods of the AdapterDeployment.

@@ -24,7 +24,7 @@ def _parse_optional_json(value: object) -> object:
 
 
 class Peer(BaseModel):
-    """A source that a NetworkPolicy lets in."""
+    """A source that a NetworkPolicy admits."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -59,7 +59,7 @@ class PeerDirectory:
 
     Attributes:
         key: secret that the agents share; empty until the operator has sent it.
-        everywhere: all pods; None where nothing can be handed on: there is no other pod, or the key is missing.
+        everywhere: all pods; None where nothing can be forwarded: there is no other pod, or the key is missing.
     """
 
     def __init__(self, own_name: str, limits: Limits) -> None:
@@ -94,7 +94,7 @@ class PeerDirectory:
         self._homes = {alias: Homes(names) for alias, names in pods.items()}
 
     def use_key(self, key: bytes) -> None:
-        """Take over the secret; an empty one: nothing is handed on."""
+        """Take over the secret; an empty one: nothing is forwarded."""
         self.key = key
         self._set_everywhere()
 

@@ -1,4 +1,4 @@
-"""Requests that this pod hands on to another one, one hop and no further, and those that it gets in this way."""
+"""Requests that this pod forwards to another one, one hop and no further, and those that it gets in this way."""
 
 import asyncio
 from collections.abc import Callable
@@ -64,7 +64,7 @@ NOT_HELD = Refusal(
 
 
 class Hops:
-    """Handing on of requests to the pods that are home of their alias.
+    """Forwarding of requests to the home pods of their alias.
 
     Args:
         directory: the other pods.
@@ -142,7 +142,7 @@ class Hops:
 
 
 def taken_key(request: Request) -> int | None:
-    """Number of the sticky key of a request that another agent hands on."""
+    """Number of the sticky key of a request that another agent forwards."""
     sticky = request.headers.get(_FORWARDED_KEY)
     return int(sticky) if sticky else None
 

@@ -268,7 +268,7 @@ class Proxy:
             self._hops.hand_on(connection, request, body, route.homes, target, key, answer)
 
     def _take_over(self, connection: ServerConnection, request: Request) -> None:
-        """Answer a request that another agent hands on, for which it has chosen the version."""
+        """Answer a request that another agent forwards, for which it has chosen the version."""
         stats = self._hops.stats
         if not self._hops.accepts(request):
             stats.count_received("forged")
@@ -310,7 +310,7 @@ class Proxy:
             record.client = name
 
     def _find_taken(self, request: Request, name: str) -> Target | None:
-        """Target of a request that another agent hands on; None if it is not here."""
+        """Target of a request that another agent forwards; None if it is not here."""
         route = self.table.routes.get(name)
         if route is None:
             return None

@@ -57,7 +57,7 @@ def fold_usage(
     before = read_usage(found)
     events: tuple[Event, ...] = ()
     if before is None:
-        message = f"ConfigMap {name} can't be read: what pods that are gone have counted is lost"
+        message = f"ConfigMap {name} can't be read: tokens that were counted by deleted pods are lost"
         events = (Event(Reason.RECORD_REBUILT, message, "Warning"),)
         before = UsageRecord()
     reports = (*fleet.ended, *(pod.agent.report for pod in fleet.pods if pod.agent is not None))
@@ -79,17 +79,17 @@ def access_condition(
     kind, access = ConditionType.ACCESS_RESTRICTED.value, deployment.spec.access
     if access is None:
         whom = (
-            "every client that the NetworkPolicy of the pods lets in"
+            "every client that the NetworkPolicy of the pods admits"
             if has_network_policy
             else "every client that reaches the pods, as the chart's servingNetworkPolicy is switched off"
         )
-        message = f"open to {whom}; with access.keysSecretRef keys are asked for"
+        message = f"open to {whom}. To require keys, set access.keysSecretRef"
         return ConditionUpdate(kind, "False", Reason.OPEN_TO_NETWORK, message)
     secret = access.keys_secret_ref.name
     heard = [(pod, pod.agent.report.access) for pod in fleet.pods if pod.agent is not None]
     if open_pods := [pod.name for pod, report in heard if pod.ready and report is None]:
         names = ", ".join(open_pods[:3]) + (" and others" if len(open_pods) > 3 else "")
-        message = f"pods ask for no keys until they are replaced: {names}"
+        message = f"these pods require no keys until they are replaced: {names}"
         return ConditionUpdate(kind, "False", Reason.PODS_OPEN, message)
     reports = [report for _, report in heard if report is not None]
     if not reports or any(pod.ready and pod.agent is None for pod in fleet.pods):

@@ -6,7 +6,7 @@ verb     refused if                                                             
 pause    nothing                                                                     the candidate stays at its step
 resume   the spec pauses the adapter                                                 the rollout goes on
 promote  no candidate, not admitted, can't be served, open breaker, paused by spec   it skips the steps that are left
-abort    no candidate                                                                it is taken back and rejected
+abort    no candidate                                                                it gets no requests, is rejected
 retry    the digest is not rejected                                                  it may be rolled out again
 undo     no other version served before, or it is rejected or out of reach           that version is stable again
 =======  ==========================================================================  =================================
@@ -178,8 +178,8 @@ def _abort(record: AliasRecord, context: ActionContext, action: Action) -> Actio
     if record.undo is not None:
         message = f"the undo to {describe(version)} is given up; it is not rejected"
         return record.model_copy(update={"candidate": None, "undo": None}), message
-    message = f"{describe(version)} is taken back and rejected"
-    return _take_back(record, Reason.ABORTED, "a person aborted the rollout", action, context.now), message
+    message = f"{describe(version)} gets no more requests and is rejected"
+    return _take_back(record, Reason.ABORTED, "a user aborted the rollout", action, context.now), message
 
 
 def _take_back(record: AliasRecord, reason: Reason, cause: str, action: Action, now: datetime) -> AliasRecord:

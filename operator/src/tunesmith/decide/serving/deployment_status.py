@@ -366,7 +366,7 @@ def _spare_gpu_message(deployment: AdapterDeployment, pod: ServingPod, cause: st
     return (
         f"the new pod {pod.name} waits for {deployment.spec.engine.gpus} spare GPUs, because the old one answers until "
         f"it is ready ({cause}). Free the GPUs, or write engine.updateStrategy: StopFirst to remove the old pod first, "
-        "without answers meanwhile"
+        "and no pod answers meanwhile"
     )
 
 
@@ -419,8 +419,8 @@ _WITHHELD = {
     OTHER: "take over from pods on another base model",
     PREVIOUS: "keep the previous version loaded after a promotion, so that a rollback loads it anew",
     REJECTED: "refuse a version that was rolled back if they start from an old file",
-    PEERS: "hand requests on to the pods that hold an adapter, nor take such requests",
-    PODS: "ask clients for keys",
+    PEERS: "forward requests to the pods that hold an adapter, nor accept such requests",
+    PODS: "require keys of clients",
 }
 
 
@@ -437,7 +437,7 @@ def _outdated_message(state: ServingState) -> str:
     withheld = "; and do not ".join(_WITHHELD[feature] for feature in FEATURES if feature in missing)
     return (
         f"{len(pods)} of {len(state.fleet.pods)} pods ({names}) run an agent of an earlier release: they do not "
-        f"{withheld}. Replace the pods, for example with kubectl rollout restart"
+        f"{withheld}. Set engine.image to a serving image of this release"
     )
 
 
