@@ -28,7 +28,7 @@ from agents.agent_harness import Storage
 from tunesmith_contract.agent import DesiredAlias, DesiredState
 from tunesmith_images.venvs import make_environment
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "bench/results/agent.json"
 LOAD_CORE, MEASURED_CORE = "0", "1"
 CONNECTIONS = (16, 1)
@@ -205,7 +205,7 @@ def bench(router: str | None, seconds: int) -> dict[str, Any]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         engine_port, port, monitoring_port = free_port(), free_port(), free_port()
         engine = f"http://127.0.0.1:{engine_port}"
-        backend = [sys.executable, str(ROOT / "bench/instant_backend.py"), str(engine_port)]
+        backend = [sys.executable, str(Path(__file__).with_name("instant_backend.py")), str(engine_port)]
         pid = stack.enter_context(running(LOAD_CORE, backend, f"{engine}/health", folder / "backend.log"))
         results["backend"] = measure(engine, "base", pid, seconds, folder)
         write_desired(folder)
@@ -235,7 +235,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=10)
     arguments = parser.parse_args()
     if shutil.which("wrk") is None:
-        sys.exit("bench/agent.py needs wrk: apt-get install wrk")
+        sys.exit("bench/agent/measure.py needs wrk: apt-get install wrk")
     router = None if arguments.without_router else str(make_environment("router") / "bin/vllm-router")
     started = os.getloadavg()[0]
     results = {
