@@ -112,7 +112,10 @@ def _steady_table(sides: dict[str, Any]) -> str:
             rows.append((name, *cells))
     aim = ("aim", "", "", 0.3, 2, *[""] * 4)
     columns = ("p50 ms", "p99 ms", "added p50", "added p99")
-    head = ("requests a second:", *(f"{rate.removeprefix('rate')}: {name}" for rate in rates for name in columns))
+    head = (
+        "requests a second:",
+        *(f"{rate.removeprefix('rate')}: {name}" for rate in rates for name in columns),
+    )
     return table(head, [aim, *rows])
 
 
@@ -138,7 +141,11 @@ def _soak_words(soak: dict[str, Any]) -> str:
 def _engine_table(engine: dict[str, Any]) -> str:
     """vLLM on CPUs behind the agent and without it."""
     rows = [
-        (name, f"{engine['median'][key]:.1f}", ", ".join(f"{rate:.0f}" for rate in engine["tokensPerSecond"][key]))
+        (
+            name,
+            f"{engine['median'][key]:.1f}",
+            ", ".join(f"{rate:.0f}" for rate in engine["tokensPerSecond"][key]),
+        )
         for name, key in (("without the agent", "without"), ("through the agent", "through"))
     ]
     rows.append(("ratio", f"{engine['ratio']:.3f}", ""))

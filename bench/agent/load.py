@@ -74,6 +74,8 @@ def run_wrk(url: str, script: Path, connections: int, seconds: float) -> dict[st
     if failed := re.search(r"Non-2xx.*|Socket errors.*", text):
         raise RuntimeError(f"{url}: {failed[0]}")
     quantiles = dict(re.findall(r"^ +(\d+)% +([\d.]+[mu]?s)$", text, re.MULTILINE))
+    if "99" not in quantiles:
+        raise RuntimeError(f"{url} answered too little to tell latencies: {text}")
     return {
         "requestsPerSecond": float(re.search(r"Requests/sec: +([\d.]+)", text)[1]),  # type: ignore[index]
         "p50Milliseconds": _milliseconds(quantiles["50"]),

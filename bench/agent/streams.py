@@ -32,6 +32,7 @@ class Stream(asyncio.Protocol):
         self._until = until
         self._latencies = latencies
         self._rest = b""
+        self._has_begun = False
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -44,6 +45,11 @@ class Stream(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         now = time.monotonic_ns()
+        if not self._has_begun and not data.startswith(b"HTTP/1.1 200 "):
+            self._rest = data
+            self._transport.abort()
+            return
+        self._has_begun = True
         data = self._rest + data
         end = 0
         for match in _SENT_AT.finditer(data):
@@ -52,10 +58,8 @@ class Stream(asyncio.Protocol):
         self._rest = data[end:]
         if not self._rest.endswith(_END):
             return
-        if b"[DONE]" not in self._rest:
-            self._transport.abort()
-            return
         self._rest = b""
+        self._has_begun = False
         if time.monotonic() < self._until:
             self._transport.write(self._request)
         else:
