@@ -64,11 +64,15 @@ def operator_section(result: dict[str, Any]) -> str:
 def agent_section(result: dict[str, Any]) -> str:
     """Requests per second and latency beside other proxies, streams, memory, and vLLM behind the agent."""
     load = (
-        f"Load average {result['loadAverageBefore']} before the run; median of {result['rounds']} rounds of "
-        f"{result['seconds']:g} s a side, in turn."
+        f"Load average {result['loadAverageBefore']} before the run; {result['rounds']} round(s) of "
+        f"{result['seconds']:g} s a side, in turn, and the median of them."
     )
-    parts = ["## Agent", load, _closed_loop_table(result["sides"]), _steady_table(result["sides"])]
-    parts += [_stream_table(result["sides"]), _soak_words(result["soak"])]
+    sides = result["sides"]
+    parts = ["## Agent", load, _closed_loop_table(sides)]
+    if "rate1000" in sides["backend"]:
+        parts += [_steady_table(sides), _stream_table(sides)]
+    if "soak" in result:
+        parts.append(_soak_words(result["soak"]))
     if "engine" in result:
         parts.append(_engine_table(result["engine"]))
     return "\n\n".join(parts)
@@ -461,7 +465,7 @@ def main() -> None:
         results, notes = RESULTS / f"{name}.json", NOTES / f"{name}.md"
         if results.exists():
             parts.append(section(json.loads(results.read_text(encoding="utf-8"))))
-        if notes.exists():
+        if results.exists() and notes.exists():
             parts.append(notes.read_text(encoding="utf-8").strip())
     PAGE.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
