@@ -157,7 +157,7 @@ bench: ## Measure the operator, the agent, rollouts, the trainer, evaluation and
 	@command -v wrk >/dev/null || apt-get install -qy --no-install-recommends wrk
 	@$(dev)/python bench/operator_speed.py --output bench/results/operator.json
 	@$(dev)/python bench/agent/measure.py
-	@$(dev)/python bench/rollouts.py
+	@$(dev)/python bench/rollout_speed.py
 	@$(trainer)/python bench/trainer/measure.py
 	@$(trainer)/python bench/evaluation/measure.py
 	@$(trainer)/python bench/near.py

@@ -31,6 +31,7 @@ from tunesmith_images.venvs import make_environment
 
 ENGINE_PYTHON = os.environ.get("TUNESMITH_ENGINE_PYTHON", "")
 ENGINE_SECONDS = 300
+END_SECONDS = 30
 ROOT = Path(__file__).parents[2]
 #: Each takes one of two versions for the other.
 ROLLOUTS = 2
@@ -74,12 +75,18 @@ async def running_engine(model: Path, port: int) -> AsyncIterator[SimpleNamespac
         process = await asyncio.create_subprocess_exec(
             ENGINE_PYTHON, "-m", "vllm.entrypoints.openai.api_server",
             f"--model={model}", f"--port={port}", *ARGUMENTS, stdout=log, stderr=log, env=environment,
+            process_group=0,
         )  # fmt: skip
         try:
             yield SimpleNamespace(port=port, pid=process.pid)
         finally:
             process.terminate()
-            await process.wait()
+            try:
+                await asyncio.wait_for(process.wait(), END_SECONDS)
+            except TimeoutError:
+                # It forgets a signal that comes while it starts.
+                os.killpg(process.pid, signal.SIGKILL)
+                await process.wait()
 
 
 async def say(client: openai.AsyncOpenAI, model: str) -> tuple[str, str]:

@@ -357,8 +357,18 @@ async def test_ready_waits_for_the_operators_word_for_a_while(engine: FakeEngine
         assert await ready(running) == (503, "The operator has not confirmed the desired state yet.\n")
         assert running.agent.store.offer(state, Source.OPERATOR)
         assert (await ready(running))[0] == 200
+    # Here the candidate has no weight yet, elsewhere it has: the longer wait is for that.
     async with running_agent(engine, storage.root, confirm_seconds=0, **operator) as running:
         await running.active(stable, candidate)
+        assert (await ready(running))[0] == 503
+    quick: dict[str, Any] = {"confirm_seconds": 0, "withheld_seconds": 0, **operator}
+    async with running_agent(engine, storage.root, **quick) as running:
+        await running.active(stable, candidate)
+        assert (await ready(running))[0] == 200
+    at_rest = DesiredState(generation=8, aliases=(DesiredAlias(name="a", stable=stable),))
+    (storage.root / "state.json").write_text(at_rest.to_json())
+    async with running_agent(engine, storage.root, confirm_seconds=0, **operator) as running:
+        await running.active(stable)
         assert (await ready(running))[0] == 200
 
 

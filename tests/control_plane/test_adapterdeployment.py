@@ -177,8 +177,9 @@ def test_restored_without_status_what_was_rolled_back_stays_so(
     history_path = f"{serving.config_maps_path}/ad-rollout-history"
     history = serving.server.api.get(history_path)
     serving.server.kubectl("delete", f"--namespace={serving.namespace}", "adapterdeployment", "ad")
-    serving.server.api.delete(history_path)
+    # The operator writes it anew as long as it has not heard of the end of its resource.
     eventually(lambda: not serving.pod_uids(), 60, what="the end of the pods")
+    serving.server.api.delete(history_path)
     metadata = {key: history["metadata"][key] for key in ("name", "labels") if key in history["metadata"]}
     serving.server.api.create(serving.config_maps_path, {"metadata": metadata, "data": history["data"]})
     serving.apply(build_adapter("two"))

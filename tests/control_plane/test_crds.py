@@ -33,7 +33,11 @@ SHOWN = [
     ),
 ]
 #: Collections of the kinds of Kubernetes that manifests for people hold.
-CORE = {"Secret": "secrets", "PersistentVolumeClaim": "persistentvolumeclaims"}
+BUILT_IN = {
+    "Secret": "secrets",
+    "PersistentVolumeClaim": "persistentvolumeclaims",
+    "HorizontalPodAutoscaler": "horizontalpodautoscalers",
+}
 
 
 @pytest.fixture(scope="module")
@@ -78,9 +82,9 @@ def dry_run(server: ControlPlane, body: dict[str, Any]) -> dict[str, Any]:
 
 
 def collection_of(body: dict[str, Any], namespace: str) -> str:
-    if body["kind"] in CORE:
-        return f"/api/v1/namespaces/{namespace}/{CORE[body['kind']]}"
-    return f"/apis/{GROUP}/{VERSION}/namespaces/{namespace}/{PLURALS[body['kind']]}"
+    plural = (PLURALS | BUILT_IN)[body["kind"]]
+    root = "api" if body["apiVersion"] == "v1" else "apis"
+    return f"/{root}/{body['apiVersion']}/namespaces/{namespace}/{plural}"
 
 
 def path_of(body: dict[str, Any], namespace: str, subresource: str = "") -> str:

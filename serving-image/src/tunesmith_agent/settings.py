@@ -41,6 +41,8 @@ class Settings:
         wait_seconds: time for which a request waits until its version is loaded.
         settle_seconds: after this time a version that is still loading no longer delays readiness.
         confirm_seconds: after this time an operator that is away no longer delays readiness.
+        withheld_seconds: the same while this pod gives a version fewer requests than others do, which the operator's
+            word would change.
         lame_duck_seconds: time for which requests are accepted after SIGTERM, until no Service routes to this pod.
         drain_seconds: time for requests in progress to finish, at SIGTERM.
         engine_silence_seconds: time without a byte of any answer from which on the engine is asked for a token.
@@ -83,6 +85,7 @@ class Settings:
     wait_seconds: float = 30.0
     settle_seconds: float = 120.0
     confirm_seconds: float = 10.0
+    withheld_seconds: float = 60.0
     lame_duck_seconds: float = 5.0
     drain_seconds: float = 60.0
     engine_silence_seconds: float = 3.0

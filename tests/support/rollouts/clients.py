@@ -21,6 +21,7 @@ from enum import StrEnum
 from agents.wire import Answer, Wire, post
 from rollouts.serving_pods import PodProcesses, ServingPods
 
+from tunesmith.manifests.serving_deployment import AGENT_PORT
 from tunesmith_contract.agent import STICKINESS_HEADER, VERSION_HEADER
 
 PATIENCE = 30.0
@@ -190,7 +191,7 @@ class Load:
                 if endpoints := self.pods.endpoints:
                     pod = self.random.choice(endpoints)
                     with contextlib.suppress(OSError):
-                        reader, writer = await asyncio.open_connection("127.0.0.1", pod.port)
+                        reader, writer = await asyncio.open_connection(pod.address, AGENT_PORT)
                         return _Connection(pod, Wire(reader, writer))
                 self.refused += 1
                 await asyncio.sleep(CONNECT_PAUSE)

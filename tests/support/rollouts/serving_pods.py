@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 from control_plane.pod_credentials import issue_token
 
+from tunesmith.manifests.serving_deployment import AGENT_PORT, MONITORING_PORT
 from tunesmith_cluster.api import ApiError, Document
 from tunesmith_cluster.controlplane import free_ports
 from tunesmith_cluster.fake import ControlPlane
@@ -35,14 +36,17 @@ END_SECONDS = 5.0
 _FAILED_READ = (ApiError, ConnectionError)
 
 T = TypeVar("T")
+#: Last parts of the addresses of pods on this machine's loopback.
+_ADDRESSES = itertools.count(1)
 Event = tuple[float, str, dict[str, Any]]
 
 
 @dataclass
 class PodProcesses:
-    """One pod: two processes, their folders and ports.
+    """One pod: two processes and their folders; its agent has the ports of a real pod.
 
     Attributes:
+        address: of the agent, on loopback; the API server tells it as the pod's.
         is_ready: the readiness probe succeeded last time.
         is_ending: the pod is deleted.
         killed: monotonic times from each kill of the agent until its process was gone.
@@ -53,7 +57,8 @@ class PodProcesses:
     uid: str
     folder: Path
     body: Document
-    ports: list[int] = field(default_factory=lambda: free_ports(3))
+    address: str = field(default_factory=lambda: f"127.{1 + os.getpid() % 250}.1.{next(_ADDRESSES)}")
+    engine_port: int = field(default_factory=lambda: free_ports(1)[0])
     agent: asyncio.subprocess.Process | None = None
     engine: asyncio.subprocess.Process | None = None
     is_ready: bool = False
@@ -61,21 +66,6 @@ class PodProcesses:
     ended_at: float = float("inf")
     killed: list[tuple[float, float]] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
-
-    @property
-    def port(self) -> int:
-        """Port for clients."""
-        return self.ports[0]
-
-    @property
-    def monitoring_port(self) -> int:
-        """Port for probes."""
-        return self.ports[1]
-
-    @property
-    def engine_port(self) -> int:
-        """Port of the engine."""
-        return self.ports[2]
 
     @property
     def config_map(self) -> str:
@@ -172,6 +162,7 @@ class ServingPods:
         try:
             command = [sys.executable, "-m", "rollouts.stand_in_engine", str(pod.engine_port)]
             pod.engine = await asyncio.create_subprocess_exec(*command, env=_environment())
+            await self._until(lambda: self._tell_address(pod))
             await self._mount_credentials(pod)
             async with asyncio.TaskGroup() as group:
                 loops = [self._mount(pod), self._probe(pod)]
@@ -190,8 +181,8 @@ class ServingPods:
         """One life of the agent's container."""
         folders = {name: pod.folder / name for name in ("state", "cache", "credentials")}
         pod.agent = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "rollouts.pod_agent", "--host=127.0.0.1", f"--port={pod.port}",
-            f"--monitoring-port={pod.monitoring_port}", f"--engine-port={pod.engine_port}",
+            sys.executable, "-m", "rollouts.pod_agent", f"--host={pod.address}", f"--port={AGENT_PORT}",
+            f"--monitoring-port={MONITORING_PORT}", f"--engine-port={pod.engine_port}",
             f"--desired-dir={pod.folder / 'config'}", f"--mount-root={self._storage}",
             *(f"--{name}-dir={folder}" for name, folder in folders.items()), *self._arguments,
             stderr=asyncio.subprocess.PIPE, env=_environment(pod.body),
@@ -232,7 +223,7 @@ class ServingPods:
         """Probe readiness; the API server hears of each change."""
         told = True
         while True:
-            pod.is_ready = await _answers_ok(pod.monitoring_port, b"/readyz")
+            pod.is_ready = await _answers_ok(pod.address, b"/readyz")
             if pod.is_ready != told:
                 with contextlib.suppress(*_FAILED_READ):
                     await asyncio.to_thread(self._tell_ready, pod, pod.is_ready)
@@ -246,6 +237,11 @@ class ServingPods:
             if condition["type"] in ("Ready", "ContainersReady"):
                 condition["status"] = str(is_ready)
         self._server.api.merge(f"{path}/status", {"status": {"conditions": conditions}})
+
+    def _tell_address(self, pod: PodProcesses) -> bool:
+        status = {"podIP": pod.address, "podIPs": [{"ip": pod.address}]}
+        self._server.api.merge(f"{self._pods_path}/{pod.name}/status", {"status": status})
+        return True
 
     def _release(self, pod: PodProcesses) -> bool:
         try:
@@ -297,11 +293,11 @@ def _environment(pod: Document | None = None) -> dict[str, str]:
     return environment
 
 
-async def _answers_ok(port: int, path: bytes) -> bool:
+async def _answers_ok(address: str, path: bytes) -> bool:
     """True if a probe of this path succeeds within a second."""
     try:
         async with asyncio.timeout(1):
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            reader, writer = await asyncio.open_connection(address, MONITORING_PORT)
             try:
                 writer.write(b"GET %b HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n" % path)
                 return (await reader.readline()).split()[1:2] == [b"200"]

@@ -8,8 +8,8 @@ there. What the product itself runs in a model, such as an attention function, c
 import functools
 import os
 import sys
-from collections.abc import Callable, Sequence
-from importlib.machinery import ModuleSpec
+from collections.abc import Callable
+from importlib.machinery import ExtensionFileLoader, SourceFileLoader
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ParamSpec, TypeVar
@@ -40,40 +40,31 @@ def untraced(function: Callable[P, T]) -> Callable[P, T]:
     return run
 
 
-class UntracedImports:
-    """First finder of modules: those outside the checkout are executed without a trace."""
-
-    def __init__(self, checkout: Path) -> None:
-        self._checkout = f"{checkout}{os.sep}"
-
-    def find_spec(
-        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        """The specification that the other finders give, with a loader that pauses the trace."""
-        finders = (finder for finder in sys.meta_path if finder is not self)
-        specs = (finder.find_spec(name, path, target) for finder in finders if hasattr(finder, "find_spec"))
-        spec = next((spec for spec in specs if spec), None)
-        # Loaders of built-in and frozen modules are classes, and shared.
-        if spec and spec.has_location and not self._is_measured(spec) and not isinstance(spec.loader, type):
-            loader: Any = spec.loader
-            execute = untraced(loader.exec_module)
-            loader.exec_module = _execute_layers(execute) if name == LAYERS else execute
-        return spec
-
-    def _is_measured(self, spec: ModuleSpec) -> bool:
-        return (spec.origin or "").startswith(self._checkout)
+def pause_imports(checkout: Path) -> None:
+    """Execute modules outside the checkout without a trace from now on."""
+    measured = f"{checkout}{os.sep}"
+    loader: Any
+    for loader in (SourceFileLoader, ExtensionFileLoader):
+        loader.exec_module = _choose(loader.exec_module, measured)
 
 
-def _execute_layers(execute: Callable[[ModuleType], None]) -> Callable[[ModuleType], None]:
-    def run(module: ModuleType) -> None:
-        execute(module)
-        layer = getattr(module, LAYER)
-        setattr(layer, CALL, untraced(getattr(layer, CALL)))
+def _choose(execute: Callable[[Any, ModuleType], None], measured: str) -> Callable[[Any, ModuleType], None]:
+    execute_untraced = untraced(execute)
 
-    return run
+    @functools.wraps(execute)
+    def exec_module(self: SourceFileLoader | ExtensionFileLoader, module: ModuleType) -> None:
+        if self.path.startswith(measured):
+            execute(self, module)
+            return
+        execute_untraced(self, module)
+        if module.__name__ == LAYERS:
+            layer = getattr(module, LAYER)
+            setattr(layer, CALL, untraced(getattr(layer, CALL)))
+
+    return exec_module
 
 
 def coverage_init(_registry: Plugins, _options: dict[str, str]) -> None:
-    """Called by coverage where it starts."""
-    if not any(isinstance(finder, UntracedImports) for finder in sys.meta_path):
-        sys.meta_path.insert(0, UntracedImports(Path(os.environ["TUNESMITH_CHECKOUT"])))
+    """Called by coverage where it starts; in a forked process once more."""
+    if not hasattr(SourceFileLoader.exec_module, "__wrapped__"):
+        pause_imports(Path(os.environ["TUNESMITH_CHECKOUT"]))

@@ -37,6 +37,7 @@ class DesiredStore:
         applied_digest: digest of the state as it was sent; empty before the first one.
         confirmed_generation: the latest generation that the operator sent; 0 before the first one.
         is_confirmed: the operator has sent a state to this process.
+        withholds: the current state gives a version fewer requests than the file that it comes from.
 
     Args:
         kept: file on the pod's disk, which outlives the agent's process.
@@ -49,7 +50,7 @@ class DesiredStore:
         self.applied_digest = ""
         self._base_model_uri = base_model_uri
         self.confirmed_generation = 0
-        self.is_confirmed = False
+        self.is_confirmed = self.withholds = False
         self._kept = kept
         self._on_change = on_change
 
@@ -77,8 +78,10 @@ class DesiredStore:
         if self.current is not None and not self._is_news(state, self.current, source):
             return False
         log.info("new desired state", extra={"source": source.value, "generation": state.generation})
+        self.withholds = False
         if source is Source.FILE:
-            state = restrain(state, self.current)
+            restrained = restrain(state, self.current)
+            self.withholds, state = restrained != state, restrained
         else:
             self.confirmed_generation = state.generation
         self.current, self.applied_digest = state, sent.digest()

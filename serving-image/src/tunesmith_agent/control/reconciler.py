@@ -128,7 +128,9 @@ class Reconciler:
             return ""
         waited = asyncio.get_running_loop().time() - self._up_since
         is_heard = self._store.is_confirmed or not self._settings.operator_url
-        if not is_heard and waited < self._settings.confirm_seconds:
+        settings = self._settings
+        patience = settings.withheld_seconds if self._store.withholds else settings.confirm_seconds
+        if not is_heard and waited < patience:
             return "The operator has not confirmed the desired state yet."
         waiting = self._loading_aliases()
         if waiting and waited < self._settings.settle_seconds:

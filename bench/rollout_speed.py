@@ -3,7 +3,7 @@
 Starts a control plane and the operator of its own, and three pods as processes: real agents in front of stand-in
 engines. Clients ask at a steady rate. Each version is released, and aborted as soon as it has weight.
 
-    python bench/rollouts.py --output bench/results/rollouts.json
+    python bench/rollout_speed.py --output bench/results/rollouts.json
 """
 
 import argparse
