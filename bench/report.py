@@ -62,14 +62,30 @@ def operator_section(result: dict[str, Any]) -> str:
 
 
 def agent_section(result: dict[str, Any]) -> str:
-    """Requests per second and latency, beside a router in Rust."""
+    """Requests per second and latency beside other proxies, streams, memory, and vLLM behind the agent."""
+    load = (
+        f"Load average {result['loadAverageBefore']} before the run; {result['rounds']} round(s) of "
+        f"{result['seconds']:g} s a side, in turn, and the median of them."
+    )
+    sides = result["sides"]
+    parts = ["## Agent", load, _closed_loop_table(sides)]
+    if "rate1000" in sides["backend"]:
+        parts += [_steady_table(sides), _stream_table(sides)]
+    if "soak" in result:
+        parts.append(_soak_words(result["soak"]))
+    if "engine" in result:
+        parts.append(_engine_table(result["engine"]))
+    return "\n\n".join(parts)
+
+
+def _closed_loop_table(sides: dict[str, Any]) -> str:
     rows = [
         (
             name,
             *(side[connections][figure] for connections, figure in _AGENT_FIGURES),
             side["residentMiB"],
         )
-        for name, side in result["sides"].items()
+        for name, side in sides.items()
     ]
     head = (
         "one core, chat completions",
@@ -81,8 +97,64 @@ def agent_section(result: dict[str, Any]) -> str:
         "p50 ms",
         "MiB",
     )
-    load = f"Load average {result['loadAverageBefore']} before the run; {result['seconds']} s a side."
-    return "\n\n".join(["## Agent", load, table(head, rows)])
+    return table(head, rows)
+
+
+def _steady_table(sides: dict[str, Any]) -> str:
+    """Latencies at steady rates, and what each side adds to the engine's."""
+    rates = ("rate1000", "rate100")
+    rows = []
+    for name, side in sides.items():
+        cells: list[object] = []
+        for rate in rates:
+            found, direct = side.get(rate), sides["backend"][rate]
+            cells += [""] * 4 if found is None else [found["p50Milliseconds"], found["p99Milliseconds"]]
+            if found is not None:
+                added = (found[key] - direct[key] for key in ("p50Milliseconds", "p99Milliseconds"))
+                cells += [f"{value:.3f}" for value in added]
+        if any(cells):
+            rows.append((name, *cells))
+    aim = ("aim", "", "", 0.3, 2, *[""] * 4)
+    columns = ("p50 ms", "p99 ms", "added p50", "added p99")
+    head = (
+        "requests a second:",
+        *(f"{rate.removeprefix('rate')}: {name}" for rate in rates for name in columns),
+    )
+    return table(head, [aim, *rows])
+
+
+def _stream_table(sides: dict[str, Any]) -> str:
+    """Latency of a token, from the engine to the client."""
+    direct = sides["backend"]["stream"]
+    rows = []
+    for name, side in sides.items():
+        if (found := side.get("stream")) is not None:
+            added = found["p50Microseconds"] - direct["p50Microseconds"]
+            processor = found["processorMicrosecondsPerToken"]
+            rows.append((name, found["p50Microseconds"], found["p99Microseconds"], f"{added:.1f}", processor))
+    return table(("each token of a stream, µs", "p50", "p99", "added p50", "CPU"), rows)
+
+
+def _soak_words(soak: dict[str, Any]) -> str:
+    return (
+        f"Memory of the agent over {soak['seconds']:g} s and {soak['requests']:,} requests: {soak['startMiB']} MiB at "
+        f"the start, {soak['endMiB']} MiB at the end; {soak['grownInSecondHalfMiB']} MiB more in the second half."
+    )
+
+
+def _engine_table(engine: dict[str, Any]) -> str:
+    """vLLM on CPUs behind the agent and without it."""
+    rows = [
+        (
+            name,
+            f"{engine['median'][key]:.1f}",
+            ", ".join(f"{rate:.0f}" for rate in engine["tokensPerSecond"][key]),
+        )
+        for name, key in (("without the agent", "without"), ("through the agent", "through"))
+    ]
+    rows.append(("ratio", f"{engine['ratio']:.3f}", ""))
+    caption = f"vLLM, {engine['adapters']} adapters in mixed batches of {engine['requestsAtOnce']}"
+    return table((caption, "tokens/s", "rounds"), rows)
 
 
 def rollouts_section(result: dict[str, Any]) -> str:
@@ -393,7 +465,7 @@ def main() -> None:
         results, notes = RESULTS / f"{name}.json", NOTES / f"{name}.md"
         if results.exists():
             parts.append(section(json.loads(results.read_text(encoding="utf-8"))))
-        if notes.exists():
+        if results.exists() and notes.exists():
             parts.append(notes.read_text(encoding="utf-8").strip())
     PAGE.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 

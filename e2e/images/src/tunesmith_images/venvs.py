@@ -14,6 +14,7 @@ REQUIREMENTS = {
     "trainer": "trainer-image/requirements-dev.txt",
     "engine": "serving-image/requirements-engine.txt",
     "router": "bench/requirements-router.txt",
+    "litellm": "bench/requirements-litellm.txt",
     "argilla": "tests/support/argilla_server/requirements.txt",
     "near": "bench/requirements-near.txt",
 }

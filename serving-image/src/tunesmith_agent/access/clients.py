@@ -73,6 +73,7 @@ class Client:
     """
 
     __slots__ = (
+        "_default_max_tokens",
         "_entry",
         "_header_lines",
         "_requests",
@@ -96,6 +97,9 @@ class Client:
     def update(self, entry: Entry) -> None:
         """Take over another entry; what was used stays used."""
         self._entry = entry
+        limit, default = entry.tokens_per_minute, entry.default_max_tokens
+        # Half of a small limit, so that a request that says nothing can be admitted.
+        self._default_max_tokens = default if limit is None else max(1, min(default, limit // 2))
         self.adapters = None if entry.adapters is None else frozenset(entry.adapters)
         self._requests = self._resized(self._requests, entry.requests_per_minute)
         self._tokens = self._resized(self._tokens, entry.tokens_per_minute)
@@ -138,10 +142,13 @@ class Client:
             size: bytes of the body.
         """
         requests, tokens, reserved = self._requests, self._tokens, 0
-        if requests is not None or tokens is not None:
-            self._fill()
+        now = self._shared.clock()
+        if requests is not None:
+            requests.fill(now)
+        if tokens is not None:
+            tokens.fill(now)
         if tokens is not None or self._entry.budget is not None:
-            reservation = reserve(path, body, size, self._default_max_tokens())
+            reservation = reserve(path, body, size, self._default_max_tokens)
             reserved = reservation.total
             if (refusal := self._check_tokens(reserved)) is not None:
                 return refusal
@@ -174,18 +181,6 @@ class Client:
         return self._account(self._entry.budget).used if self._entry.budget else 0
 
     # -- inside
-
-    def _fill(self) -> None:
-        now = self._shared.clock()
-        for bucket in (self._requests, self._tokens):
-            if bucket is not None:
-                bucket.fill(now)
-
-    def _default_max_tokens(self) -> int:
-        """Limit of an answer where the request has none: half of a small limit, so that it can be admitted."""
-        limit = self._entry.tokens_per_minute
-        default = self._entry.default_max_tokens
-        return default if limit is None else max(1, min(default, limit // 2))
 
     def _account(self, budget: Budget) -> Account:
         shared = self._shared

@@ -1,8 +1,13 @@
-"""An engine that answers at once, so that only a proxy's cost is seen. It takes traces. Argument: ``PORT``."""
+"""An engine that answers at once, so that only a proxy's cost is seen. It takes traces. Argument: ``PORT``.
+
+The tokens of a stream come at a steady pace; each has the time when it was sent as its text, by the monotonic clock
+in nanoseconds.
+"""
 
 import asyncio
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,6 +26,11 @@ ANSWER = json.dumps(
     }
 ).encode()  # fmt: skip
 BASE_LOG_PROB = -2.0
+STREAM_TOKENS = 200
+TOKEN_SECONDS = 0.005
+STREAM_HEAD = (
+    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n"
+)
 
 
 def build_answer(body: bytes) -> bytes:
@@ -31,7 +41,26 @@ def build_answer(body: bytes) -> bytes:
     )
 
 
+def build_event(choices: list[Any], **more: Any) -> bytes:
+    """A chunk with one event of a stream."""
+    document = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "base"}
+    return build_chunk(json.dumps({**document, "choices": choices, **more}).encode())
+
+
+def build_chunk(data: bytes) -> bytes:
+    """A chunk with the data of one event."""
+    event = b"data: %b\n\n" % data
+    return b"%x\r\n%b\r\n" % (len(event), event)
+
+
 CHAT = build_answer(ANSWER)
+#: A token whose text is a number of nineteen digits.
+TOKEN = build_event([{"index": 0, "delta": {"content": "0" * 19}, "finish_reason": None}]).replace(
+    b"0" * 19, b"%019d"
+)
+LAST = build_event([{"index": 0, "delta": {}, "finish_reason": "stop"}])
+USAGE = build_event([], usage={"prompt_tokens": 40, "completion_tokens": 200, "total_tokens": 240})
+DONE = build_chunk(b"[DONE]") + b"0\r\n\r\n"
 
 
 class Backend(asyncio.Protocol):
@@ -52,9 +81,25 @@ class Backend(asyncio.Protocol):
             if len(data) < end + 4 + length:
                 break
             body, data = data[end + 4 : end + 4 + length], data[end + 4 + length :]
-            chat = head.startswith(b"post /v1/chat/completions")
-            self._transport.write(CHAT if chat else build_answer(self._control(head, body)))
+            if not head.startswith(b"post /v1/chat/completions"):
+                self._transport.write(build_answer(self._control(head, body)))
+            elif b'"stream":true' in body or b'"stream": true' in body:
+                self._stream(with_usage=b"include_usage" in body)
+            else:
+                self._transport.write(CHAT)
         self._data = data
+
+    def _stream(self, *, with_usage: bool) -> None:
+        loop = asyncio.get_running_loop()
+        self._transport.write(STREAM_HEAD)
+        begun = loop.time()
+        for number in range(1, STREAM_TOKENS + 1):
+            loop.call_at(begun + number * TOKEN_SECONDS, self._send_token)
+        end = LAST + (USAGE if with_usage else b"") + DONE
+        loop.call_at(begun + (STREAM_TOKENS + 1) * TOKEN_SECONDS, self._transport.write, end)
+
+    def _send_token(self) -> None:
+        self._transport.write(TOKEN % time.monotonic_ns())
 
     def _control(self, head: bytes, data: bytes) -> bytes:
         if head.startswith(b"post /v1/traces"):
