@@ -45,7 +45,6 @@ from tunesmith.manifests.serving_deployment import (
     build_serving_deployment,
     build_serving_disruption_budget,
     serving_image,
-    telemetry_environment,
 )
 from tunesmith.manifests.serving_network_policy import build_serving_network_policy
 from tunesmith.manifests.serving_service import build_serving_service
@@ -512,7 +511,7 @@ def _wanted_pods(
 ) -> WantedPods:
     """Pods that the spec asks for; they don't change because a newer operator would build them differently."""
     spec = deployment.spec
-    telemetry = telemetry_environment(spec.telemetry, environment)
+    telemetry = _without_defaults(spec.telemetry)
     basis = {
         "baseModel": _without_defaults(spec.base_model),
         "engine": {
