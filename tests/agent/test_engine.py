@@ -75,7 +75,7 @@ async def running_engine(model: Path, port: int) -> AsyncIterator[SimpleNamespac
         process = await asyncio.create_subprocess_exec(
             ENGINE_PYTHON, "-m", "vllm.entrypoints.openai.api_server",
             f"--model={model}", f"--port={port}", *ARGUMENTS, stdout=log, stderr=log, env=environment,
-            process_group=0,
+            start_new_session=True,
         )  # fmt: skip
         try:
             yield SimpleNamespace(port=port, pid=process.pid)
