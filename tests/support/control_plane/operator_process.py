@@ -87,7 +87,12 @@ def launch(
     kubeconfig: Path, log: Path, http_port: int, tls_port: int, arguments: Sequence[str]
 ) -> "subprocess.Popen[bytes]":
     """``python -m tunesmith`` with the paths of this process; its output goes to the end of ``log``."""
-    environ = {key: value for key, value in os.environ.items() if not key.startswith("TUNESMITH_")}
+    # None of the operator's own variables, but the one by which coverage knows the checkout.
+    environ = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith("TUNESMITH_") or key == "TUNESMITH_CHECKOUT"
+    }
     environ |= {"KUBECONFIG": str(kubeconfig), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     ports = (f"--http-port={http_port}", f"--tls-port={tls_port}")
     command = [sys.executable, "-P", "-m", "tunesmith", "--host=127.0.0.1", *ports, *arguments]
