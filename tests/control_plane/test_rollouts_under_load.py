@@ -72,7 +72,7 @@ def describe_flips(world: RolloutWorld) -> dict[str, list[str]]:
 
 
 @pytest.mark.many_cases
-@pytest.mark.timeout(cases(300, 3600))
+@pytest.mark.timeout(cases(600, 3600))
 async def test_nobody_notices(server: ControlPlane, tmp_path: Path) -> None:
     seed = cases(1, random.SystemRandom().randrange(2**32))
     log.info("seed %d", seed)
