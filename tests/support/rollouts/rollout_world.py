@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from agents.agent_harness import Storage
+from agents.wire import ASK, Wire, post
 from rollouts.clients import HANG_PATIENCE, HANGS, Load
 from rollouts.record_history import RecordHistory
 from rollouts.serving_pods import PodProcesses, ServingPods
 from rollouts.supervised_operator import SupervisedOperator
 
+from tunesmith.manifests.serving_deployment import AGENT_PORT
 from tunesmith_cluster.fake import ControlPlane
 from tunesmith_cluster.processes import ProcessTable
 from tunesmith_contract.agent import Version, served_name
@@ -146,6 +148,15 @@ class RolloutWorld:
         """Wait until all pods are ready and a version is stable."""
         await self._until(lambda: len(self.pods.endpoints) == REPLICAS)
 
+    async def until_served(self) -> None:
+        """Wait until each pod answers the alias: the record names a first version before the pods hear of it."""
+        async with asyncio.timeout(RELEASE_SECONDS):
+            for pod in self.pods.endpoints:
+                while True:
+                    if await _serves(pod):
+                        break
+                    await asyncio.sleep(LOOK_SECONDS)
+
     async def _any_pod(self) -> PodProcesses:
         await self.until_ready()
         return self.load.random.choice(self.pods.endpoints)
@@ -192,6 +203,15 @@ def build_adapter(version: Version) -> dict[str, Any]:
     return {"name": ALIAS, "source": source, "requireEvalRun": verdict, "rollout": ROLLOUT}
 
 
+async def _serves(pod: PodProcesses) -> bool:
+    reader, writer = await asyncio.open_connection(pod.address, AGENT_PORT)
+    try:
+        writer.write(post({**ASK, "model": ALIAS}))
+        return (await Wire(reader, writer).answer()).status == 200
+    finally:
+        writer.transport.abort()
+
+
 @asynccontextmanager
 async def rollout_world(
     server: ControlPlane,
@@ -229,6 +249,7 @@ async def rollout_world(
         await asyncio.to_thread(server.apply, body | {"spec": spec}, namespace)
         await world._until(lambda: world._has_ended(first))
         await world.until_ready()
+        await world.until_served()
         asking = group.create_task(load.run())
         yield world
         load.stop.set()
