@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tunesmith.decide.serving.client_usage import UsageRecord
+from tunesmith.decide.serving.clients.usage import UsageRecord
 from tunesmith_agent.access.access import Access
 from tunesmith_agent.access.clients import Charge
 from tunesmith_agent.metrics import Usage

@@ -19,7 +19,7 @@ from tunesmith.controller_runtime.client import Client
 from tunesmith.controller_runtime.events import EventRecorder
 from tunesmith.controller_runtime.index import WATCHED_KINDS
 from tunesmith.controller_runtime.metrics import Metrics
-from tunesmith.decide.serving.engine_memory import find_base_model
+from tunesmith.decide.serving.pods.engine_memory import find_base_model
 from tunesmith.manifests.names import API_VERSION, OWNER_UID_LABEL
 from tunesmith.manifests.objects import Body
 from tunesmith.manifests.result_config_map import RECORD_KEY, AttemptOutcome, build_result_config_map

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from simulation.serving_world import NAME, World, build_adapter
 
-from tunesmith.decide.serving.client_usage import ClientTokens, CountingRun, UsageRecord, is_over
+from tunesmith.decide.serving.clients.usage import ClientTokens, CountingRun, UsageRecord, is_over
 from tunesmith.manifests.environment import ServingNetwork
 from tunesmith_contract.agent import MAX_CLIENTS, AccessReport, ClientFault, ClientUsage
 

@@ -8,7 +8,7 @@ import pytest
 from simulation.serving_world import ENVIRONMENT, NAME, World, build_adapter, digest_of
 
 from tunesmith.decide.plan import Push
-from tunesmith.decide.serving.history import MAX_KNOWN_ACTIONS, History
+from tunesmith.decide.serving.records.history import MAX_KNOWN_ACTIONS, History
 from tunesmith.manifests.serving_config_maps import HISTORY_KEY, RECORD_KEY, history_name
 from tunesmith_contract.agent import DesiredAlias
 

@@ -9,8 +9,8 @@ from simulation.serving_world import World, build_adapter, digest_of
 
 from tunesmith.api.adapterdeployment import Adapter
 from tunesmith.api.job_status import FineTuneJobStatus
-from tunesmith.decide.serving.evaluations import Evaluation
-from tunesmith.decide.serving.targets import (
+from tunesmith.decide.serving.admission.evaluations import Evaluation
+from tunesmith.decide.serving.admission.targets import (
     Sources,
     VersionRecord,
     resolve_target,

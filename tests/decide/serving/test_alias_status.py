@@ -7,11 +7,11 @@ from simulation.alias_states import ago, arm, candidate, context, fleet, record,
 from simulation.serving_world import digest_of
 
 from tunesmith.api.adapterdeployment import MAX_HISTORY, MAX_REJECTED
-from tunesmith.decide.serving.alias_status import MAX_MESSAGE, build_adapter_status, summarize_phase
+from tunesmith.decide.serving.admission.targets import TargetVersion, VersionRecord
 from tunesmith.decide.serving.evidence import Evidence
-from tunesmith.decide.serving.record import AliasRecord, Watch
-from tunesmith.decide.serving.targets import TargetVersion, VersionRecord
-from tunesmith.decide.serving.transition import AliasContext
+from tunesmith.decide.serving.records.record import AliasRecord, Watch
+from tunesmith.decide.serving.rollout.transition import AliasContext
+from tunesmith.decide.serving.status.alias import MAX_MESSAGE, build_adapter_status, summarize_phase
 from tunesmith_contract.shared_rules.verdict import Verdict
 
 ONE = fleet(active=("one",))

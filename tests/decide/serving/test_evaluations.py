@@ -8,7 +8,7 @@ import pytest
 from simulation.judged_runs import judged_run
 from simulation.serving_world import START, World, build_adapter, digest_of
 
-from tunesmith.decide.serving.evaluations import ObservedEvalRun, read_evaluations
+from tunesmith.decide.serving.admission.evaluations import ObservedEvalRun, read_evaluations
 from tunesmith_contract.report import ComparedSide
 from tunesmith_contract.shared_rules.verdict import Verdict
 

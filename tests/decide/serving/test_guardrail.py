@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 from long_form import cases
 
 from tunesmith.decide.serving.evidence import Arm, Counts
-from tunesmith.decide.serving.guardrail import failing_keys, is_crossed, is_violated, is_worse, log_evidence
+from tunesmith.decide.serving.rollout.guardrail import (
+    failing_keys,
+    is_crossed,
+    is_violated,
+    is_worse,
+    log_evidence,
+)
 
 BOUND, CONFIDENCE = 0.02, 0.95
 

@@ -5,9 +5,9 @@ from datetime import timedelta
 from agents.first_release import FirstDesiredState
 from simulation.serving_world import FakePod, World, build_adapter, digest_of
 
-from tunesmith.decide.serving.peers import next_peers
-from tunesmith.decide.serving.pod_sets import read_pod_sets
-from tunesmith.decide.serving.record import AliasRecord
+from tunesmith.decide.serving.placement.peers import next_peers
+from tunesmith.decide.serving.pods.pod_sets import read_pod_sets
+from tunesmith.decide.serving.records.record import AliasRecord
 from tunesmith_contract.agent import FEATURES, PEERS, PREVIOUS, REJECTED, DesiredState, Peer
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tunesmith.decide.serving.placement import (
+from tunesmith.decide.serving.placement.placement import (
     LOAD_FACTOR,
     MOVES,
     HomePod,

@@ -9,8 +9,8 @@ from simulation.serving_world import ENVIRONMENT, NAME, ROLLOUT, FakePod, World,
 
 from tunesmith.controller_runtime.errors import Conflict
 from tunesmith.decide.plan import Mount, Push
-from tunesmith.decide.serving.first_record import FirstRecord
-from tunesmith.decide.serving.record import Lift
+from tunesmith.decide.serving.records.first_record import FirstRecord
+from tunesmith.decide.serving.records.record import Lift
 from tunesmith.manifests.serving_config_maps import FIRST_RECORD_KEY, HISTORY_KEY, RECORD_KEY
 from tunesmith_contract.agent import DesiredState, first_generation
 

@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 from simulation.alias_states import NOW, ago, arm, candidate, context, fleet, record, target, version
 from simulation.serving_world import ROLLOUT
 
-from tunesmith.decide.serving.analysis import evaluate_checks
-from tunesmith.decide.serving.elapsed import next_pass_seconds
 from tunesmith.decide.serving.evidence import Counts, Evidence
-from tunesmith.decide.serving.record import AliasRecord, Lift, RolloutCandidate, Watch
-from tunesmith.decide.serving.rollout import TRANSITIONS, advance, exceeded_limit, step_index
-from tunesmith.decide.serving.transition import QUORUM_SECONDS, AliasContext
+from tunesmith.decide.serving.records.elapsed import next_pass_seconds
+from tunesmith.decide.serving.records.record import AliasRecord, Lift, RolloutCandidate, Watch
+from tunesmith.decide.serving.rollout.analysis import evaluate_checks
+from tunesmith.decide.serving.rollout.transition import QUORUM_SECONDS, AliasContext
+from tunesmith.decide.serving.rollout.transitions import TRANSITIONS, advance, exceeded_limit, step_index
 from tunesmith_contract.agent import PROOF_FAILED
 from tunesmith_contract.shared_rules.verdict import Verdict
 

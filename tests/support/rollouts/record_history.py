@@ -11,7 +11,7 @@ from math import sqrt
 from rollouts.clients import End, Reply
 from rollouts.serving_pods import PodProcesses
 
-from tunesmith.decide.serving.record import AliasRecord
+from tunesmith.decide.serving.records.record import AliasRecord
 from tunesmith.manifests.names import ALIAS_LABEL
 from tunesmith.manifests.serving_config_maps import RECORD_KEY
 from tunesmith_cluster.api import ApiError

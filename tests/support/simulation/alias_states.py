@@ -6,11 +6,11 @@ from typing import Any
 from simulation.serving_world import build_adapter, digest_of
 
 from tunesmith.api.adapterdeployment import Adapter
+from tunesmith.decide.serving.admission.targets import TargetVersion
 from tunesmith.decide.serving.evidence import Arm, Counts, Evidence
-from tunesmith.decide.serving.fleet import Agent, Fleet, build_fleet
-from tunesmith.decide.serving.record import AliasRecord, Rejection, RolloutCandidate, Watch
-from tunesmith.decide.serving.targets import TargetVersion
-from tunesmith.decide.serving.transition import AliasContext
+from tunesmith.decide.serving.pods.fleet import Agent, Fleet, build_fleet
+from tunesmith.decide.serving.records.record import AliasRecord, Rejection, RolloutCandidate, Watch
+from tunesmith.decide.serving.rollout.transition import AliasContext
 from tunesmith_contract.agent import (
     FEATURES,
     UNPROVEN,

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from tunesmith.decide.serving.evaluations import ObservedEvalRun
+from tunesmith.decide.serving.admission.evaluations import ObservedEvalRun
 from tunesmith.manifests.result_config_map import RECORD_KEY, AttemptOutcome, AttemptRecord
 from tunesmith_contract.report import (
     Artifact,

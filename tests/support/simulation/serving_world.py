@@ -13,11 +13,11 @@ from tunesmith.api import AdapterDeployment
 from tunesmith.api.actions import ACTION_ANNOTATION
 from tunesmith.controller_runtime.errors import Conflict
 from tunesmith.decide.plan import Apply, Create, Delete, Event, Mount, Patch, Plan, Push, Replace, Tell
-from tunesmith.decide.serving.engine_memory import asks_for_nodes, find_base_model
-from tunesmith.decide.serving.evaluations import ObservedEvalRun
-from tunesmith.decide.serving.fleet import Agent
+from tunesmith.decide.serving.admission.evaluations import ObservedEvalRun
 from tunesmith.decide.serving.planning import ObservedServing, plan_serving
-from tunesmith.decide.serving.record import AliasRecord
+from tunesmith.decide.serving.pods.engine_memory import asks_for_nodes, find_base_model
+from tunesmith.decide.serving.pods.fleet import Agent
+from tunesmith.decide.serving.records.record import AliasRecord
 from tunesmith.manifests.environment import Environment
 from tunesmith.manifests.names import STAGE_LABEL
 from tunesmith.manifests.serving_config_maps import (

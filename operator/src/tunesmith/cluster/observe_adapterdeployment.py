@@ -7,11 +7,11 @@ from tunesmith.api.common import ObjectMeta
 from tunesmith.api.values import AUTO
 from tunesmith.controller_runtime.bodies import Key, Reference
 from tunesmith.controller_runtime.errors import Refused
-from tunesmith.decide.serving.claims import asks_for_claims, mounted_claims
-from tunesmith.decide.serving.engine_memory import asks_for_nodes, find_base_model
-from tunesmith.decide.serving.evaluations import ObservedEvalRun
-from tunesmith.decide.serving.fleet import Agent
+from tunesmith.decide.serving.admission.evaluations import ObservedEvalRun
 from tunesmith.decide.serving.planning import ObservedServing
+from tunesmith.decide.serving.pods.claims import asks_for_claims, mounted_claims
+from tunesmith.decide.serving.pods.engine_memory import asks_for_nodes, find_base_model
+from tunesmith.decide.serving.pods.fleet import Agent
 from tunesmith.manifests.names import STAGE_LABEL, Component
 from tunesmith.manifests.objects import Body
 from tunesmith.manifests.result_config_map import record_text

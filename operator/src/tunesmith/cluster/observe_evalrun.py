@@ -13,7 +13,7 @@ from tunesmith.decide.evalrun.sides import ServedAliases, SideSources, named_sid
 from tunesmith.decide.finetunejob.referenced_jobs import NotReady
 from tunesmith.decide.objects import job_end
 from tunesmith.decide.refusal import without_invalid
-from tunesmith.decide.serving.stored import read_stored
+from tunesmith.decide.serving.records.stored import read_stored
 from tunesmith.manifests.objects import Body
 from tunesmith.manifests.run_snapshots import inputs_name, parse_inputs
 from tunesmith_contract.evaluation import MAX_LINEAGE

@@ -27,6 +27,47 @@ from tunesmith.decide.plan import (
     owned_by,
     soonest,
 )
+from tunesmith.decide.serving.admission.evaluations import ObservedEvalRun, read_evaluations
+from tunesmith.decide.serving.admission.targets import Sources, TargetVersion, VersionRecord, resolve_target
+from tunesmith.decide.serving.clients.access import fold_usage, sharing_pods
+from tunesmith.decide.serving.placement.peers import next_peers
+from tunesmith.decide.serving.pods.claims import ClaimLimits, judge_claims, mounted_claims, stops_first
+from tunesmith.decide.serving.pods.engine_memory import REFUSALS, engine_needs, find_base_model, judge_memory
+from tunesmith.decide.serving.pods.fleet import Agent, Fleet
+from tunesmith.decide.serving.pods.pod_sets import PodSets, read_pod_sets
+from tunesmith.decide.serving.pods.switching import (
+    Demand,
+    SetPlan,
+    WantedPods,
+    keep_sets,
+    plan_sets,
+    replaces_in_place,
+)
+from tunesmith.decide.serving.records.elapsed import next_pass_seconds, with_elapsed
+from tunesmith.decide.serving.records.history import update_history
+from tunesmith.decide.serving.records.record import AliasRecord
+from tunesmith.decide.serving.records.stored import StoredServing, read_stored
+from tunesmith.decide.serving.records.versions import (
+    merge_records,
+    plan_annotations,
+    plan_deletions,
+    plan_revisions,
+)
+from tunesmith.decide.serving.rollout.actions import ActionContext, apply_actions
+from tunesmith.decide.serving.rollout.base_model import (
+    ServedModel,
+    find_next_versions,
+    find_other_model,
+    find_served_model,
+    follow_model,
+    rest,
+)
+from tunesmith.decide.serving.rollout.requested_actions import RequestedActions, fingerprint, read_actions
+from tunesmith.decide.serving.rollout.transition import QUORUM_SECONDS, AliasContext, is_paused
+from tunesmith.decide.serving.rollout.transitions import advance
+from tunesmith.decide.serving.rollout.undo import aimed_target, without_settled_undo
+from tunesmith.decide.serving.status.deployment import Explanation, ServingState, plan_status
+from tunesmith.decide.serving.status.pod_sets import explain_wait, service_name_taken
 from tunesmith.manifests.applied import is_applied, with_applied
 from tunesmith.manifests.engine_container import EngineNeeds
 from tunesmith.manifests.environment import Environment
@@ -50,36 +91,7 @@ from tunesmith.manifests.serving_network_policy import build_serving_network_pol
 from tunesmith.manifests.serving_service import build_serving_service
 from tunesmith_contract.agent import Version
 
-from .access import fold_usage, sharing_pods
-from .actions import ActionContext, apply_actions
-from .base_model import (
-    ServedModel,
-    find_next_versions,
-    find_other_model,
-    find_served_model,
-    follow_model,
-    rest,
-)
-from .claims import ClaimLimits, judge_claims, mounted_claims, stops_first
-from .deployment_status import Explanation, ServingState, plan_status
-from .elapsed import next_pass_seconds, with_elapsed
-from .engine_memory import REFUSALS, engine_needs, find_base_model, judge_memory
-from .evaluations import ObservedEvalRun, read_evaluations
-from .fleet import Agent, Fleet
-from .history import update_history
-from .peers import next_peers
-from .pod_sets import PodSets, read_pod_sets
 from .publication import SharedState, needed_by_pods, next_state, plan_publication
-from .record import AliasRecord
-from .requested_actions import RequestedActions, fingerprint, read_actions
-from .rollout import advance
-from .set_status import explain_wait, service_name_taken
-from .stored import StoredServing, read_stored
-from .switching import Demand, SetPlan, WantedPods, keep_sets, plan_sets, replaces_in_place
-from .targets import Sources, TargetVersion, VersionRecord, resolve_target
-from .transition import QUORUM_SECONDS, AliasContext, is_paused
-from .undo import aimed_target, without_settled_undo
-from .versions import merge_records, plan_annotations, plan_deletions, plan_revisions
 
 #: Interval while something is in progress whose end causes no watch event.
 BUSY_SECONDS = 2.0

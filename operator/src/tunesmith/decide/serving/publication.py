@@ -16,6 +16,12 @@ from dataclasses import dataclass
 
 from tunesmith.api.adapterdeployment import AdapterDeployment
 from tunesmith.decide.plan import Action, Mount, Publication, Push, Replace
+from tunesmith.decide.serving.pods.fleet import Fleet
+from tunesmith.decide.serving.records.elapsed import must_be_written
+from tunesmith.decide.serving.records.first_record import build_first_record
+from tunesmith.decide.serving.records.record import AliasRecord, Watch
+from tunesmith.decide.serving.records.stored import StoredServing
+from tunesmith.decide.serving.rollout.raised_weights import Waiting, find_waiting
 from tunesmith.manifests.objects import Body
 from tunesmith.manifests.serving_config_maps import build_alias_record, build_desired_config_map
 from tunesmith_contract.agent import (
@@ -28,13 +34,6 @@ from tunesmith_contract.agent import (
     first_generation,
 )
 from tunesmith_contract.layout import CA_FILE
-
-from .elapsed import must_be_written
-from .first_record import build_first_record
-from .fleet import Fleet
-from .raised_weights import Waiting, find_waiting
-from .record import AliasRecord, Watch
-from .stored import StoredServing
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,12 +6,12 @@ from typing import Any
 from tunesmith.api.reasons import AdapterDeploymentReason as Reason
 from tunesmith.api.values import duration_seconds
 from tunesmith.decide.plan import Event
+from tunesmith.decide.serving.evidence import Evidence
+from tunesmith.decide.serving.records.elapsed import RESTING_SECONDS, check_interval
+from tunesmith.decide.serving.records.record import AliasRecord, Rejection, Watch
 from tunesmith_contract.shared_rules.verdict import Verdict
 
 from .analysis import find_violation, fold_watch
-from .elapsed import RESTING_SECONDS, check_interval
-from .evidence import Evidence
-from .record import AliasRecord, Rejection, Watch
 from .transition import QUORUM_SECONDS, AliasContext, TransitionResult, describe, is_paused
 
 

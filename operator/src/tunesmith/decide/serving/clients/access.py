@@ -9,12 +9,12 @@ from tunesmith.api.reasons import AdapterDeploymentReason as Reason
 from tunesmith.api.reasons import ConditionType
 from tunesmith.decide.conditions import ConditionUpdate
 from tunesmith.decide.plan import Action, Event, Replace, Tell
+from tunesmith.decide.serving.pods.fleet import Fleet
 from tunesmith.manifests.objects import Body
 from tunesmith.manifests.serving_config_maps import build_usage, usage_config_map_name
 from tunesmith_contract.agent import AccessReport
 
-from .client_usage import UsageRecord, read_usage
-from .fleet import Fleet
+from .usage import UsageRecord, read_usage
 
 #: Reasons that people are told by an event.
 REPORTED = frozenset({Reason.NO_CLIENTS, Reason.INVALID_CLIENTS})

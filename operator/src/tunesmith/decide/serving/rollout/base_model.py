@@ -13,13 +13,13 @@ from datetime import datetime
 from tunesmith.api.adapterdeployment import AdapterDeploymentSpec
 from tunesmith.api.reasons import AdapterDeploymentReason as Reason
 from tunesmith.decide.plan import Event
+from tunesmith.decide.serving.admission.targets import TargetVersion
+from tunesmith.decide.serving.pods.pod_sets import PodSets
+from tunesmith.decide.serving.records.record import AliasRecord, Watch
 from tunesmith.manifests.objects import Body
 from tunesmith.manifests.serving_deployment import pod_base_model_uri
 from tunesmith_contract.agent import DesiredAlias, DesiredState, OtherModel, Version
 
-from .pod_sets import PodSets
-from .record import AliasRecord, Watch
-from .targets import TargetVersion
 from .transition import describe
 
 

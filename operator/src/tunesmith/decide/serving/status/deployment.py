@@ -21,26 +21,26 @@ from tunesmith.api.status import ContainerRequests
 from tunesmith.decide.conditions import ConditionUpdate, merge_conditions
 from tunesmith.decide.fit.engine_fit import EngineFit
 from tunesmith.decide.plan import Event
+from tunesmith.decide.serving.admission.targets import VersionRecord
+from tunesmith.decide.serving.clients.access import REPORTED, access_condition, build_access_status
+from tunesmith.decide.serving.clients.usage import UsageRecord
+from tunesmith.decide.serving.pods.claims import ClaimLimits, claims_condition, stops_first
+from tunesmith.decide.serving.pods.engine_memory import fit_condition
+from tunesmith.decide.serving.pods.fleet import Fleet, ServingPod, is_rolled_out
+from tunesmith.decide.serving.pods.pod_problem import find_pod_problem
+from tunesmith.decide.serving.pods.pod_sets import PodSets
+from tunesmith.decide.serving.pods.switching import SetPlan
+from tunesmith.decide.serving.records.record import AliasRecord
+from tunesmith.decide.serving.rollout.transition import AliasContext
+from tunesmith.decide.serving.rollout.transitions import is_proven
 from tunesmith.manifests.engine_container import ENGINE
 from tunesmith.manifests.objects import Body
 from tunesmith.manifests.serving_deployment import rolling_update, set_labels
 from tunesmith.manifests.serving_service import serving_url
 from tunesmith_contract.agent import FEATURES, OTHER, PEERS, PODS, PREVIOUS, REJECTED, LoadState, served_name
 
-from .access import REPORTED, access_condition, build_access_status
-from .alias_status import MAX_MESSAGE, build_adapter_status
-from .claims import ClaimLimits, claims_condition, stops_first
-from .client_usage import UsageRecord
-from .engine_memory import fit_condition
-from .fleet import Fleet, ServingPod, is_rolled_out
-from .pod_problem import find_pod_problem
-from .pod_sets import PodSets
-from .record import AliasRecord
-from .rollout import is_proven
-from .set_status import SwitchWait, build_set_status, service_name_taken
-from .switching import SetPlan
-from .targets import VersionRecord
-from .transition import AliasContext
+from .alias import MAX_MESSAGE, build_adapter_status
+from .pod_sets import SwitchWait, build_set_status, service_name_taken
 
 #: Minimum interval between writes that change counters only.
 WRITE_SECONDS = 10.0

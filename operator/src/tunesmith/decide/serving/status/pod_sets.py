@@ -5,15 +5,14 @@ from dataclasses import dataclass
 from tunesmith.api.adapterdeployment import MAX_SETS, AdapterDeployment, PodSetRole, PodSetStatus
 from tunesmith.api.reasons import AdapterDeploymentReason as Reason
 from tunesmith.decide.objects import condition_of
+from tunesmith.decide.serving.pods.claims import ClaimLimits
+from tunesmith.decide.serving.pods.fleet import ServingPod
+from tunesmith.decide.serving.pods.pod_problem import find_pod_problem
+from tunesmith.decide.serving.pods.pod_sets import PodSet, PodSets
+from tunesmith.decide.serving.pods.switching import Demand, SetPlan, complete_pods
 from tunesmith.manifests.serving_deployment import base_model_uri, serving_image
 from tunesmith.manifests.serving_service import serving_service_name
 from tunesmith_contract.agent import OTHER, LoadedVersion, LoadState, Version
-
-from .claims import ClaimLimits
-from .fleet import ServingPod
-from .pod_problem import find_pod_problem
-from .pod_sets import PodSet, PodSets
-from .switching import Demand, SetPlan, complete_pods
 
 MAX_MESSAGE = 512
 

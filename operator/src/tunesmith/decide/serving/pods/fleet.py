@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from tunesmith.decide.objects import condition_of, is_deleting, is_finished, parse_time
+from tunesmith.decide.serving.evidence import Counts, Reading
 from tunesmith.manifests.objects import Body
 from tunesmith_contract.agent import (
     FEATURES,
@@ -17,8 +18,6 @@ from tunesmith_contract.agent import (
     LoadState,
     VersionCounters,
 )
-
-from .evidence import Counts, Reading
 
 #: Reason of an active version on agents of the first release that send it no more requests.
 _BREAKER_OPEN = "BreakerOpen"

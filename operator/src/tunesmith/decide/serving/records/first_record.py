@@ -9,10 +9,10 @@ from typing import Any, Literal
 
 from pydantic import AwareDatetime, Field
 
+from tunesmith.decide.serving.evidence import Arm, Counts, Evidence
 from tunesmith_contract.agent import Version
 from tunesmith_contract.base import Report
 
-from .evidence import Arm, Counts, Evidence
 from .record import AliasRecord, Rejection, RolloutCandidate
 
 

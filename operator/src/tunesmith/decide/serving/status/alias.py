@@ -19,14 +19,13 @@ from tunesmith.api.adapterdeployment import (
 from tunesmith.api.reasons import AdapterDeploymentReason as Reason
 from tunesmith.api.reasons import AdapterPhase as Phase
 from tunesmith.api.values import duration_seconds
+from tunesmith.decide.serving.admission.targets import UNEVALUATED, VersionRecord
+from tunesmith.decide.serving.records.elapsed import step_pause
+from tunesmith.decide.serving.records.record import ActionOutcome, AliasRecord, RolloutCandidate
+from tunesmith.decide.serving.rollout.analysis import evaluate_checks, find_violation, fold_watch
+from tunesmith.decide.serving.rollout.transition import AliasContext, describe, is_paused
+from tunesmith.decide.serving.rollout.transitions import exceeded_limit, is_proven, step_index
 from tunesmith_contract.shared_rules.verdict import Verdict
-
-from .analysis import evaluate_checks, find_violation, fold_watch
-from .elapsed import step_pause
-from .record import ActionOutcome, AliasRecord, RolloutCandidate
-from .rollout import exceeded_limit, is_proven, step_index
-from .targets import UNEVALUATED, VersionRecord
-from .transition import AliasContext, describe, is_paused
 
 MAX_MESSAGE = 512
 MAX_MANAGER = 128

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from tunesmith.api.adapterdeployment import AdapterDeployment
 from tunesmith.api.reasons import AdapterDeploymentReason as Reason
 from tunesmith.decide.plan import Event
+from tunesmith.decide.serving.admission.targets import VersionRecord
 from tunesmith.manifests.objects import Body
 from tunesmith.manifests.serving_config_maps import (
     FIRST_RECORD_KEY,
@@ -27,7 +28,6 @@ from tunesmith_contract.agent import DesiredState
 from .first_record import split_first_record
 from .history import AliasHistory, History, merge_lifts, merge_rejections
 from .record import AliasRecord, Rejection
-from .targets import VersionRecord
 from .versions import read_versions
 
 

@@ -6,12 +6,11 @@ from datetime import datetime
 
 from tunesmith.api.adapterdeployment import Adapter
 from tunesmith.decide.plan import Event
+from tunesmith.decide.serving.admission.targets import TargetVersion
+from tunesmith.decide.serving.pods.fleet import Fleet
+from tunesmith.decide.serving.records.record import AliasRecord
 from tunesmith_contract.agent import Version
 from tunesmith_contract.base import short_digest
-
-from .fleet import Fleet
-from .record import AliasRecord
-from .targets import TargetVersion
 
 #: Time without progress after which a version that is active on half of the pods goes on.
 QUORUM_SECONDS = 60.0

@@ -6,13 +6,13 @@ from typing import Any
 from tunesmith.api.adapterdeployment import Adapter, AnalysisCheck
 from tunesmith.api.reasons import AdapterDeploymentReason as Reason
 from tunesmith.api.values import duration_seconds
+from tunesmith.decide.serving.evidence import Counts, Evidence
+from tunesmith.decide.serving.pods.fleet import Fleet
+from tunesmith.decide.serving.records.elapsed import step_pause
+from tunesmith.decide.serving.records.record import RolloutCandidate, Watch
 from tunesmith_contract.shared_rules.verdict import Verdict
 
-from .elapsed import step_pause
-from .evidence import Counts, Evidence
-from .fleet import Fleet
 from .guardrail import MINIMUM_FAILING_KEYS, failing_keys, is_violated, is_worse
-from .record import RolloutCandidate, Watch
 
 FULL = 100
 

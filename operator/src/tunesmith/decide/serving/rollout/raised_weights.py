@@ -9,11 +9,10 @@ waits.
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from tunesmith.decide.serving.pods.fleet import Fleet
+from tunesmith.decide.serving.records.record import AliasRecord
+from tunesmith.decide.serving.records.stored import StoredServing
 from tunesmith_contract.agent import DesiredAlias, Version
-
-from .fleet import Fleet
-from .record import AliasRecord
-from .stored import StoredServing
 
 #: Longest time that a raised weight waits for agents: since it was decided, and since this operator leads.
 LONGEST_WAIT_SECONDS = 10.0

@@ -5,13 +5,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from tunesmith.api.adapterdeployment import AdapterDeployment
+from tunesmith.decide.serving.pods.fleet import Fleet, ServingPod
+from tunesmith.decide.serving.records.record import AliasRecord
 from tunesmith.manifests.engine_container import loaded_adapters
 from tunesmith.manifests.serving_deployment import AGENT_PORT
 from tunesmith_contract.agent import PEERS, Peer
 
-from .fleet import Fleet, ServingPod
 from .placement import SLOTS_OF_ALIAS, HomePod, PlacedAlias, Placement, place
-from .record import AliasRecord
 
 #: Most bytes that the names of all homes may take in the mounted ConfigMap, of its 1 MiB.
 MAX_HOME_BYTES = 300_000

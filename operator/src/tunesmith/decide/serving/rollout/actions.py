@@ -20,14 +20,21 @@ from tunesmith.api.actions import Action, Verb
 from tunesmith.api.adapterdeployment import AdapterDeploymentSpec
 from tunesmith.api.reasons import AdapterDeploymentReason as Reason
 from tunesmith.decide.plan import Event
+from tunesmith.decide.serving.admission.targets import VersionRecord, find_unreachable
+from tunesmith.decide.serving.records.record import (
+    MAX_RECORDED_ACTIONS,
+    ActionOutcome,
+    AliasRecord,
+    Lift,
+    Rejection,
+    Undo,
+)
+from tunesmith.decide.serving.records.versions import merge_records
 from tunesmith_contract.agent import MAX_REJECTED_DIGESTS, Version
 
-from .record import MAX_RECORDED_ACTIONS, ActionOutcome, AliasRecord, Lift, Rejection, Undo
 from .requested_actions import RequestedActions, fingerprint, has_same_id
-from .targets import VersionRecord, find_unreachable
 from .transition import AliasContext, describe
 from .undo import finish_undo
-from .versions import merge_records
 
 #: The record after the action, None if it is refused; and a sentence that says what happens, or what to write.
 ActionResult = tuple[AliasRecord | None, str]

@@ -12,7 +12,7 @@ fewer than three keys prove nothing.
 
 from math import exp, inf, log, log1p
 
-from .evidence import Arm
+from tunesmith.decide.serving.evidence import Arm
 
 #: Odds of failure of the alternatives, as multiples of the bound's odds: from a quarter worse to thirty times.
 ODDS_RATIOS = (1.25, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from tunesmith.decide.plan import Create, Delete, Patch
+from tunesmith.decide.serving.admission.targets import UNEVALUATED, TargetVersion, VersionRecord
 from tunesmith.manifests.names import Owner
 from tunesmith.manifests.objects import Body, KubernetesObject
 from tunesmith.manifests.version_revision import (
@@ -23,7 +24,6 @@ from tunesmith.manifests.version_revision import (
 from tunesmith_contract.agent import MAX_REJECTED_DIGESTS, Version
 
 from .record import AliasRecord
-from .targets import UNEVALUATED, TargetVersion, VersionRecord
 
 UNREADABLE = "Unreadable"
 

@@ -35,13 +35,13 @@ from typing import Any
 from tunesmith.api.adapterdeployment import Adapter
 from tunesmith.api.reasons import AdapterDeploymentReason as Reason
 from tunesmith.decide.plan import Event
+from tunesmith.decide.serving.evidence import Arm, Evidence, RunCounts
+from tunesmith.decide.serving.records.elapsed import check_interval, step_pause
+from tunesmith.decide.serving.records.record import AliasRecord, Rejection, RolloutCandidate, Watch
 from tunesmith_contract.agent import Version
 from tunesmith_contract.shared_rules.verdict import Verdict
 
 from .analysis import FULL, check_candidate, fold_candidate, fold_watch
-from .elapsed import check_interval, step_pause
-from .evidence import Arm, Evidence, RunCounts
-from .record import AliasRecord, Rejection, RolloutCandidate, Watch
 from .stable_version import (
     abandon,
     begin_watch,

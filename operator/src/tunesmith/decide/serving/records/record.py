@@ -13,11 +13,10 @@ from typing import Any
 
 from pydantic import AwareDatetime, Field
 
+from tunesmith.decide.serving.evidence import Counts, Evidence
 from tunesmith_contract.agent import MAX_REJECTED_DIGESTS, DesiredAlias, Version
 from tunesmith_contract.base import Digest, Report, canonical_json
 from tunesmith_contract.shared_rules.verdict import Verdict
-
-from .evidence import Counts, Evidence
 
 MAX_RECORDED_ACTIONS = 10
 

@@ -7,10 +7,10 @@ requests once it is active; the source does not count meanwhile.
 from datetime import datetime
 
 from tunesmith.api.reasons import AdapterDeploymentReason as Reason
+from tunesmith.decide.serving.admission.targets import TargetVersion
+from tunesmith.decide.serving.records.record import AliasRecord, Rejection, Undo, Watch
 
-from .record import AliasRecord, Rejection, Undo, Watch
 from .stable_version import switch_back
-from .targets import TargetVersion
 from .transition import describe
 
 

@@ -1,0 +1,1 @@
+"""Clients of an AdapterDeployment, and the tokens that they have used."""

@@ -1,0 +1,1 @@
+"""Home pods of aliases, and pods that answer requests for each other."""

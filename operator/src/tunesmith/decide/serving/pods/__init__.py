@@ -1,0 +1,1 @@
+"""Serving pods as observed, and the change from one set of them to the next."""

@@ -1,0 +1,1 @@
+"""Persistent state of an AdapterDeployment: records of rollouts, history and versions."""

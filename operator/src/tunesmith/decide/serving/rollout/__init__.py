@@ -1,0 +1,1 @@
+"""Rollout of one alias: its transitions, the evidence that decides them, and actions of people."""

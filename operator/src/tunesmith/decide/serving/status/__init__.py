@@ -1,0 +1,1 @@
+"""Status of an AdapterDeployment, rebuilt from its records and the observed pods."""
