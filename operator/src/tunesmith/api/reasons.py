@@ -29,7 +29,6 @@ class EvalRunPhase(StrEnum):
 class AdapterPhase(StrEnum):
     """Phase of one alias of an AdapterDeployment."""
 
-    PENDING = "Pending"
     LOADING = "Loading"
     PROGRESSING = "Progressing"
     PAUSED = "Paused"

@@ -75,7 +75,7 @@ class Hops:
         self.directory = directory
         self.stats = stats
 
-    def hand_on(
+    def forward_to_peer(
         self,
         client: ServerConnection,
         request: Request,
@@ -105,7 +105,7 @@ class Hops:
             return
         _HandedOn(self, request, body, names, target, key, answer_here).try_next(client)
 
-    def hand_on_anywhere(
+    def forward_to_any_peer(
         self,
         client: ServerConnection,
         request: Request,
@@ -114,7 +114,7 @@ class Hops:
         target: Target,
         refuse: Callable[[], None],
     ) -> None:
-        """Have a request answered by any other pod, since this one's engine does not answer; see ``hand_on``.
+        """Have a request answered by any other pod, since this one's engine does not answer; see ``forward_to_peer``.
 
         Args:
             homes: the first ones to be tried; None: all pods are alike.
@@ -125,7 +125,7 @@ class Hops:
             refuse()
         else:
             key = stickiness_key(request.headers, body)
-            self.hand_on(client, request, body, homes, replace(target, is_here=False), key, refuse)
+            self.forward_to_peer(client, request, body, homes, replace(target, is_here=False), key, refuse)
 
     def _order(self, homes: Homes, key: bytes) -> list[str]:
         """Homes by sticky key; without one this pod first, and then those with the fewest requests from here."""

@@ -183,7 +183,7 @@ class Proxy:
         target = route.pick(key)
         is_elsewhere = self.engine_hangs or (route.homes is not None and not is_here)
         if is_elsewhere and target is not None:
-            self._hand_on(connection, request, body, route, size, target, key)
+            self._forward_to_peer(connection, request, body, route, size, target, key)
             return
         if target is not None and not target.is_here:
             target = route.substitute
@@ -249,7 +249,7 @@ class Proxy:
             charge,
         ).start()
 
-    def _hand_on(
+    def _forward_to_peer(
         self,
         connection: ServerConnection,
         request: Request,
@@ -262,10 +262,10 @@ class Proxy:
         """Have a request answered by a pod that is home of the alias, which may be this one."""
         if self.engine_hangs:
             refuse = partial(self._refuse_hanging, connection)
-            self._hops.hand_on_anywhere(connection, request, body, route.homes, target, refuse)
+            self._hops.forward_to_any_peer(connection, request, body, route.homes, target, refuse)
         elif route.homes is not None:
             answer = partial(self._forward, connection, request, body, route, size, is_here=True)
-            self._hops.hand_on(connection, request, body, route.homes, target, key, answer)
+            self._hops.forward_to_peer(connection, request, body, route.homes, target, key, answer)
 
     def _take_over(self, connection: ServerConnection, request: Request) -> None:
         """Answer a request that another agent forwards, for which it has chosen the version."""
@@ -333,7 +333,7 @@ class Proxy:
         body["model"] = route.model
         self._note_engine_failure()
         refuse = partial(connection.respond_refusal, _ENGINE_NOT_READY)
-        self._hops.hand_on_anywhere(connection, request, body, route.homes, target, refuse)
+        self._hops.forward_to_any_peer(connection, request, body, route.homes, target, refuse)
 
     def _answer_not_held(self, connection: ServerConnection) -> None:
         """Answer a request of another agent that never reached a version: another pod may be tried."""

@@ -47,15 +47,9 @@ def messages_check(hosts: Iterable[str]) -> Callable[[Any], str]:
     def check(value: Any) -> str:
         if type(value) is not list or len(value) > MAX_MESSAGES:
             return f"must be a list of at most {MAX_MESSAGES:,} messages"
-        count = 0
-        for message in value:
-            content = message.get("content") if type(message) is dict else None
-            if type(content) is list:
-                found = _check_parts(content, allowed)
-                if isinstance(found, str):
-                    return found
-                count += found
-        return "" if count <= MAX_MEDIA else _TOO_MANY
+        return _check_contents(
+            (message.get("content") for message in value if type(message) is dict), allowed
+        )
 
     return check
 
@@ -69,20 +63,15 @@ def input_check(hosts: Iterable[str]) -> Callable[[Any], str]:
             return ""
         if type(value) is not list or len(value) > MAX_MESSAGES:
             return f"must be a text or a list of at most {MAX_MESSAGES:,} items"
-        count = 0
         for item in value:
             kind = item.get("type") if type(item) is dict else ""
             if type(kind) is dict or type(kind) is list or kind not in _ITEMS:
                 return (
                     f"can't hold an item of type {str(kind)[:40]!r}: send messages, calls and their results"
                 )
-            for parts in (item.get("content"), item.get("output")):
-                if type(parts) is list:
-                    found = _check_parts(parts, allowed)
-                    if isinstance(found, str):
-                        return found
-                    count += found
-        return "" if count <= MAX_MEDIA else _TOO_MANY
+        return _check_contents(
+            (item.get(member) for item in value for member in ("content", "output")), allowed
+        )
 
     return check
 
@@ -108,7 +97,16 @@ def check_url(url: Any, hosts: frozenset[str]) -> str:
     )
 
 
-_TOO_MANY = f"must have at most {MAX_MEDIA} images, audios and videos together"
+def _check_contents(contents: Iterable[Any], hosts: frozenset[str]) -> str:
+    """Check of all media in these contents, which are texts or lists of parts."""
+    count = 0
+    for content in contents:
+        if type(content) is list:
+            found = _check_parts(content, hosts)
+            if isinstance(found, str):
+                return found
+            count += found
+    return "" if count <= MAX_MEDIA else f"must have at most {MAX_MEDIA} images, audios and videos together"
 
 
 def _check_parts(parts: list[Any], hosts: frozenset[str]) -> str | int:
