@@ -7,6 +7,7 @@ from custom_resources.manifest_cases import load_good
 
 from tunesmith.api import GROUP, KINDS, VERSION
 from tunesmith.manifests.names import OWNER_UID_LABEL
+from tunesmith_cluster.api import ApiError
 from tunesmith_cluster.client import eventually
 from tunesmith_cluster.fake import ControlPlane
 
@@ -34,6 +35,17 @@ def wait_established(control_plane: ControlPlane, crd: str) -> None:
 def collection(namespace: str, plural: str = "finetunejobs") -> str:
     """Path of the resources of a namespace."""
     return f"/apis/{GROUP}/{VERSION}/namespaces/{namespace}/{plural}"
+
+
+def remove_resources(server: ControlPlane, namespace: str) -> None:
+    """Delete all resources of our kinds, without waiting; the garbage collector deletes what belongs to them."""
+    for kind in KINDS:
+        try:
+            server.api.delete(collection(namespace, kind.plural))
+        except ApiError as error:
+            # The kinds are not installed for each test.
+            if error.status != 404:
+                raise
 
 
 def create_job(server: ControlPlane, namespace: str, name: str = "job") -> dict[str, Any]:

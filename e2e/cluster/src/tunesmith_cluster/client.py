@@ -47,11 +47,16 @@ def eventually(read: Callable[[], T | None], timeout: float = 30, *, what: str =
 
 
 class ClusterClient:
-    """One cluster by its kubeconfig."""
+    """One cluster by its kubeconfig.
+
+    Attributes:
+        namespaces: those that this client has made, the oldest first.
+    """
 
     def __init__(self, kubeconfig: Path) -> None:
         self.kubeconfig = kubeconfig
         self.api = ApiClient(kubeconfig)
+        self.namespaces: list[str] = []
         self._resources: dict[str, tuple[str, Document]] = {}
 
     def kubectl(self, *arguments: str, stdin: str | None = None, timeout: float = 120) -> str:
@@ -131,6 +136,7 @@ class ClusterClient:
         name = f"{prefix}-{secrets.token_hex(4)}"
         metadata = {"name": name, "labels": {ENFORCE_LABEL: enforce}}
         self.api.create("/api/v1/namespaces", {"metadata": metadata})
+        self.namespaces.append(name)
         path = f"/api/v1/namespaces/{name}/serviceaccounts/default"
         eventually(lambda: self._find(path), what=f"the default service account of {name}")
         return name
