@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from control_plane.pod_credentials import issue_token
 
@@ -35,8 +35,6 @@ ENDPOINT_SECONDS = 0.3
 MOUNT_SECONDS = 3.0
 END_SECONDS = 5.0
 _FAILED_READ = (ApiError, ConnectionError)
-
-T = TypeVar("T")
 
 #: Variable by which coverage measures a process.
 _COVERAGE = "COVERAGE_PROCESS_START"
@@ -201,21 +199,20 @@ class ServingPods:
                     pod.agent.terminate()
 
     async def delete(self, pod: PodProcesses) -> None:
-        """Delete the pod as `kubectl delete` does; it stays Terminating until its processes have ended."""
-        await asyncio.to_thread(self._server.hold_pod, self._namespace, pod.name)
+        """Delete the pod as `kubectl delete` does."""
         await asyncio.to_thread(self._server.api.delete, f"{self._pods_path}/{pod.name}")
 
     # -- one pod
 
     async def _live(self, pod: PodProcesses) -> None:
-        """From its start until the pod is gone."""
+        """From its start until its processes have ended; a deleted pod stays Terminating until then."""
         for name in ("config", "credentials", "state", "cache"):
             (pod.folder / name).mkdir(parents=True)
         try:
             command = [sys.executable, "-m", "rollouts.stand_in_engine", str(pod.engine_port), pod.base_model]
             environment = {name: value for name, value in _environment().items() if name != _COVERAGE}
             pod.engine = await asyncio.create_subprocess_exec(*command, env=environment)
-            await self._until(lambda: self._tell_address(pod))
+            await self._until(lambda: self._begin(pod))
             await self._mount_credentials(pod)
             async with asyncio.TaskGroup() as group:
                 loops = [self._mount(pod), self._probe(pod)]
@@ -226,8 +223,11 @@ class ServingPods:
                 for task in tasks:
                     task.cancel()
         finally:
-            await asyncio.shield(_end(pod))
-            pod.gone_at = time.monotonic()
+            await asyncio.shield(self._finish(pod))
+
+    async def _finish(self, pod: PodProcesses) -> None:
+        await _end(pod)
+        pod.gone_at = time.monotonic()
         self.gone.append(self.pods.pop(pod.uid))
         await self._until(lambda: self._release(pod))
 
@@ -254,9 +254,14 @@ class ServingPods:
         pod.note_end()
 
     async def _mount_credentials(self, pod: PodProcesses) -> None:
-        token = await self._until(lambda: issue_token(self._server, pod.body, TOKEN_AUDIENCE))
-        (pod.folder / "credentials" / TOKEN_FILE).write_text(token)
-        await self._until(lambda: self._copy_config(pod))
+        await self._until(lambda: self._write_token(pod))
+        await self._until(lambda: pod.is_ending or self._copy_config(pod))
+
+    def _write_token(self, pod: PodProcesses) -> bool:
+        if not pod.is_ending:
+            token = issue_token(self._server, pod.body, TOKEN_AUDIENCE)
+            (pod.folder / "credentials" / TOKEN_FILE).write_text(token)
+        return True
 
     async def _mount(self, pod: PodProcesses) -> None:
         while True:
@@ -294,8 +299,10 @@ class ServingPods:
         address = {"podIP": pod.address, "podIPs": [{"ip": pod.address}]}
         self._server.api.merge(f"{path}/status", {"status": {"conditions": conditions, **address}})
 
-    def _tell_address(self, pod: PodProcesses) -> bool:
-        self._tell_ready(pod, False)
+    def _begin(self, pod: PodProcesses) -> bool:
+        if not pod.is_ending:
+            self._server.hold_pod(self._namespace, pod.name)
+            self._tell_ready(pod, False)
         return True
 
     def _release(self, pod: PodProcesses) -> bool:
@@ -314,11 +321,12 @@ class ServingPods:
         except _FAILED_READ:
             return None
 
-    async def _until(self, call: Callable[[], T]) -> T:
+    async def _until(self, call: Callable[[], object]) -> None:
         """Call until the API server answers."""
         while True:
             try:
-                return await asyncio.to_thread(call)
+                await asyncio.to_thread(call)
+                return
             except _FAILED_READ:
                 await asyncio.sleep(LOOK_SECONDS)
 
