@@ -260,9 +260,13 @@ class RolloutWorld:
                         break
                     await asyncio.sleep(LOOK_SECONDS)
 
-    async def count_forwarded(self) -> int:
-        """Requests that pods answered for each other, as the agents that run now have counted."""
-        return sum([await count_forwarded(pod) for pod in self.pods.endpoints])
+    async def until_forwarded(self) -> None:
+        """Wait until one of the pods that answer now has forwarded a request to another one, which answered it."""
+        async with asyncio.timeout(RELEASE_SECONDS):
+            while True:
+                if any([await count_forwarded(pod) for pod in self.pods.endpoints]):
+                    return
+                await asyncio.sleep(LOOK_SECONDS)
 
     async def _until_settled(self) -> None:
         """Wait until the pods that answer are all there are."""
