@@ -250,15 +250,16 @@ class Share:
 
 
 def shares(replies: Sequence[Reply], history: RecordHistory, pods: Iterable[PodProcesses]) -> Iterator[Share]:
-    """The share of each step of each rollout, from when all pods have heard of it from the operator."""
-    pods = tuple(pods)
+    """The share of each step of each rollout, from when all pods that answer have heard of it from the operator."""
+    by_name = {pod.name: pod for pod in pods}
     ordered = sorted(replies, key=lambda reply: reply.began)
     for span in history.spans():
         candidate = next(reversed(span.weights), "")
         weight = span.weights.get(candidate, 0)
         if not 0 < weight < 100:
             continue
-        begin = SETTLE_SECONDS + max(span.first, *(_heard_at(pod, span) for pod in pods))
+        asked = {reply.pod for reply in ordered if span.first <= reply.began <= span.last}
+        begin = SETTLE_SECONDS + max([span.first, *(_heard_at(by_name[name], span) for name in asked)])
         own = f"{candidate.partition('@')[0]}@"
         seen: dict[int, bool] = {}
         for reply in ordered:
@@ -269,8 +270,7 @@ def shares(replies: Sequence[Reply], history: RecordHistory, pods: Iterable[PodP
 
 
 def _heard_at(pod: PodProcesses, span: Span) -> float:
-    """When the operator has told a pod of a state; at once for a pod that was not there."""
-    is_there = pod.ended_at > span.first and pod.events and pod.events[0][0] < span.last
+    """When the operator has told a pod of a state."""
     told = (
         at
         for at, message, fields in pod.events
@@ -278,4 +278,4 @@ def _heard_at(pod: PodProcesses, span: Span) -> float:
         and fields["source"] == "operator"
         and fields["generation"] >= span.generation
     )
-    return min(told, default=float("inf")) if is_there else 0.0
+    return min(told, default=float("inf"))
