@@ -135,7 +135,6 @@ async def test_nobody_notices(server: ControlPlane, tmp_path: Path) -> None:
     log.info("seed %d", seed)
     is_long = bool(cases(0, 1))
     async with rollout_world(server, tmp_path, seed=seed, shape=LONG if is_long else SHORT) as world:
-        import sys; sys.path.insert(0, "/tmp/vol"); import dbg, atexit; atexit.register(dbg.dump, world)
         for scene in choose_long(world) if is_long else choose_short(world):
             await play(world, scene)
         await world.load.until(LONG_REQUESTS if is_long else 0)
@@ -143,10 +142,10 @@ async def test_nobody_notices(server: ControlPlane, tmp_path: Path) -> None:
     log.info("%s", json.dumps(describe(world), indent=1))
     replies, history = world.load.replies, world.history
     assert not [reply for reply in replies if reply.end is End.FAILED]
-    assert not wrong_answers(replies, history, world.marks, world.model_changes)
+    assert not wrong_answers(replies, history, world.pods.all, world.marks, world.model_changes)
     assert not describe_flips(world)
     assert any(flips(replies))
-    measured = list(shares(replies, history, world.pods.all))
+    measured = list(shares(replies, history, world.pods.all, world.marks))
     assert len(measured) >= 2
     assert not [share for share in measured if abs(share.deviations) >= DEVIATIONS]
     kills = sum(len(pod.killed) for pod in world.pods.all)

@@ -58,11 +58,11 @@ def describe(world: RolloutWorld) -> dict[str, Any]:
     """Figures of a run."""
     replies, history, pods = world.load.replies, world.history, world.pods.all
     answered = [reply.ended - reply.began for reply in replies if reply.end is End.ANSWERED]
-    deviations = [abs(share.deviations) for share in shares(replies, history, pods)]
+    deviations = [abs(share.deviations) for share in shares(replies, history, pods, world.marks)]
     return {
         "requests": {end.value: sum(reply.end is end for reply in replies) for end in End},
         "connectionsRefused": world.load.refused,
-        "wrongAnswers": len(wrong_answers(replies, history, world.marks, world.model_changes)),
+        "wrongAnswers": len(wrong_answers(replies, history, pods, world.marks, world.model_changes)),
         "needlessFlips": len(needless_flips(replies, world.rejected, world.model_changes)),
         "steps": len(deviations),
         "largestDeviation": round(max(deviations, default=0.0), 1),

@@ -1,4 +1,4 @@
-"""What the records of aliases said over time, and what answers must agree with."""
+"""What the operator published about aliases over time, and what answers must agree with."""
 
 import asyncio
 import itertools
@@ -9,18 +9,17 @@ from dataclasses import dataclass
 from math import sqrt
 from typing import Any
 
-from rollouts.clients import End, Reply
+from rollouts.clients import FAILS, HANGS, End, Reply
 from rollouts.serving_pods import PodProcesses
 
 from tunesmith.decide.serving.records.record import AliasRecord
-from tunesmith.manifests.names import ALIAS_LABEL
+from tunesmith.manifests.names import ALIAS_LABEL, OWNER_UID_LABEL
 from tunesmith.manifests.serving_config_maps import RECORD_KEY
 from tunesmith_cluster.api import ApiError
 from tunesmith_cluster.fake import ControlPlane
-from tunesmith_contract.agent import served_name
+from tunesmith_contract.agent import STATE_FILE, DesiredAlias, DesiredState, served_name
 
-LOOK_SECONDS = 0.05
-#: From the record to the last pod, and to answers that were under way.
+#: From the published state to the last pod, and to answers that were under way.
 SETTLE_SECONDS = 1.0
 #: Standard deviations of a share that is no accident in some hundred shares.
 DEVIATIONS = 4.5
@@ -28,49 +27,38 @@ DEVIATIONS = 4.5
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The record as it was read between two monotonic times."""
+    """Published state of an alias, as it was read between two monotonic times.
+
+    Attributes:
+        weights: percent of the requests by the version's name; a candidate comes last.
+        generation: generation of the state.
+    """
 
     began: float
     ended: float
-    record: AliasRecord
-
-    @property
-    def weights(self) -> dict[str, int]:
-        """Percent of the requests by the version's name."""
-        record = self.record
-        candidate = record.candidate
-        weights = {}
-        if record.stable is not None:
-            weights[served_name(record.name, record.stable.digest)] = 100 - (
-                candidate.weight if candidate else 0
-            )
-        if candidate is not None:
-            weights[served_name(record.name, candidate.version.digest)] = candidate.weight
-        return weights
+    weights: Mapping[str, int]
+    generation: int
 
 
 class RecordHistory:
-    """Readings of the records by alias, each that differs from the one before.
+    """Published states by alias, each that differs from the one before, and the latest records.
 
     Args:
         look_seconds: time between two readings.
+
+    Attributes:
+        records: the latest record of each alias.
+        taken_back: monotonic time at which a record said that a version is rejected, by its name in answers.
     """
 
     def __init__(self, server: ControlPlane, namespace: str, look_seconds: float = 0.05) -> None:
         self.readings: dict[str, list[Reading]] = {}
+        self.records: dict[str, AliasRecord] = {}
+        self.taken_back: dict[str, float] = {}
         self._server, self._look_seconds = server, look_seconds
-        self._path = f"/api/v1/namespaces/{namespace}/configmaps?labelSelector={ALIAS_LABEL}"
-        self._parsed: dict[str, tuple[str, AliasRecord]] = {}
-
-    def latest(self, alias: str) -> AliasRecord | None:
-        """The record of an alias as it was read last."""
-        readings = self.readings.get(alias)
-        return readings[-1].record if readings else None
-
-    @property
-    def records(self) -> list[AliasRecord]:
-        """All records as they were read last."""
-        return [readings[-1].record for readings in self.readings.values()]
+        self._path = f"/api/v1/namespaces/{namespace}/configmaps?labelSelector={OWNER_UID_LABEL}"
+        self._known: dict[str, str] = {}
+        self._state = DesiredState(generation=0)
 
     async def run(self) -> None:
         """Read until cancelled."""
@@ -81,19 +69,29 @@ class RecordHistory:
             except (ApiError, ConnectionError):
                 items = []
             for item in items:
-                self._add(Reading(began, time.monotonic(), self._parse(item)))
+                self._take(item)
+            for alias in self._state.aliases if items else ():
+                reading = Reading(began, time.monotonic(), _weights(alias), self._state.generation)
+                self._add(alias.name, reading)
             await asyncio.sleep(self._look_seconds)
 
-    def _parse(self, item: dict[str, Any]) -> AliasRecord:
-        metadata = item["metadata"]
-        version, record = self._parsed.get(metadata["name"], ("", None))
-        if record is None or version != metadata["resourceVersion"]:
-            record = AliasRecord.model_validate_json(item["data"][RECORD_KEY])
-            self._parsed[metadata["name"]] = metadata["resourceVersion"], record
-        return record
+    def _take(self, item: dict[str, Any]) -> None:
+        """Take over a ConfigMap that has changed."""
+        metadata, data = item["metadata"], item.get("data") or {}
+        if self._known.get(metadata["name"]) == metadata["resourceVersion"]:
+            return
+        self._known[metadata["name"]] = metadata["resourceVersion"]
+        if STATE_FILE in data:
+            self._state = DesiredState.model_validate_json(data[STATE_FILE])
+        elif RECORD_KEY in data and ALIAS_LABEL in metadata["labels"]:
+            record = AliasRecord.model_validate_json(data[RECORD_KEY])
+            self.records[record.name] = record
+            for rejection in record.rejections:
+                name = served_name(record.name, rejection.version.digest)
+                self.taken_back.setdefault(name, time.monotonic())
 
-    def _add(self, reading: Reading) -> None:
-        readings = self.readings.setdefault(reading.record.name, [])
+    def _add(self, alias: str, reading: Reading) -> None:
+        readings = self.readings.setdefault(alias, [])
         if len(readings) > 1 and readings[-1].weights == reading.weights == readings[-2].weights:
             # Only when a state was seen first and last matters.
             readings.pop()
@@ -106,11 +104,25 @@ class RecordHistory:
             for weights, group in itertools.groupby(of_alias, key=lambda reading: reading.weights):
                 readings = list(group)
                 before, after = of_alias[max(at - 1, 0)], of_alias[at + len(readings) :][:1]
-                latest = after[0].ended if after else float("inf")
-                last = readings[-1]
-                generation = last.record.generation
-                yield Span(weights, before.began, readings[0].ended, last.began, latest, generation)
+                yield Span(
+                    weights,
+                    before.began,
+                    readings[0].ended,
+                    readings[-1].began,
+                    after[0].ended if after else float("inf"),
+                    readings[0].generation,
+                    after[0].generation if after else None,
+                )
                 at += len(readings)
+
+
+def _weights(alias: DesiredAlias) -> dict[str, int]:
+    weights = {}
+    if alias.stable is not None:
+        weights[served_name(alias.name, alias.stable.digest)] = 100 - alias.weight
+    if alias.candidate is not None:
+        weights[served_name(alias.name, alias.candidate.digest)] = alias.weight
+    return weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,15 +131,17 @@ class Span:
 
     Attributes:
         weights: percent of the requests by the version's name.
-        generation: generation of the desired state by which pods were told.
+        generation: generation by which pods were told of it.
+        following: generation by which pods were told of the next state; None if there is none.
     """
 
-    weights: dict[str, int]
+    weights: Mapping[str, int]
     earliest: float
     first: float
     last: float
     latest: float
     generation: int = 0
+    following: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,35 +176,69 @@ class ModelChange:
         return is_of_change and self.switched <= at <= self.gone
 
 
+class Hearing:
+    """When the operator told pods of a generation of the state."""
+
+    def __init__(self, pods: Iterable[PodProcesses]) -> None:
+        self._pods = {pod.name: pod for pod in pods}
+        self._times: dict[tuple[str, int], float] = {}
+
+    def time(self, pod: str, generation: int) -> float:
+        """Monotonic time, which is infinite for a pod that was never told."""
+        if (pod, generation) not in self._times:
+            told = (
+                at
+                for at, message, fields in self._pods[pod].events
+                if message == "new desired state"
+                and fields["source"] == "operator"
+                and fields["generation"] >= generation
+            )
+            self._times[pod, generation] = min(told, default=float("inf"))
+        return self._times[pod, generation]
+
+
 def wrong_answers(
     replies: Iterable[Reply],
     history: RecordHistory,
+    pods: Iterable[PodProcesses],
     marks: Mapping[str, str],
     changes: Iterable[ModelChange] = (),
 ) -> list[Reply]:
     """Answers by a version that had no weight at any moment of the request, nor shortly before.
 
-    So are those whose mark is not that of the version that the agent names.
+    A version that lost its weight to a better one may answer on a pod until the operator has told the pod of it. One
+    that was taken back may not.
+    Answers whose mark is not that of the version that the agent names are wrong, too.
 
     Args:
         marks: mark of each version by its name.
         changes: changes of the base model.
     """
+    hearing = Hearing(pods)
     allowed: dict[str, list[Span]] = {}
     for span in itertools.chain(history.spans(), *(change.spans() for change in changes)):
         for version, weight in span.weights.items():
             if weight:
                 allowed.setdefault(version, []).append(span)
+
+    def is_allowed(reply: Reply) -> bool:
+        if reply.began > history.taken_back.get(reply.version, float("inf")) + SETTLE_SECONDS:
+            return False
+        return any(
+            reply.ended >= span.earliest and reply.began <= _end(reply, span, hearing) + SETTLE_SECONDS
+            for span in allowed.get(reply.version, ())
+        )
+
     return [
-        reply
-        for reply in replies
-        if reply.version
-        and (not _is_allowed(reply, allowed.get(reply.version, ())) or _is_mistaken(reply, marks))
+        reply for reply in replies if reply.version and (not is_allowed(reply) or _is_mistaken(reply, marks))
     ]
 
 
-def _is_allowed(reply: Reply, spans: Iterable[Span]) -> bool:
-    return any(reply.began <= span.latest + SETTLE_SECONDS and reply.ended >= span.earliest for span in spans)
+def _end(reply: Reply, span: Span, hearing: Hearing) -> float:
+    """End of a state on the pod that answered."""
+    if span.following is None or reply.began <= span.latest + SETTLE_SECONDS:
+        return span.latest
+    return max(span.latest, hearing.time(reply.pod, span.following))
 
 
 def _is_mistaken(reply: Reply, marks: Mapping[str, str]) -> bool:
@@ -249,17 +297,23 @@ class Share:
         return (self.candidates - expected * self.conversations) / deviation
 
 
-def shares(replies: Sequence[Reply], history: RecordHistory, pods: Iterable[PodProcesses]) -> Iterator[Share]:
-    """The share of each step of each rollout, from when all pods that answer have heard of it from the operator."""
-    by_name = {pod.name: pod for pod in pods}
+def shares(
+    replies: Sequence[Reply], history: RecordHistory, pods: Iterable[PodProcesses], marks: Mapping[str, str]
+) -> Iterator[Share]:
+    """The share of each step of each rollout, from when all pods that answer have heard of it from the operator.
+
+    Args:
+        marks: mark of each version by its name; versions whose requests fail have no share.
+    """
+    hearing = Hearing(pods)
     ordered = sorted(replies, key=lambda reply: reply.began)
     for span in history.spans():
-        candidate = next(reversed(span.weights), "")
+        candidate = next(reversed(list(span.weights)), "")
         weight = span.weights.get(candidate, 0)
-        if not 0 < weight < 100:
+        if not 0 < weight < 100 or marks[candidate].startswith((FAILS, HANGS)):
             continue
         asked = {reply.pod for reply in ordered if span.first <= reply.began <= span.last}
-        begin = SETTLE_SECONDS + max([span.first, *(_heard_at(by_name[name], span) for name in asked)])
+        begin = SETTLE_SECONDS + max([span.first, *(hearing.time(name, span.generation) for name in asked)])
         own = f"{candidate.partition('@')[0]}@"
         seen: dict[int, bool] = {}
         for reply in ordered:
@@ -267,15 +321,3 @@ def shares(replies: Sequence[Reply], history: RecordHistory, pods: Iterable[PodP
                 seen[reply.conversation] = reply.version == candidate
         if seen:
             yield Share(candidate, weight, len(seen), sum(seen.values()))
-
-
-def _heard_at(pod: PodProcesses, span: Span) -> float:
-    """When the operator has told a pod of a state."""
-    told = (
-        at
-        for at, message, fields in pod.events
-        if message == "new desired state"
-        and fields["source"] == "operator"
-        and fields["generation"] >= span.generation
-    )
-    return min(told, default=float("inf"))

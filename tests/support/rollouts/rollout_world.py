@@ -127,7 +127,9 @@ class RolloutWorld:
     @property
     def rejected(self) -> set[str]:
         """Marks of the versions that were rolled back."""
-        rejections = [each.version.digest for record in self.history.records for each in record.rejections]
+        rejections = [
+            each.version.digest for record in self.history.records.values() for each in record.rejections
+        ]
         return {release.mark for release in self.releases if release.version.digest in rejections}
 
     def commit(self, alias: str, kind: str = "answers") -> tuple[Version, str]:
@@ -284,7 +286,7 @@ class RolloutWorld:
         return self.load.random.choice([pod for pod in self.pods.pods.values() if pod.takes_connections])
 
     def _stable_name(self, alias: str) -> str:
-        record = self.history.latest(alias)
+        record = self.history.records.get(alias)
         assert record is not None and record.stable is not None
         return served_name(alias, record.stable.digest)
 
@@ -292,7 +294,7 @@ class RolloutWorld:
         return self.history.readings[alias][-1].weights.get(served_name(alias, version.digest), 0)
 
     def _has_ended(self, alias: str, version: Version) -> bool:
-        record = self.history.latest(alias)
+        record = self.history.records.get(alias)
         if record is None:
             return False
         is_stable = record.stable is not None and record.stable.digest == version.digest
@@ -318,7 +320,7 @@ class RolloutWorld:
                         return
                     await asyncio.sleep(LOOK_SECONDS)
         except TimeoutError as error:
-            for record in self.history.records:
+            for record in self.history.records.values():
                 error.add_note(record.to_json())
             for pod in self.pods.pods.values():
                 selected = "selected" if self.pods.selects(pod) else "not selected"
