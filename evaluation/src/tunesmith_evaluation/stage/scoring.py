@@ -71,7 +71,7 @@ class ScoredSuite:
             values=np.array(rows, dtype=np.float64).reshape(len(rows), len(items)),
             groups=groups if len(set(groups)) < len(groups) else None,
             columns=columns,
-            corpus=CorpusTerms(*scorer.corpus_terms(sides), scorer.upper)
+            corpus=CorpusTerms(*scorer.corpus_terms(sides), scorer.upper, scorer.swings)
             if isinstance(scorer, CorpusScorer)
             else None,
             higher_is_better=scorer.higher_is_better if scorer is not None else True,
