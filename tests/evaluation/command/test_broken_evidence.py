@@ -42,7 +42,13 @@ def message(content: Any, finish: str = "stop", **more: Any) -> Script:
     return lambda _: Reply(body=body)
 
 
-def run(folder: Path, metric: dict[str, Any], gate: Gate = _BETTER, **scripts: Script) -> int:
+def run(
+    folder: Path,
+    metric: dict[str, Any],
+    gate: Gate = _BETTER,
+    change: Callable[[str, dict[str, Any]], None] | None = None,
+    **scripts: Script,
+) -> int:
     """Exit code for sums that scripts answer; the first part of a URL names the script."""
     rows = [
         {
@@ -62,6 +68,8 @@ def run(folder: Path, metric: dict[str, Any], gate: Gate = _BETTER, **scripts: S
             "gates": [{"suite": "sums", "metric": metric["type"], **gate}],
             "safety": {"disabled": True, "reason": "sums"},
         }
+        if change is not None:
+            change(server.url, spec)
         text = yaml.safe_dump(spec).replace("SERVER", server.url)
         (folder / "eval.yaml").write_text(text)
         return main(["run", str(folder / "eval.yaml"), "--output", str(folder / "out")])
@@ -204,3 +212,15 @@ def test_sides_that_answer_alike_are_said(tmp_path: Path, capsys: pytest.Capture
     assert "Note All 24 answers of candidate and baseline are equal: look whether they are one model" in out
     assert run(tmp_path, {"type": "ExactMatch"}, gate, candidate=right, baseline=wrong) == 0
     assert "are equal" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("address", ["SERVER/candidate/v1/", "SERVER/candidate/v1/chat/completions"])
+def test_one_endpoint_by_two_addresses_is_one_model(
+    tmp_path: Path, address: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def same(server: str, spec: dict[str, Any]) -> None:
+        spec["baseline"]["endpoint"]["url"] = address.replace("SERVER", server)
+
+    gate = {"expect": "NotWorse", "margin": "0.2"}
+    assert run(tmp_path, {"type": "ExactMatch"}, gate, change=same, candidate=right) == 2
+    assert "are the same model, asked in the same way" in " ".join(capsys.readouterr().out.split())
