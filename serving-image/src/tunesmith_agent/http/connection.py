@@ -205,10 +205,7 @@ class ServerConnection(asyncio.Protocol):
         """Send the head of an answer; without a ``length`` the body is chunked, or ends with the connection."""
         out, request = self._out, self._request
         self._begun = True
-        out.append(status_line(status))
-        out.append(headers)
-        out.append(self.answer_headers)
-        out.append(self._server.date)
+        out += (status_line(status), headers, self.answer_headers, self._server.date)
         if self.observer is not None:
             self.observer.answer_began(status)
         if self._server.draining or (self._eof and not self._backlog and not self._parser.queue):

@@ -44,6 +44,64 @@ _ABSOLUTE_FORM = re.compile(rb"https?://[^/?]+", re.IGNORECASE)
 _UPGRADE_OPTIONS = (b"upgrade", b"http2-settings")
 
 
+#: Largest head that is kept to recognize the next one by.
+_KEPT_HEAD_BYTES = 2048
+#: Heads that are kept on a connection whose next ones were all different, before that is given up.
+_VAIN_HEADS = 8
+#: Most digits of a content-length that is read without llhttp.
+_LENGTH_DIGITS = 8
+_LENGTH_HEADER = b"\r\ncontent-length:"
+_HEAD_END = b"\r\n\r\n"
+
+
+class _KnownHead:
+    """Head of the latest request with a body, as llhttp read it, to read the next one by.
+
+    Clients send the same head again and again but for the length of the body. What has been read once need not be
+    parsed again: the same bytes mean the same.
+
+    Args:
+        head: all bytes of the head, with its last line end.
+        start, stop: where the digits of its content-length are.
+        request: what llhttp made of it.
+        head_size: bytes that are counted for it.
+    """
+
+    __slots__ = ("_heads", "_request", "_size", "_start", "_suffix_size")
+
+    def __init__(self, head: bytes, start: int, stop: int, request: Request, head_size: int) -> None:
+        # A head has the key of its client, which may share the connection with others behind a proxy. Looked up by its
+        # hash, it is compared with nothing that starts in the same way, so the time tells nothing about a key.
+        self._heads = {head[:start] + head[stop:]}
+        self._start = start
+        self._suffix_size = len(head) - stop
+        self._size = head_size - (stop - start)
+        self._request = Request(
+            request.method, request.path, {**request.headers}, b"", keep_alive=True, http_10=False, size=0
+        )
+
+    def read(self, data: bytes, largest: int) -> Request | None:
+        """Request that ``data`` is, if it has this head and is complete; else None.
+
+        Args:
+            largest: bytes that its body may have.
+        """
+        start = self._start
+        stop = data.find(b"\r", start, start + _LENGTH_DIGITS + 1)
+        digits = data[start:stop]
+        if stop < 0 or not digits.isdigit():
+            return None
+        end = stop + self._suffix_size
+        length = len(data) - end
+        if length != int(digits) or length > largest or data[:start] + data[stop:end] not in self._heads:
+            return None
+        known = self._request
+        headers = known.headers.copy()
+        headers[b"content-length"] = digits
+        size = self._size + len(digits) + length
+        return Request(known.method, known.path, headers, data[end:], True, False, size)  # noqa: FBT003
+
+
 class _Stop(Exception):
     """Ends parsing from inside a callback."""
 
@@ -64,8 +122,8 @@ class RequestParser:
 
     __slots__ = (
         "_body", "_body_size", "_chunks", "_excess", "_head_size", "_headers", "_hold", "_http_10", "_in_head",
-        "_limits", "_lines", "_messages", "_method", "_parser", "_path", "_piece_body", "_unheld", "_unparsed_size",
-        "_upgrade", "_url", "broken", "in_message", "queue", "waits_for_continue",
+        "_known", "_limits", "_lines", "_messages", "_method", "_parser", "_path", "_piece_body", "_unheld", "_unparsed_size",
+        "_upgrade", "_url", "_vain", "broken", "in_message", "queue", "waits_for_continue",
     )  # fmt: skip
 
     def __init__(self, limits: Limits, hold: Callable[[int], bool]) -> None:
@@ -83,6 +141,8 @@ class RequestParser:
         self._excess = self._piece_body = self._chunks = self._unheld = 0
         self._upgrade = False
         self._method = b""
+        self._known: _KnownHead | None = None
+        self._vain = 0
 
     # -- for the connection
 
@@ -94,12 +154,14 @@ class RequestParser:
 
     def feed(self, data: bytes) -> None:
         """Parse the next bytes."""
+        if self._known is not None and not self.in_message and not self.queue and self._read_by_known(data):
+            return
         if len(data) > SLICE_BYTES:
             for start in range(0, len(data), SLICE_BYTES):
                 if not self.broken:
                     self.feed(data[start : start + SLICE_BYTES])
             return
-        messages, was_in_head = self._messages, self._in_head
+        messages, was_in_head, is_first = self._messages, self._in_head, not self.in_message
         self._piece_body = self._chunks = 0
         try:
             self._parser.feed_data(data)
@@ -112,6 +174,8 @@ class RequestParser:
             self.refuse(Refusal(400, f"This is not HTTP/1.1: {error}.", code="bad_framing"))
         else:
             if not self.in_message:
+                if is_first and self._messages == messages + 1 and self._vain < _VAIN_HEADS:
+                    self._keep_head(data)
                 return
             if not self._hold_new_bytes():
                 self.refuse(TOO_BUSY)
@@ -199,6 +263,36 @@ class RequestParser:
             self._stop(Refusal(400, "Too many requests were sent without waiting for an answer."))
 
     # -- inside
+
+    def _read_by_known(self, data: bytes) -> bool:
+        """Queue the request that has the known head; False if the data is anything else."""
+        assert self._known is not None, "tested by the caller, as this is on the way of each request"
+        request = self._known.read(data, self._limits.body_bytes)
+        if request is None:
+            return False
+        if not self._hold(request.size):
+            self._hold(-request.size)
+            return False
+        self._vain = 0
+        self.queue.append(request)
+        return True
+
+    def _keep_head(self, data: bytes) -> None:
+        """Keep the head of the request that ``data`` is, to recognize the next one by."""
+        request, size = self.queue[-1], len(data) - self._body_size
+        if not isinstance(request, Request) or not request.keep_alive or not 0 < size <= _KEPT_HEAD_BYTES:
+            return
+        headers = request.headers
+        digits = headers.get(b"content-length")
+        if digits is None or b"transfer-encoding" in headers or b"expect" in headers:
+            return
+        head = data[:size]
+        header = head.lower().find(_LENGTH_HEADER)
+        start = head.find(digits, header + len(_LENGTH_HEADER))
+        stop = start + len(digits)
+        if header > 0 and head.endswith(_HEAD_END) and head[stop : stop + 2] == b"\r\n":
+            self._vain += 1
+            self._known = _KnownHead(head, start, stop, request, self._head_size)
 
     def _hold_new_bytes(self) -> bool:
         """Count what has come of a request since the last time; once a piece, as it is done for each request."""

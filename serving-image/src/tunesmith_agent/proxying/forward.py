@@ -110,10 +110,13 @@ class Forward(Passing):
         # It may keep the body, to ask another pod: that is over.
         self._on_engine_failure = _do_nothing
         self._answer.is_stream = headers.get(b"content-type", b"").startswith(_STREAM_TYPE)
-        lines = [b"%b: %b\r\n" % (name, headers[name]) for name in PASSED_HEADERS if name in headers]
+        lines = self._target.headers
+        for name in PASSED_HEADERS:
+            if name in headers:
+                lines += b"%b: %b\r\n" % (name, headers[name])
         if self._charge is not None:
-            lines.append(self._charge.headers)
-        self._client.begin(status, self._target.headers + b"".join(lines), length)
+            lines += self._charge.headers
+        self._client.begin(status, lines, length)
 
     def on_data(self, data: bytes) -> None:
         self._data_at = self._client.loop.time()

@@ -114,7 +114,8 @@ class AnswerReader:
         text = self._text
         if not _COUNTS.match(text) or (prompt := _PROMPT.search(text)) is None:
             return None
-        generated, cached = _GENERATED.search(text), _CACHED.search(text)
+        generated = _GENERATED.search(text)
+        cached = _CACHED.search(text) if b'"cached_tokens"' in text else None
         return Usage(int(prompt[1]), int(generated[1]) if generated else 0, int(cached[1]) if cached else 0)
 
     def finish_reasons(self) -> tuple[str, ...]:
