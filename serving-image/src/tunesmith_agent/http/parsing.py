@@ -7,6 +7,7 @@ import re
 from collections import deque
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrade, HttpRequestParser
 
@@ -67,12 +68,13 @@ class _KnownHead:
         head_size: bytes that are counted for it.
     """
 
-    __slots__ = ("_heads", "_request", "_size", "_start", "_suffix_size")
+    __slots__ = ("_derived", "_heads", "_request", "_size", "_start", "_suffix_size")
 
     def __init__(self, head: bytes, start: int, stop: int, request: Request, head_size: int) -> None:
         # A head has the key of its client, which may share the connection with others behind a proxy. Looked up by its
         # hash, it is compared with nothing that starts in the same way, so the time tells nothing about a key.
         self._heads = {head[:start] + head[stop:]}
+        self._derived: dict[str, Any] = {}
         self._start = start
         self._suffix_size = len(head) - stop
         self._size = head_size - (stop - start)
@@ -99,7 +101,8 @@ class _KnownHead:
         headers = known.headers.copy()
         headers[b"content-length"] = digits
         size = self._size + len(digits) + length
-        return Request(known.method, known.path, headers, data[end:], True, False, size)  # noqa: FBT003
+        body, name = data[end:], ""
+        return Request(known.method, known.path, headers, body, True, False, size, name, self._derived)  # noqa: FBT003
 
 
 class _Stop(Exception):
