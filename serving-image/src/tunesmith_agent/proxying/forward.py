@@ -6,7 +6,7 @@ from tunesmith_agent.access.clients import Charge
 from tunesmith_agent.http.connection import ServerConnection
 from tunesmith_agent.http.messages import JSON_TYPE, Refusal
 from tunesmith_agent.http.upstream import UpstreamConnection, UpstreamPool
-from tunesmith_agent.metrics import End, Usage
+from tunesmith_agent.metrics import ANSWERED, End, Usage
 from tunesmith_agent.routing.table import Target
 from tunesmith_agent.telemetry.record import record_of
 from tunesmith_agent.telemetry.usage import AnswerReader
@@ -206,7 +206,7 @@ class Forward(Passing):
         if 0 < self._status < 400:
             self._target.stats.count_tokens(usage, self._begun_at, self._first_at, now)
         if self._charge is not None:
-            self._charge.settle(usage, answered=end is End.ANSWERED and self._status < 400, left=left)
+            self._charge.settle(usage, answered=end is ANSWERED and self._status < 400, left=left)
         if (record := self._record) is not None:
             record.end = end
             record.first_token_at = self._first_at

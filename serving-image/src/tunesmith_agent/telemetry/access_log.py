@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import orjson
 
-from tunesmith_agent.metrics import End, ExportCounts
+from tunesmith_agent.metrics import ANSWERED, ExportCounts
 
 from .background import BackgroundQueue
 from .record import RequestRecord
@@ -50,7 +50,7 @@ class AccessLog:
 
     def add(self, record: RequestRecord) -> None:
         """Write a line on a request that has ended, if it is one of those to be written."""
-        if self._is_whole or record.end is not End.ANSWERED or record.status >= 400:
+        if self._is_whole or record.end is not ANSWERED or record.status >= 400:
             self._queue.put(record)
 
 
