@@ -32,7 +32,10 @@ LIMITS = {
 }
 #: The Python of pods is Debian's or a public image's, both built with profiles. One that is built without takes about
 #: half as long again, so the agent, and LiteLLM, are measured with the system's wherever it has the same version.
-PYTHON = shutil.which(f"python{sys.version_info.major}.{sys.version_info.minor}", path="/usr/bin") or sys.executable
+PYTHON = (
+    shutil.which(f"python{sys.version_info.major}.{sys.version_info.minor}", path="/usr/bin")
+    or sys.executable
+)
 #: Until LiteLLM's proxy answers.
 START_SECONDS = 180.0
 

@@ -7,10 +7,10 @@ import re
 from collections import deque
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
 
 from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrade, HttpRequestParser
 
+from .known_head import VAIN_HEADS, KnownHead, keep_head
 from .limits import Limits
 from .messages import Refusal, Request
 
@@ -45,66 +45,6 @@ _ABSOLUTE_FORM = re.compile(rb"https?://[^/?]+", re.IGNORECASE)
 _UPGRADE_OPTIONS = (b"upgrade", b"http2-settings")
 
 
-#: Largest head that is kept to recognize the next one by.
-_KEPT_HEAD_BYTES = 2048
-#: Heads that are kept on a connection whose next ones were all different, before that is given up.
-_VAIN_HEADS = 8
-#: Most digits of a content-length that is read without llhttp.
-_LENGTH_DIGITS = 8
-_LENGTH_HEADER = b"\r\ncontent-length:"
-_HEAD_END = b"\r\n\r\n"
-
-
-class _KnownHead:
-    """Head of the latest request with a body, as llhttp read it, to read the next one by.
-
-    Clients send the same head again and again but for the length of the body. What has been read once need not be
-    parsed again: the same bytes mean the same.
-
-    Args:
-        head: all bytes of the head, with its last line end.
-        start, stop: where the digits of its content-length are.
-        request: what llhttp made of it.
-        head_size: bytes that are counted for it.
-    """
-
-    __slots__ = ("_derived", "_heads", "_request", "_size", "_start", "_suffix_size")
-
-    def __init__(self, head: bytes, start: int, stop: int, request: Request, head_size: int) -> None:
-        # A head has the key of its client, which may share the connection with others behind a proxy. Looked up by its
-        # hash, it is compared with nothing that starts in the same way, so the time tells nothing about a key.
-        self._heads = {head[:start] + head[stop:]}
-        self._derived: dict[str, Any] = {}
-        self._start = start
-        self._suffix_size = len(head) - stop
-        self._size = head_size - (stop - start)
-        self._request = Request(
-            request.method, request.path, {**request.headers}, b"", keep_alive=True, http_10=False, size=0
-        )
-
-    def read(self, data: bytes, largest: int) -> Request | None:
-        """Request that ``data`` is, if it has this head and is complete; else None.
-
-        Args:
-            largest: bytes that its body may have.
-        """
-        start = self._start
-        stop = data.find(b"\r", start, start + _LENGTH_DIGITS + 1)
-        digits = data[start:stop]
-        if stop < 0 or not digits.isdigit():
-            return None
-        end = stop + self._suffix_size
-        length = len(data) - end
-        if length != int(digits) or length > largest or data[:start] + data[stop:end] not in self._heads:
-            return None
-        known = self._request
-        headers = known.headers.copy()
-        headers[b"content-length"] = digits
-        size = self._size + len(digits) + length
-        body, name = data[end:], ""
-        return Request(known.method, known.path, headers, body, True, False, size, name, self._derived)  # noqa: FBT003
-
-
 class _Stop(Exception):
     """Ends parsing from inside a callback."""
 
@@ -125,8 +65,8 @@ class RequestParser:
 
     __slots__ = (
         "_body", "_body_size", "_chunks", "_excess", "_head_size", "_headers", "_hold", "_http_10", "_in_head",
-        "_known", "_limits", "_lines", "_messages", "_method", "_parser", "_path", "_piece_body", "_unheld", "_unparsed_size",
-        "_upgrade", "_url", "_vain", "broken", "in_message", "queue", "waits_for_continue",
+        "_known", "_limits", "_lines", "_messages", "_method", "_parser", "_path", "_piece_body", "_unheld",
+        "_unparsed_size", "_upgrade", "_url", "_vain", "broken", "in_message", "queue", "waits_for_continue",
     )  # fmt: skip
 
     def __init__(self, limits: Limits, hold: Callable[[int], bool]) -> None:
@@ -144,7 +84,7 @@ class RequestParser:
         self._excess = self._piece_body = self._chunks = self._unheld = 0
         self._upgrade = False
         self._method = b""
-        self._known: _KnownHead | None = None
+        self._known: KnownHead | None = None
         self._vain = 0
 
     # -- for the connection
@@ -177,7 +117,7 @@ class RequestParser:
             self.refuse(Refusal(400, f"This is not HTTP/1.1: {error}.", code="bad_framing"))
         else:
             if not self.in_message:
-                if is_first and self._messages == messages + 1 and self._vain < _VAIN_HEADS:
+                if is_first and self._messages == messages + 1 and self._vain < VAIN_HEADS:
                     self._keep_head(data)
                 return
             if not self._hold_new_bytes():
@@ -282,20 +222,11 @@ class RequestParser:
 
     def _keep_head(self, data: bytes) -> None:
         """Keep the head of the request that ``data`` is, to recognize the next one by."""
-        request, size = self.queue[-1], len(data) - self._body_size
-        if not isinstance(request, Request) or not request.keep_alive or not 0 < size <= _KEPT_HEAD_BYTES:
-            return
-        headers = request.headers
-        digits = headers.get(b"content-length")
-        if digits is None or b"transfer-encoding" in headers or b"expect" in headers:
-            return
-        head = data[:size]
-        header = head.lower().find(_LENGTH_HEADER)
-        start = head.find(digits, header + len(_LENGTH_HEADER))
-        stop = start + len(digits)
-        if header > 0 and head.endswith(_HEAD_END) and head[stop : stop + 2] == b"\r\n":
+        request = self.queue[-1]
+        if isinstance(request, Request):
             self._vain += 1
-            self._known = _KnownHead(head, start, stop, request, self._head_size)
+            head = data[: len(data) - self._body_size]
+            self._known = keep_head(head, request, self._head_size) or self._known
 
     def _hold_new_bytes(self) -> bool:
         """Count what has come of a request since the last time; once a piece, as it is done for each request."""
