@@ -145,6 +145,12 @@ def agent_command(
     ]  # fmt: skip
 
 
+def python_version() -> str:
+    """Version of the Python that is measured."""
+    command = [PYTHON, "-c", "import platform; print(platform.python_version(), platform.python_compiler())"]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
 def python_path() -> str:
     """Folders in which another Python finds the sources of the checkout and the packages of this one."""
     return os.pathsep.join((os.environ["PYTHONPATH"], sysconfig.get_path("purelib")))
@@ -215,13 +221,15 @@ class Sides:
         }
         # JSON is YAML.
         config.write_text(json.dumps(document))
+        environment_path = make_environment("litellm")
+        packages = next(environment_path.glob("lib/python*/site-packages"))
         command = [
-            str(make_environment("litellm") / "bin/litellm"), "--config", str(config), "--host", "127.0.0.1",
+            PYTHON, str(environment_path / "bin/litellm"), "--config", str(config), "--host", "127.0.0.1",
             "--port", str(port), "--num_workers", "1", "--telemetry", "False",
         ]  # fmt: skip
         url = f"http://127.0.0.1:{port}"
         # The list of prices is on the Internet otherwise, and a line is written on each request.
-        environment = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR", "PYTHONPATH": ""}
+        environment = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR", "PYTHONPATH": str(packages)}
         pid = self._run("LiteLLM", MEASURED_CORE, command, f"{url}/health/liveliness", **environment)
         return Side("LiteLLM", url, "base", pid)
 
