@@ -211,7 +211,8 @@ class Forward(Passing):
             record.end = end
             record.first_token_at = self._first_at
             record.usage = usage
-            record.finish_reasons = self._answer.finish_reasons()
+            if record.is_traced:
+                record.finish_reasons = self._answer.finish_reasons()
 
 
 def _do_nothing(client: ServerConnection) -> None:
