@@ -140,10 +140,11 @@ def main() -> None:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         results.update(compare(stack, folder, options))
-    if not options.without_engine:
-        results["engine"] = measure_engine(options.engine_seconds, options.rounds)
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(json.dumps(results, indent=2) + "\n")
+    if not options.without_engine:
+        results["engine"] = measure_engine(options.engine_seconds, options.rounds)
+        options.output.write_text(json.dumps(results, indent=2) + "\n")
     print(options.output.read_text())
 
 
