@@ -150,9 +150,9 @@ class StoppedAfter(Preemption):
 @pytest.mark.parametrize(
     ("method", "rows"),
     [
-        (rewarded("grpo"), 8),
-        (rewarded("rloo"), 8),
-        (distilled(), 26),
+        (rewarded("grpo"), 12),
+        (rewarded("rloo"), 12),
+        (distilled(), 40),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
