@@ -49,7 +49,7 @@ def lines(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     written: list[dict[str, Any]] = []
 
     def write(records: list[RequestRecord]) -> bool:
-        written.extend(json.loads(json.dumps(access_log._fields(record), default=str)) for record in records)
+        written.extend(json.loads(access_log._line(record)) for record in records)
         return True
 
     monkeypatch.setattr(access_log, "_write", write)

@@ -1,5 +1,6 @@
 """Ranks of a run as forked processes of a test, connected over gloo, without a launcher."""
 
+import gc
 import multiprocessing
 import os
 import traceback
@@ -7,7 +8,7 @@ from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 from typing import Any
 
-from stages.gangs import free_port
+from servers.ports import free_port
 
 from tunesmith_trainer.preemption import Preemption
 from tunesmith_trainer.train.distributed.control_group import end_groups
@@ -65,6 +66,7 @@ def _receive(reader: Connection) -> tuple[Any, str]:
 
 
 def _run(function: Callable[[int], Any], variables: Mapping[str, str], writer: Connection) -> None:
+    gc.freeze()  # looking for garbage in what was there before would copy the memory that the ranks share
     os.environ.update(variables)
     try:
         rendezvous = read_rendezvous(os.environ)
