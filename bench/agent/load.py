@@ -73,7 +73,7 @@ def run_wrk(url: str, script: Path, connections: int, seconds: float) -> dict[st
     text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     if failed := re.search(r"Non-2xx.*|Socket errors.*", text):
         raise RuntimeError(f"{url}: {failed[0]}")
-    quantiles = dict(re.findall(r"^ +(\d+)% +([\d.]+[mu]?s)$", text, re.MULTILINE))
+    quantiles = dict(re.findall(r"^ +(\d+)% +([\d.]+[mu]?s) *$", text, re.MULTILINE))
     if "99" not in quantiles:
         raise RuntimeError(f"{url} answered too little to tell latencies: {text}")
     return {

@@ -12,7 +12,6 @@ of the agent under load, and vLLM on CPUs with eight adapters with and without t
 import argparse
 import json
 import os
-import platform
 import shutil
 import statistics
 import subprocess
@@ -25,7 +24,7 @@ from typing import Any
 
 from load import load, load_steadily, make_vegeta
 from real_engine import measure_engine
-from sides import KEY, LOAD_CORE, Side, Sides, cpu_seconds, resident_mib
+from sides import KEY, LOAD_CORE, Side, Sides, cpu_seconds, python_version, resident_mib
 from soak import soak
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,7 +32,7 @@ RESULTS = ROOT / "bench/results/agent.json"
 CONNECTIONS = (16, 1)
 #: Requests per second at which latencies are compared.
 RATES = (1000, 100)
-WARM_SECONDS = 2.0
+WARM_SECONDS = 2
 #: Requests per second at which only sides are asked that can answer half as many more.
 MARGIN = 1.5
 
@@ -121,10 +120,10 @@ def main() -> None:
         "--without-others", dest="others", action="store_false", help="leave vllm-router and LiteLLM out"
     )
     parser.add_argument("--without-engine", action="store_true", help="leave vLLM out")
-    parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
+    parser.add_argument("--seconds", type=int, default=5, help="of each measurement; wrk takes whole ones")
     parser.add_argument("--rounds", type=int, default=3, help="in which all sides are measured in turn")
     parser.add_argument(
-        "--soak-seconds", type=float, default=180.0, help="of load for the memory; 3600 for an hour"
+        "--soak-seconds", type=int, default=180, help="of load for the memory; 3600 for an hour"
     )
     parser.add_argument("--engine-seconds", type=float, default=10.0, help="of each measurement with vLLM")
     parser.add_argument("--output", type=Path, default=RESULTS)
@@ -134,17 +133,18 @@ def main() -> None:
     results: dict[str, Any] = {
         "seconds": options.seconds,
         "rounds": options.rounds,
-        "python": platform.python_version(),
+        "python": python_version(),
         "cores": os.cpu_count(),
         "loadAverageBefore": round(os.getloadavg()[0], 2),
     }
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         results.update(compare(stack, folder, options))
-    if not options.without_engine:
-        results["engine"] = measure_engine(options.engine_seconds, options.rounds)
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(json.dumps(results, indent=2) + "\n")
+    if not options.without_engine:
+        results["engine"] = measure_engine(options.engine_seconds, options.rounds)
+        options.output.write_text(json.dumps(results, indent=2) + "\n")
     print(options.output.read_text())
 
 

@@ -2,9 +2,11 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
+import sysconfig
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
@@ -28,6 +30,12 @@ LIMITS = {
     "tokensPerMinute": 10**12,
     "budget": {"tokens": 10**15, "period": "Month"},
 }
+#: The Python of pods is Debian's or a public image's, both built with profiles. One that is built without takes about
+#: half as long again, so the agent, and LiteLLM, are measured with the system's wherever it has the same version.
+PYTHON = (
+    shutil.which(f"python{sys.version_info.major}.{sys.version_info.minor}", path="/usr/bin")
+    or sys.executable
+)
 #: Until LiteLLM's proxy answers.
 START_SECONDS = 180.0
 
@@ -130,11 +138,22 @@ def agent_command(
         state: the pod's own disk.
     """
     return [
-        sys.executable, "-m", "tunesmith_agent",
+        PYTHON, "-m", "tunesmith_agent",
         "--host=127.0.0.1", f"--port={port}", f"--monitoring-port={monitoring_port}",
         f"--engine-port={engine_port}", f"--mount-root={folder}/mnt", f"--desired-dir={folder}",
         f"--state-dir={state}/state", f"--cache-dir={state}/cache", "--lame-duck-seconds=0", *more,
     ]  # fmt: skip
+
+
+def python_version() -> str:
+    """Version of the Python that is measured."""
+    command = [PYTHON, "-c", "import platform; print(platform.python_version(), platform.python_compiler())"]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def python_path() -> str:
+    """Folders in which another Python finds the sources of the checkout and the packages of this one."""
+    return os.pathsep.join((os.environ["PYTHONPATH"], sysconfig.get_path("purelib")))
 
 
 class Sides:
@@ -175,7 +194,8 @@ class Sides:
             more.append(f"--keys-dir={self._keys}")
         port, monitoring_port = free_port(), free_port()
         command = agent_command(self._folder, state, port, monitoring_port, self._engine_port, *more)
-        pid = self._run(name, MEASURED_CORE, command, f"http://127.0.0.1:{monitoring_port}/readyz")
+        url = f"http://127.0.0.1:{monitoring_port}/readyz"
+        pid = self._run(name, MEASURED_CORE, command, url, PYTHONPATH=python_path())
         return Side(name, f"http://127.0.0.1:{port}", ALIAS, pid)
 
     def start_router(self) -> Side:
@@ -201,13 +221,19 @@ class Sides:
         }
         # JSON is YAML.
         config.write_text(json.dumps(document))
+        environment_path = make_environment("litellm")
+        packages = next(environment_path.glob("lib/python*/site-packages"))
         command = [
-            str(make_environment("litellm") / "bin/litellm"), "--config", str(config), "--host", "127.0.0.1",
+            PYTHON, str(environment_path / "bin/litellm"), "--config", str(config), "--host", "127.0.0.1",
             "--port", str(port), "--num_workers", "1", "--telemetry", "False",
         ]  # fmt: skip
         url = f"http://127.0.0.1:{port}"
         # The list of prices is on the Internet otherwise, and a line is written on each request.
-        environment = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR", "PYTHONPATH": ""}
+        environment = {
+            "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+            "LITELLM_LOG": "ERROR",
+            "PYTHONPATH": str(packages),
+        }
         pid = self._run("LiteLLM", MEASURED_CORE, command, f"{url}/health/liveliness", **environment)
         return Side("LiteLLM", url, "base", pid)
 

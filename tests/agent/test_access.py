@@ -15,6 +15,7 @@ from agents.wire import ASK, MODELS, Answer, connect, once, post, until
 
 from tunesmith_agent.access import access
 from tunesmith_agent.access.access import Access
+from tunesmith_agent.access.entries import digest_of
 from tunesmith_agent.control import engine_queue
 from tunesmith_agent.control.desired_state import Source
 from tunesmith_agent.control.engine_queue import EngineQueue
@@ -108,6 +109,28 @@ async def test_without_a_known_key_nothing_is_answered(guarded: Running, header:
     assert answer.headers["www-authenticate"] == "bearer"
     assert code(await once(guarded, MODELS.replace(b"Host: x", f"Host: x\r\n{header}".encode())))[0] == 401
     assert not guarded.engine.requests
+
+
+async def test_a_kept_connection_gets_in_for_as_long_as_its_key_is_known(
+    guarded: Running, secret: Secret
+) -> None:
+    async with connect(guarded) as wire:
+        for _ in range(3):
+            assert (await wire.ask(with_key(ADA))).status == 200
+        secret.write(ada={"key": NEW}, ben={"key": BEN})
+        await until(
+            lambda: access_of(guarded)._by_digest.keys() == {digest_of(NEW.encode()), digest_of(BEN.encode())}
+        )
+        for _ in range(3):
+            assert code(await wire.ask(with_key(ADA))) == (401, "invalid_api_key")
+            assert (await wire.ask(with_key(BEN))).status == 200
+        secret.write(ada={"key": ADA}, cleo={"key": BEN})
+        await until(lambda: access_of(guarded).find("cleo") is not None)
+        assert (await wire.ask(with_key(ADA))).status == (await wire.ask(with_key(BEN))).status == 200
+        assert {client.name: client.counts.requests for client in access_of(guarded).clients} == {
+            "ada": 4,
+            "cleo": 1,
+        }
 
 
 async def test_the_key_lets_in_and_goes_no_further(

@@ -1,5 +1,7 @@
 """Token buckets: limits per minute that may be used in bursts, and are kept on average."""
 
+import math
+
 MINUTE = 60.0
 
 #: Rounding of sums of floating-point numbers, which must not make a client wait.
@@ -12,7 +14,7 @@ class Bucket:
     More than it holds can be taken when it is full. It then owes the rest, and nothing can be taken until that is
     filled up: on average no more is taken than fills in.
 
-    Fill it before anything else is done with it.
+    Fill it before anything else is done with it, but for giving back.
 
     Attributes:
         per_minute: what it holds, and what fills in within a minute.
@@ -47,13 +49,13 @@ class Bucket:
         self.level -= amount
 
     def give(self, amount: float) -> None:
-        """Give back what was taken and not used; a negative amount is taken in addition.
+        """Give back what was taken and not used; a negative amount is taken in addition, after it was filled.
 
         What is more than it holds is gone when it is filled next.
         """
         self.level += amount
 
-    @property
-    def seconds_to_full(self) -> float:
-        """Seconds until it is full."""
-        return (self.per_minute - self.level) * MINUTE / self.per_minute
+    def state(self) -> tuple[int, int]:
+        """What can be taken, and the seconds until it is full, both as whole numbers."""
+        level, per_minute = self.level, self.per_minute
+        return int(level) if level > 0 else 0, math.ceil((per_minute - level) * MINUTE / per_minute)

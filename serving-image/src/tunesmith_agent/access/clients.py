@@ -149,13 +149,13 @@ class Client:
             tokens.fill(now)
         if tokens is not None or self._entry.budget is not None:
             reservation = reserve(path, body, size, self._default_max_tokens)
-            reserved = reservation.total
+            reserved = reservation.prompt + reservation.answer
             if (refusal := self._check_tokens(reserved)) is not None:
                 return refusal
             if reservation.default is not None:
                 body.update((reservation.default,))
         if requests is not None:
-            if wait := requests.wait(1):
+            if requests.level < 1 and (wait := requests.wait(1)):
                 return self._refuse_rate("requests", wait, 1)
             requests.take(1)
         if tokens is not None:
@@ -171,7 +171,8 @@ class Client:
         self.counts.answer_tokens += answer
         used = prompt + answer
         if self._tokens is not None:
-            self._tokens.fill(self._shared.clock())
+            if used > reserved:
+                self._tokens.fill(self._shared.clock())
             self._tokens.give(reserved - used)
         if self._entry.budget is not None and used:
             self._account(self._entry.budget).own += used
@@ -203,7 +204,7 @@ class Client:
                 "minute: lower max_tokens, or send less."
             )
             return Refusal(429, message, kind="tokens", code="rate_limit_exceeded", headers=_NO_RETRY)
-        if wait := self._tokens.wait(reserved):
+        if self._tokens.level < reserved and (wait := self._tokens.wait(reserved)):
             return self._refuse_rate("tokens", wait, reserved)
         return None
 
@@ -235,11 +236,11 @@ class Client:
 
     def _rate_headers(self) -> bytes:
         """OpenAI's headers, with this pod's share of the limits."""
-        values: list[int] = []
-        for bucket in (self._requests, self._tokens):
-            if bucket is not None:
-                values += (max(int(bucket.level), 0), math.ceil(bucket.seconds_to_full))
-        return self._header_lines % tuple(values) if values else b""
+        requests, tokens = self._requests, self._tokens
+        if requests is not None and tokens is not None:
+            return self._header_lines % (requests.state() + tokens.state())
+        bucket = requests or tokens
+        return b"" if bucket is None else self._header_lines % bucket.state()
 
 
 class Charge:
@@ -295,7 +296,9 @@ _NO_RETRY = b"x-should-retry: false\r\n"
 
 def _tokens_per_event(body: dict[str, Any]) -> int:
     """Most tokens in an event of the stream that a request asks for."""
-    interval = body.get("stream_interval")
+    if "stream_interval" not in body:
+        return 1
+    interval = body["stream_interval"]
     return interval if isinstance(interval, int) and interval > 0 else 1
 
 

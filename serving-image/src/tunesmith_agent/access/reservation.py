@@ -47,7 +47,7 @@ def reserve(path: bytes, body: dict[str, Any], size: int, default_max_tokens: in
     members = _LIMITS.get(path)
     if members is None:
         return Reservation(prompt, 0)
-    answers = _count(body.get("n"), 1) * _prompts(body)
+    answers = (_count(body["n"], 1) if "n" in body else 1) * (_prompts(body) if "prompt" in body else 1)
     for member in members:
         if body.get(member) is not None:
             return Reservation(prompt, answers * _count(body[member], default_max_tokens))

@@ -4,6 +4,7 @@ import http
 import time
 from dataclasses import dataclass
 from email.utils import formatdate
+from typing import Any
 
 import orjson
 
@@ -19,6 +20,8 @@ class Request:
         headers: values by name in lower case; those of a repeated header are joined. No trailers.
         size: bytes of head and body that are counted as kept in memory.
         client_name: name of the client, where clients have keys.
+        derived: what was derived from the head alone, for the next requests of the connection with the same head; None
+            if it is not kept.
     """
 
     method: bytes
@@ -29,6 +32,7 @@ class Request:
     http_10: bool
     size: int
     client_name: str = ""
+    derived: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from functools import lru_cache
 
 from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrade, HttpRequestParser
 
+from .known_head import VAIN_HEADS, KnownHead, keep_head
 from .limits import Limits
 from .messages import Refusal, Request
 
@@ -64,8 +65,8 @@ class RequestParser:
 
     __slots__ = (
         "_body", "_body_size", "_chunks", "_excess", "_head_size", "_headers", "_hold", "_http_10", "_in_head",
-        "_limits", "_lines", "_messages", "_method", "_parser", "_path", "_piece_body", "_unheld", "_unparsed_size",
-        "_upgrade", "_url", "broken", "in_message", "queue", "waits_for_continue",
+        "_known", "_limits", "_lines", "_messages", "_method", "_parser", "_path", "_piece_body", "_unheld",
+        "_unparsed_size", "_upgrade", "_url", "_vain", "broken", "in_message", "queue", "waits_for_continue",
     )  # fmt: skip
 
     def __init__(self, limits: Limits, hold: Callable[[int], bool]) -> None:
@@ -83,6 +84,8 @@ class RequestParser:
         self._excess = self._piece_body = self._chunks = self._unheld = 0
         self._upgrade = False
         self._method = b""
+        self._known: KnownHead | None = None
+        self._vain = 0
 
     # -- for the connection
 
@@ -94,12 +97,14 @@ class RequestParser:
 
     def feed(self, data: bytes) -> None:
         """Parse the next bytes."""
+        if self._known is not None and not self.in_message and not self.queue and self._read_by_known(data):
+            return
         if len(data) > SLICE_BYTES:
             for start in range(0, len(data), SLICE_BYTES):
                 if not self.broken:
                     self.feed(data[start : start + SLICE_BYTES])
             return
-        messages, was_in_head = self._messages, self._in_head
+        messages, was_in_head, is_first = self._messages, self._in_head, not self.in_message
         self._piece_body = self._chunks = 0
         try:
             self._parser.feed_data(data)
@@ -112,6 +117,8 @@ class RequestParser:
             self.refuse(Refusal(400, f"This is not HTTP/1.1: {error}.", code="bad_framing"))
         else:
             if not self.in_message:
+                if is_first and self._messages == messages + 1 and self._vain < VAIN_HEADS:
+                    self._keep_head(data)
                 return
             if not self._hold_new_bytes():
                 self.refuse(TOO_BUSY)
@@ -199,6 +206,27 @@ class RequestParser:
             self._stop(Refusal(400, "Too many requests were sent without waiting for an answer."))
 
     # -- inside
+
+    def _read_by_known(self, data: bytes) -> bool:
+        """Queue the request that has the known head; False if the data is anything else."""
+        assert self._known is not None, "tested by the caller, as this is on the way of each request"
+        request = self._known.read(data, self._limits.body_bytes)
+        if request is None:
+            return False
+        if not self._hold(request.size):
+            self._hold(-request.size)
+            return False
+        self._vain = 0
+        self.queue.append(request)
+        return True
+
+    def _keep_head(self, data: bytes) -> None:
+        """Keep the head of the request that ``data`` is, to recognize the next one by."""
+        request = self.queue[-1]
+        if isinstance(request, Request):
+            self._vain += 1
+            head = data[: len(data) - self._body_size]
+            self._known = keep_head(head, request, self._head_size) or self._known
 
     def _hold_new_bytes(self) -> bool:
         """Count what has come of a request since the last time; once a piece, as it is done for each request."""

@@ -6,7 +6,7 @@ from tunesmith_agent.access.clients import Charge
 from tunesmith_agent.http.connection import ServerConnection
 from tunesmith_agent.http.messages import JSON_TYPE, Refusal
 from tunesmith_agent.http.upstream import UpstreamConnection, UpstreamPool
-from tunesmith_agent.metrics import End, Usage
+from tunesmith_agent.metrics import ANSWERED, End, Usage
 from tunesmith_agent.routing.table import Target
 from tunesmith_agent.telemetry.record import record_of
 from tunesmith_agent.telemetry.usage import AnswerReader
@@ -110,10 +110,13 @@ class Forward(Passing):
         # It may keep the body, to ask another pod: that is over.
         self._on_engine_failure = _do_nothing
         self._answer.is_stream = headers.get(b"content-type", b"").startswith(_STREAM_TYPE)
-        lines = [b"%b: %b\r\n" % (name, headers[name]) for name in PASSED_HEADERS if name in headers]
+        lines = self._target.headers
+        for name in PASSED_HEADERS:
+            if name in headers:
+                lines += b"%b: %b\r\n" % (name, headers[name])
         if self._charge is not None:
-            lines.append(self._charge.headers)
-        self._client.begin(status, self._target.headers + b"".join(lines), length)
+            lines += self._charge.headers
+        self._client.begin(status, lines, length)
 
     def on_data(self, data: bytes) -> None:
         self._data_at = self._client.loop.time()
@@ -203,12 +206,13 @@ class Forward(Passing):
         if 0 < self._status < 400:
             self._target.stats.count_tokens(usage, self._begun_at, self._first_at, now)
         if self._charge is not None:
-            self._charge.settle(usage, answered=end is End.ANSWERED and self._status < 400, left=left)
+            self._charge.settle(usage, answered=end is ANSWERED and self._status < 400, left=left)
         if (record := self._record) is not None:
             record.end = end
             record.first_token_at = self._first_at
             record.usage = usage
-            record.finish_reasons = self._answer.finish_reasons()
+            if record.is_traced:
+                record.finish_reasons = self._answer.finish_reasons()
 
 
 def _do_nothing(client: ServerConnection) -> None:

@@ -7,8 +7,7 @@ from tunesmith_agent.http.connection import ServerConnection
 from tunesmith_agent.http.messages import Request
 from tunesmith_agent.http.upstream import UpstreamConnection, UpstreamPool
 
-#: Request headers that are passed on.
-_PASSED_HEADERS = (b"x-request-id", b"traceparent", b"tracestate")
+_ID, _TRACE, _STATE = b"x-request-id", b"traceparent", b"tracestate"
 
 
 class Passing(ABC):
@@ -72,7 +71,12 @@ class Passing(ABC):
 def passed_headers(request: Request) -> bytes:
     """Lines of the headers of a request that are passed on."""
     headers = request.headers
-    return b"".join(b"%b: %b\r\n" % (name, headers[name]) for name in _PASSED_HEADERS if name in headers)
+    lines = b"x-request-id: %b\r\n" % headers[_ID] if _ID in headers else b""
+    if _TRACE in headers:
+        lines += b"traceparent: %b\r\n" % headers[_TRACE]
+    if _STATE in headers:
+        lines += b"tracestate: %b\r\n" % headers[_STATE]
+    return lines
 
 
 def _close_late(connecting: asyncio.Task[UpstreamConnection]) -> None:

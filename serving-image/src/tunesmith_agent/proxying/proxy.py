@@ -125,7 +125,7 @@ class Proxy:
         if self._access is None:
             connection.respond(200, JSON_TYPE, self.table.models_body)
             return
-        client = self._access.identify(request.headers)
+        client = self._access.identify(request)
         if isinstance(client, Refusal):
             connection.respond_refusal(client)
             return
@@ -135,7 +135,7 @@ class Proxy:
         if FORWARDED in request.headers:
             self._take_over(connection, request)
             return
-        client = self._access.identify(request.headers) if self._access is not None else None
+        client = self._access.identify(request) if self._access is not None else None
         if isinstance(client, Refusal):
             connection.respond_refusal(client)
             return

@@ -47,9 +47,9 @@ def messages_check(hosts: Iterable[str]) -> Callable[[Any], str]:
     def check(value: Any) -> str:
         if type(value) is not list or len(value) > MAX_MESSAGES:
             return f"must be a list of at most {MAX_MESSAGES:,} messages"
-        return _check_contents(
-            (message.get("content") for message in value if type(message) is dict), allowed
-        )
+        # Most contents are texts, which need no check.
+        contents = [message.get("content") for message in value if type(message) is dict]
+        return _check_contents(contents, allowed)
 
     return check
 

@@ -4,6 +4,7 @@ Every pod computes the same bucket from the request alone, and a growing weight 
 candidate.
 """
 
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
 from zlib import crc32
@@ -55,8 +56,12 @@ def key_number(key: bytes) -> int:
 
 def bucket(digest: str, alias: str, key: bytes) -> int:
     """Bucket of a key, 0 to BUCKETS - 1: uniform over keys, independent between candidates and aliases."""
-    words = b"\0".join((digest.encode(), alias.encode(), key))
-    return int.from_bytes(blake2b(words, digest_size=8).digest()) % BUCKETS
+    return int.from_bytes(blake2b(_seed(digest, alias) + key, digest_size=8).digest()) % BUCKETS
+
+
+@lru_cache(maxsize=1024)
+def _seed(digest: str, alias: str) -> bytes:
+    return b"%b\0%b\0" % (digest.encode(), alias.encode())
 
 
 def threshold(weight: int) -> int:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from tunesmith_agent.http.connection import ServerConnection
-from tunesmith_agent.metrics import End, Usage
+from tunesmith_agent.metrics import ANSWERED, End, Usage
 
 from .trace_context import TraceContext
 
@@ -15,6 +15,7 @@ class RequestRecord:
         method, path: as in the request; the path is empty if nothing is served there.
         request_id: value of ``x-request-id``, from the client or made here.
         trace: its place in a trace; None if there is none.
+        is_traced: a span is written of it.
         begun, first_token_at, ended: times by the loop's clock; 0: not yet.
         ended_at: time of its end, in Unix nanoseconds.
         status: status of the answer; 0 if there was none.
@@ -47,13 +48,9 @@ class RequestRecord:
         self.path = path
         self.request_id = request_id
         self.trace = trace
+        self.is_traced = trace is not None and trace.is_sampled
         self.begun = begun
         self._on_ended = on_ended
-
-    @property
-    def is_traced(self) -> bool:
-        """True if a span is written of it."""
-        return self.trace is not None and self.trace.is_sampled
 
     # -- from the connection
 
@@ -68,7 +65,7 @@ class RequestRecord:
             if not complete:
                 self.end = End.DISCONNECTED
             else:
-                self.end = End.ANSWERED if self.status < 400 else End.REFUSED
+                self.end = ANSWERED if self.status < 400 else End.REFUSED
         self._on_ended(self)
 
 

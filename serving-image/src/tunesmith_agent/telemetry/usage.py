@@ -17,8 +17,8 @@ _KEY = b'"usage":'
 _ERROR = b'data: {"error":'
 _CODE = re.compile(rb'"code":\s*(\d{3})[,}\s]')
 _OVERLAP = len(_ERROR) - 1
-#: An object: before the end there may be null.
-_COUNTS = re.compile(rb'"usage":\s*\{')
+#: An object, mostly with the prompt's count first; before the end there may be null.
+_COUNTS = re.compile(rb'"usage":\s*\{(?:\s*"(?:prompt|input)_tokens":\s*(\d{1,9})[,}\s])?')
 #: Counts of OpenAI's chat and text completions, or of its responses.
 _PROMPT = re.compile(rb'"(?:prompt|input)_tokens":\s*(\d{1,9})[,}\s]')
 _GENERATED = re.compile(rb'"(?:completion|output)_tokens":\s*(\d{1,9})[,}\s]')
@@ -112,9 +112,14 @@ class AnswerReader:
             self._search(self._unread)
             self._unread = b""
         text = self._text
-        if not _COUNTS.match(text) or (prompt := _PROMPT.search(text)) is None:
+        counts = _COUNTS.match(text)
+        if counts is None:
             return None
-        generated, cached = _GENERATED.search(text), _CACHED.search(text)
+        prompt = counts if counts[1] else _PROMPT.search(text)
+        if prompt is None:
+            return None
+        generated = _GENERATED.search(text)
+        cached = _CACHED.search(text) if b'"cached_tokens"' in text else None
         return Usage(int(prompt[1]), int(generated[1]) if generated else 0, int(cached[1]) if cached else 0)
 
     def finish_reasons(self) -> tuple[str, ...]:
