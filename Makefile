@@ -51,6 +51,7 @@ test-long: ## The long form of property tests, fuzzing and simulations, seeded a
 	@TUNESMITH_ENGINE_PYTHON=$$(python3 -m tunesmith_images venv engine)/bin/python \
 		$(dev)/pytest -q --long --timeout=0 -m "engine and long" tests/agent --junitxml=$(RESULTS)/engine-long.xml
 	@$(dev)/pytest -q --long --timeout=0 -m long tests/image --junitxml=$(RESULTS)/image-long.xml
+	@$(dev)/pytest -q $(long) -p tunesmith_cluster.pytest_plugin e2e/tests --junitxml=$(RESULTS)/e2e-long.xml
 	@$(dev)/pytest -q tests/image --trainer-image trainer-cuda12 --junitxml=$(RESULTS)/image-cuda12.xml
 
 test-unit: ## Contract, operator, agent, checks, image builder, chart, docs: no cluster

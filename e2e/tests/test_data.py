@@ -117,6 +117,7 @@ def test_rows_are_cleaned_and_the_report_says_how(installation: Installation) ->
     assert job["status"]["estimate"]["steps"] == job["status"]["progress"]["totalSteps"]
 
 
+@pytest.mark.long
 def test_a_teacher_makes_the_rows(installation: Installation, teacher: str) -> None:
     prompts = (
         json.dumps({"prompt": [{"role": "user", "content": QUESTION.format(number=number)}]})

@@ -54,6 +54,7 @@ def test_a_pod_that_is_taken_away_costs_nothing_that_was_learned(installation: I
     assert losses(taken) == losses(left_alone)
 
 
+@pytest.mark.long
 def test_a_reward_model_teaches_by_its_taste(installation: Installation) -> None:
     installation.client.apply(_build_preferences())
     data = {"train": {"uri": f"configmap://{PREFERENCES}/train.jsonl"}}
@@ -72,6 +73,7 @@ def test_a_reward_model_teaches_by_its_taste(installation: Installation) -> None
     assert any("reward" in point for point in job["status"]["curve"])
 
 
+@pytest.mark.long
 def test_training_continues_from_an_earlier_artifact(
     installation: Installation, alone: dict[str, Any]
 ) -> None:
@@ -83,6 +85,7 @@ def test_training_continues_from_an_earlier_artifact(
     assert job["status"]["artifact"]["digest"] != alone["status"]["artifact"]["digest"]
 
 
+@pytest.mark.long
 def test_what_llama_cpp_does_not_know_is_said_before_training(installation: Installation) -> None:
     output = {"uri": "pvc://artifacts", "formats": ["Adapter", "GGUF"]}
     installation.client.apply(build_training("unknown", output=output))

@@ -1,5 +1,6 @@
 """Desired state of an agent: never back to what was taken back, no share raised by a file that nobody confirmed."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from agents.fake_engine import FakeEngine
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunesmith_agent.control.desired_state import DesiredStore, Source, restrain
+from tunesmith_agent.control.desired_state import DesiredStore, FileWatcher, Source, restrain
 from tunesmith_contract.agent import DESIRED_FILE, STATE_FILE, DesiredAlias, DesiredState, OtherModel, Version
 
 VERSIONS = [Version(version=n, digest="sha256:" + f"{n}" * 64, uri=f"pvc://c/{n}") for n in (1, 2, 3)]
@@ -146,6 +147,31 @@ async def test_the_whole_state_is_read_before_that_of_the_first_release(
     for name, content in ((STATE_FILE, whole), (DESIRED_FILE, whole.for_features(()))):
         (storage.root / name).write_text(content.to_json())
     await agent.active(first, second)
+
+
+async def test_files_that_are_exchanged_between_two_reads_are_taken_as_a_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = Path.read_bytes
+
+    def write(desired: DesiredState) -> None:
+        (tmp_path / DESIRED_FILE).write_text(desired.for_features(()).to_json())
+        (tmp_path / STATE_FILE).write_text(desired.to_json())
+
+    def read_and_exchange(path: Path) -> bytes:
+        data = read(path)
+        write(state(2, stable=TWO, previous=ONE))
+        return data
+
+    write(state(1, stable=ONE))
+    monkeypatch.setattr(Path, "read_bytes", read_and_exchange)
+    changed = asyncio.Event()
+    store = DesiredStore(tmp_path / "kept", changed.set)
+    watching = asyncio.create_task(FileWatcher(tmp_path, store).run())
+    async with asyncio.timeout(10):
+        await changed.wait()
+    watching.cancel()
+    assert store.current and store.current.aliases[0].previous == ONE
 
 
 async def test_an_operator_of_the_first_release_takes_over(agent: Running, storage: Storage) -> None:

@@ -110,7 +110,11 @@ async def say_streamed(client: openai.AsyncOpenAI, model: str) -> str:
 
 @pytest.mark.parametrize(
     ("architecture", "refused"),
-    [("llama", ["wrong", "inactive", "unmatched"]), ("qwen2", []), ("mistral", [])],
+    [
+        ("llama", ["wrong", "inactive", "unmatched"]),
+        pytest.param("qwen2", [], marks=pytest.mark.long),
+        pytest.param("mistral", [], marks=pytest.mark.long),
+    ],
 )
 async def test_proves_and_serves(
     architecture: str, refused: list[str], tmp_path: Path, free_port: int

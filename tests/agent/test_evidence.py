@@ -190,8 +190,8 @@ async def test_an_open_breaker_is_reported(agent: Running, storage: Storage) -> 
     agent.want(DesiredAlias(name="a", stable=stable, candidate=candidate, weight=100))
     await agent.active(stable, candidate)
     agent.engine.fail_with[served_name("a", candidate.digest)] = 500
-    for _ in range(5):
-        await ask(agent, "a")
+    for number in range(5):
+        await ask(agent, "a", f"client {number}")
     report = agent.agent.reconciler.report("boot")
     assert {loaded.digest: loaded.breaker_open for loaded in report.versions} == {
         stable.digest: False,

@@ -208,7 +208,7 @@ async def test_a_stream_with_an_error_of_the_engine_is_an_error_of_its_version(
         answer = await once(running, post(STREAMED))
         assert answer.status == 200 and b'"code": 500' in answer.body
         stats = running.agent.metrics.stats("expenses", stable_of(running).digest)
-        assert (stats.errors, stats.consecutive_errors) == (1, 1)
+        assert (stats.errors, stats.error_row.errors) == (1, 1)
     assert [(line["status"], line["end"]) for line in lines] == [(200, "error")]
 
 

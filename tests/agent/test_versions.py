@@ -289,7 +289,7 @@ async def test_breaker_falls_back_until_something_else_is_wanted(agent: Running,
     await agent.active(stable, candidate)
     bad = served_name("a", candidate.digest)
     agent.engine.fail_with[bad] = 500
-    answers = [await ask(agent, "a") for _ in range(6)]
+    answers = [await ask(agent, "a", f"client {number}") for number in range(6)]
     assert answers == [(500, bad)] * 5 + [(200, served_name("a", stable.digest))]
     assert agent.reason(candidate) == "BreakerOpen"
     agent.want(alias, DesiredAlias(name="other"))
@@ -297,6 +297,29 @@ async def test_breaker_falls_back_until_something_else_is_wanted(agent: Running,
     agent.want(alias.model_copy(update={"weight": 99}))
     agent.engine.fail_with.clear()
     assert agent.reason(candidate) == ""
+
+
+@pytest.mark.parametrize(("clients", "errors"), [(3, 9), (2, 20), (1, 20)])
+async def test_a_breaker_waits_for_errors_of_three_clients_which_reject_a_version(
+    agent: Running, storage: Storage, clients: int, errors: int
+) -> None:
+    stable, candidate = storage.commit(), storage.commit(-0.5)
+    agent.want(DesiredAlias(name="a", stable=stable, candidate=candidate, weight=100))
+    await agent.active(stable, candidate)
+    agent.engine.fail_with[served_name("a", candidate.digest)] = 500
+    statuses = [(await ask(agent, "a", f"client {number // 3 % clients}"))[0] for number in range(errors + 1)]
+    assert statuses == [500] * errors + [200]
+
+
+async def test_an_answer_begins_a_new_row_of_errors(agent: Running, storage: Storage) -> None:
+    stable, candidate = storage.commit(), storage.commit(-0.5)
+    agent.want(DesiredAlias(name="a", stable=stable, candidate=candidate, weight=100))
+    await agent.active(stable, candidate)
+    for _ in range(3):
+        agent.engine.fail_with[served_name("a", candidate.digest)] = 500
+        assert {(await ask(agent, "a", f"client {number}"))[0] for number in range(4)} == {500}
+        agent.engine.fail_with.clear()
+        assert await ask(agent, "a", "client") == (200, served_name("a", candidate.digest))
 
 
 async def test_stable_errors_open_no_breaker(agent: Running, expenses: Version) -> None:

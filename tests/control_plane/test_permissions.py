@@ -34,6 +34,36 @@ def render(namespace: str, *values: str) -> list[dict[str, Any]]:
     return [body for body in yaml.safe_load_all(text) if body and body["kind"] in KINDS]
 
 
+def grant(server: ControlPlane, namespace: str, *values: str) -> None:
+    """Create the chart's account, and its permissions; wait until the API server knows them, which takes a moment."""
+    bodies = render(namespace, *values)
+    server.apply(bodies)
+    [account] = [body["metadata"]["name"] for body in bodies if body["kind"] == "ServiceAccount"]
+    user = f"system:serviceaccount:{namespace}:{account}"
+    bound = {(body["roleRef"]["kind"], body["roleRef"]["name"]) for body in bodies if "roleRef" in body}
+    roles = [body for body in bodies if (body["kind"], body["metadata"]["name"]) in bound]
+    eventually(
+        lambda: all(is_allowed(server, user, role, rule) for role in roles for rule in role["rules"]),
+        what=f"the permissions of {user}",
+    )
+
+
+def is_allowed(server: ControlPlane, user: str, role: dict[str, Any], rule: dict[str, Any]) -> bool:
+    """True if the API server lets a user do what a rule of a role permits."""
+    resource, _, subresource = rule["resources"][-1].partition("/")
+    asked = {
+        "group": rule["apiGroups"][-1],
+        "resource": resource,
+        "subresource": subresource,
+        "verb": rule["verbs"][-1],
+    }
+    asked |= {"name": rule.get("resourceNames", [""])[-1], "namespace": role["metadata"].get("namespace", "")}
+    review = {"spec": {"user": user, "resourceAttributes": asked}}
+    answer = server.api.create("/apis/authorization.k8s.io/v1/subjectaccessreviews", review)
+    allowed: bool = answer["status"]["allowed"]
+    return allowed
+
+
 def write_kubeconfig(server: ControlPlane, namespace: str, path: Path) -> Path:
     """A kubeconfig of the chart's service account."""
     [account] = [body for body in render(namespace) if body["kind"] == "ServiceAccount"]
@@ -61,7 +91,7 @@ def serve(server: ControlPlane, namespace: str, replicas: int) -> None:
 def test_the_charts_permissions_are_enough(control_plane: ControlPlane, tmp_path: Path, scoped: bool) -> None:
     install_crds(control_plane)
     system, namespace = control_plane.namespace("system"), control_plane.namespace("kernel")
-    control_plane.apply(render(system, *([f"watchNamespaces[0]={namespace}"] if scoped else [])))
+    grant(control_plane, system, *([f"watchNamespaces[0]={namespace}"] if scoped else []))
     kubeconfig = write_kubeconfig(control_plane, system, tmp_path / "kubeconfig")
     watched = {"watch_namespaces": namespace} if scoped else {}
     with operator_process(kubeconfig, tmp_path, namespace=system, **watched) as operator:
@@ -81,7 +111,7 @@ def test_the_charts_permissions_are_enough(control_plane: ControlPlane, tmp_path
 def test_they_are_enough_for_a_search(control_plane: ControlPlane, tmp_path: Path) -> None:
     install_crds(control_plane)
     system, runs = control_plane.namespace("system"), Runs(control_plane, tmp_path)
-    control_plane.apply(render(system))
+    grant(control_plane, system)
     kubeconfig = write_kubeconfig(control_plane, system, tmp_path / "kubeconfig")
     with operator_process(kubeconfig, tmp_path, namespace=system) as operator:
         operator.wait_leading()
@@ -96,7 +126,7 @@ def test_they_are_enough_for_a_search(control_plane: ControlPlane, tmp_path: Pat
 def test_they_are_enough_for_a_rollout(control_plane: ControlPlane, tmp_path: Path) -> None:
     install_crds(control_plane)
     system = control_plane.namespace("system")
-    control_plane.apply(render(system))
+    grant(control_plane, system)
     kubeconfig = write_kubeconfig(control_plane, system, tmp_path / "kubeconfig")
     with ExitStack() as stack:
         serving = Serving(control_plane, tmp_path, stack, kubeconfig, system)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from servers.google_storage import key_file
+from servers.ports import free_port
 from servers.storage_servers import (
     BUCKET,
     PASSWORD,
@@ -18,7 +19,6 @@ from servers.storage_servers import (
     USER,
     Registry,
     S3Server,
-    free_port,
     run_registry,
 )
 

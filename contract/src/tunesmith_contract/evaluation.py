@@ -367,7 +367,7 @@ class Gate(Document):
 
     Attributes:
         metric: key of one of the suite's metrics.
-        min_items: least number of items; with fewer the gate never passes.
+        min_items: least number of independent items, of which a group counts once; with fewer the gate never passes.
     """
 
     suite: Name

@@ -48,6 +48,44 @@ class KeySums:
         self._counts.clear()
 
 
+class ErrorRow:
+    """Errors of a version in a row, since its latest success, and the clients that saw them.
+
+    Attributes:
+        errors: number of errors; beyond ``MAX_ERRORS`` they are not counted.
+    """
+
+    #: Nobody asks for more.
+    MAX_ERRORS = 100
+
+    __slots__ = ("_by_key", "_squares", "errors")
+
+    def __init__(self) -> None:
+        self.errors = self._squares = 0
+        self._by_key: dict[int, int] = {}
+
+    def add(self, key: int | None) -> None:
+        """Count one error; without a key it is one of a client of its own."""
+        if self.errors >= self.MAX_ERRORS:
+            return
+        self.errors += 1
+        before = self._by_key.get(key, 0) if key is not None else 0
+        self._squares += 2 * before + 1
+        if key is not None:
+            self._by_key[key] = before + 1
+
+    def end(self) -> None:
+        """End the row: a request was answered."""
+        if self.errors:
+            self.errors = self._squares = 0
+            self._by_key.clear()
+
+    @property
+    def clients(self) -> float:
+        """Effective number of clients, (sum f)² / sum f² for f errors of each: their number if all saw as many."""
+        return self.errors**2 / self._squares if self.errors else 0.0
+
+
 class VersionEvidence:
     """Requests of one version since the agent started, by their end; numbers never fall.
 

@@ -23,7 +23,7 @@ from prometheus_client.registry import Collector
 
 from tunesmith_contract.agent import served_name
 
-from .evidence import VersionEvidence
+from .evidence import ErrorRow, VersionEvidence
 
 #: Upper bounds in seconds of ``gen_ai.server.request.duration``, ``gen_ai.server.time_to_first_token`` and
 #: ``gen_ai.server.time_per_output_token`` in OpenTelemetry's semantic conventions.
@@ -115,7 +115,7 @@ class VersionStats:
         disconnects: clients that left before the end.
         abandoned: those of them that had waited long for a token.
         engine_lost: requests that found no engine.
-        consecutive_errors: errors since the last success.
+        error_row: errors since the last success.
         evidence: the requests by the end that counts in a rollout, for the operator.
         on_error: called with these stats after each error.
         on_idle: called when the last request in progress has ended.
@@ -136,7 +136,7 @@ class VersionStats:
 
     __slots__ = (
         "_recent", "_recent_at", "_recent_requests", "abandoned", "alias", "by_status", "cached_tokens",
-        "consecutive_errors", "digest", "disconnects", "duration", "engine_lost", "errors", "evictions", "evidence",
+        "digest", "disconnects", "duration", "engine_lost", "error_row", "errors", "evictions", "evidence",
         "first_token", "generation_tokens", "hits", "in_flight", "last_used", "left_at", "loads", "name", "on_error",
         "on_idle", "per_token", "prompt_tokens", "queued", "requests", "waiting", "waits", "without_usage",
     )  # fmt: skip
@@ -145,12 +145,13 @@ class VersionStats:
         self.alias = alias
         self.digest = digest
         self.name = served_name(alias, digest) if digest else alias
-        self.requests = self.errors = self.disconnects = self.in_flight = self.consecutive_errors = 0
+        self.requests = self.errors = self.disconnects = self.in_flight = 0
         self.abandoned = self.engine_lost = self.hits = self.waiting = self.loads = self.evictions = 0
         self.prompt_tokens = self.generation_tokens = self.cached_tokens = self.without_usage = 0
         self.last_used = 0.0
         self.left_at: float | None = None
         self.evidence = VersionEvidence()
+        self.error_row = ErrorRow()
         self.by_status: dict[int, int] = {}
         self.waits: dict[str, int] = {}
         self.duration = Histogram()
@@ -192,12 +193,12 @@ class VersionStats:
             end = End.ERROR
             self.errors += 1
             self.evidence.count_failure(key, now)
-            self.consecutive_errors += 1
+            self.error_row.add(key)
             if self.on_error is not None:
                 self.on_error(self)
         else:
             end = ANSWERED
-            self.consecutive_errors = 0
+            self.error_row.end()
             self.evidence.count_answer(key)
         self._request_ended()
         return end

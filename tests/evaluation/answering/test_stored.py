@@ -8,7 +8,7 @@ import pytest
 
 from tunesmith_contract.evaluation import Decoding, Side
 from tunesmith_data.failures import DataError, UserError
-from tunesmith_data.pod.storage import Storage
+from tunesmith_data.pod.storage import Storage, file_digest
 from tunesmith_evaluation.answering.stored import StoredAnswerer
 from tunesmith_evaluation.items.items_file import StoredAnswer, StoredItem, open_items_file
 from tunesmith_evaluation.items.requests import Problem, Prompt, Reply, Request
@@ -50,10 +50,16 @@ def item(name: str, *answers: StoredAnswer, suite: str = "task", side: str = "ca
 
 
 def request(
-    name: str, repeat: int = 0, suite: str = "task", tools: Sequence[Any] = (), **more: Any
+    name: str,
+    repeat: int = 0,
+    suite: str = "task",
+    tools: Sequence[Any] = (),
+    max_new_tokens: int = 8,
+    **more: Any,
 ) -> Request:
     prompt = Prompt(({"role": "user", "content": name},), "", tuple(tools))
-    return Request("baseline", suite, f"sha256:{name}", repeat, prompt, Decoding(), 1, **more)
+    decoding = Decoding(max_new_tokens=max_new_tokens)
+    return Request("baseline", suite, f"sha256:{name}", repeat, prompt, decoding, 1, **more)
 
 
 def test_answers_are_found_and_read_as_they_were_generated(stored: Stored) -> None:
@@ -67,7 +73,7 @@ def test_answers_are_found_and_read_as_they_were_generated(stored: Stored) -> No
     called = StoredAnswer(text="", tool_calls=(CALL,))
     stored.write(item("sky", thought), item("rain", called))
     tools = ({"type": "function", "function": {"name": "weather"}},)
-    sky, rain = stored.ask(request("sky"), request("rain", tools=tools))
+    sky, rain = stored.ask(request("sky", max_new_tokens=4), request("rain", tools=tools))
     assert sky.answer is not None
     assert (sky.answer.text, sky.answer.thinking, sky.answer.truncated) == ("blue", "hm", True)
     assert (sky.prompt_tokens, sky.answer.answer_tokens, sky.answer.seconds) == (9, 4, 0.5)
@@ -95,6 +101,24 @@ def test_what_had_no_answer_then_has_none_now(stored: Stored) -> None:
     stored.write(item("sky", StoredAnswer(text="", finish_reason="TooLong")))
     (reply,) = stored.ask(request("sky"))
     assert (reply.answer, reply.problem) == (None, Problem.TOO_LONG)
+
+
+def test_an_answer_that_a_smaller_limit_cut_off_is_none(stored: Stored) -> None:
+    """The suite would have let the model go on, so the other side has a longer limit."""
+    cut, whole = (StoredAnswer(text="It is", finish_reason="Length", tokens=tokens) for tokens in (2, 8))
+    stored.write(item("sky", cut), item("sea", whole), item("sun", StoredAnswer(text="It is", tokens=2)))
+    sky, sea, sun = stored.ask(request("sky"), request("sea"), request("sun"))
+    assert (sky.answer, sky.problem) == (None, Problem.UNANSWERED)
+    assert "was cut off after 2 tokens, and suite task allows 8: write maxNewTokens: 2" in sky.message
+    assert sea.answer and sea.answer.truncated
+    assert sun.answer and not sun.answer.truncated
+
+
+def test_a_byte_order_mark_is_passed_over(stored: Stored) -> None:
+    stored.write(item("sky", StoredAnswer(text="blue")), item("sea", StoredAnswer(text="grey")))
+    stored.path.write_bytes(b"\xef\xbb\xbf" + stored.path.read_bytes().replace(b"\n", b"\r\n"))
+    replies = stored.ask(request("sky"), request("sea"), digest=file_digest(stored.path))
+    assert [reply.answer and reply.answer.text for reply in replies] == ["blue", "grey"]
 
 
 def test_probabilities_are_not_stored(stored: Stored) -> None:

@@ -42,7 +42,13 @@ def message(content: Any, finish: str = "stop", **more: Any) -> Script:
     return lambda _: Reply(body=body)
 
 
-def run(folder: Path, metric: dict[str, Any], gate: Gate = _BETTER, **scripts: Script) -> int:
+def run(
+    folder: Path,
+    metric: dict[str, Any],
+    gate: Gate = _BETTER,
+    change: Callable[[str, dict[str, Any]], None] | None = None,
+    **scripts: Script,
+) -> int:
     """Exit code for sums that scripts answer; the first part of a URL names the script."""
     rows = [
         {
@@ -62,6 +68,8 @@ def run(folder: Path, metric: dict[str, Any], gate: Gate = _BETTER, **scripts: S
             "gates": [{"suite": "sums", "metric": metric["type"], **gate}],
             "safety": {"disabled": True, "reason": "sums"},
         }
+        if change is not None:
+            change(server.url, spec)
         text = yaml.safe_dump(spec).replace("SERVER", server.url)
         (folder / "eval.yaml").write_text(text)
         return main(["run", str(folder / "eval.yaml"), "--output", str(folder / "out")])
@@ -174,3 +182,45 @@ def test_a_judge_that_gives_odd_responses_alone_is_an_error(
     code = run(tmp_path, metric, candidate=right, baseline=wrong, judge=lambda _: Reply(body={"choices": []}))
     assert code == ExitCode.USER_ERROR
     assert "gives no choices[0].message.content" in capsys.readouterr().err
+
+
+def test_answers_that_are_cut_off_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A limit that is too small for the baseline alone lets anything beat it."""
+    talkative = message("Let me add them. First,", "length")
+    assert run(tmp_path, {"type": "ExactMatch"}, candidate=right, baseline=talkative) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "Note sums: 24 of 24 answers of baseline are cut off at maxNewTokens" in out
+
+
+def test_some_empty_answers_of_the_baseline_are_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def some_empty(received: Received) -> Reply:
+        number = int(re.findall(r"\d+", received.body["messages"][-1]["content"])[0])
+        return said("no idea") if number % 3 else said("")
+
+    assert run(tmp_path, {"type": "ExactMatch"}, candidate=right, baseline=some_empty) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "Note sums: 8 of 24 answers of baseline are empty texts" in out
+
+
+def test_sides_that_answer_alike_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One model by two names can't be told from two models that agree, so it is said, and decides nothing."""
+    gate = {"expect": "NotWorse", "margin": "0.2"}
+    assert run(tmp_path, {"type": "ExactMatch"}, gate, candidate=right, baseline=right) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "Note All 24 answers of candidate and baseline are equal: look whether they are one model" in out
+    assert run(tmp_path, {"type": "ExactMatch"}, gate, candidate=right, baseline=wrong) == 0
+    assert "are equal" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("address", ["SERVER/candidate/v1/", "SERVER/candidate/v1/chat/completions"])
+def test_one_endpoint_by_two_addresses_is_one_model(
+    tmp_path: Path, address: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def same(server: str, spec: dict[str, Any]) -> None:
+        spec["baseline"]["endpoint"]["url"] = address.replace("SERVER", server)
+
+    gate = {"expect": "NotWorse", "margin": "0.2"}
+    assert run(tmp_path, {"type": "ExactMatch"}, gate, change=same, candidate=right) == 2
+    assert "are the same model, asked in the same way" in " ".join(capsys.readouterr().out.split())

@@ -304,3 +304,22 @@ def test_reports_are_rendered_again_and_listed(desk: Desk) -> None:
     assert "two/report.html" in (desk.folder / "reports" / "index.html").read_text()
     assert main(["report", "reports", "--alias", "nobody"]) == ExitCode.USER_ERROR
     assert "no report for alias nobody" in desk.capture.readouterr().err
+
+
+def test_the_copies_of_a_report_are_listed_once(desk: Desk) -> None:
+    """A folder of results holds its report twice; one of a cluster may be copied beside another."""
+    desk.document = make_document()
+    desk.run("--output", "reports/out")
+    write_report(desk.folder / "reports" / "another", make_small_document())
+    assert main(["report", "reports"]) == 0
+    page = (desk.folder / "reports" / "index.html").read_text()
+    assert 'href="out/report.html"' in page
+    assert "sha256/" not in page
+
+
+def test_a_gate_that_was_not_measured_says_so_once(desk: Desk) -> None:
+    document = make_document()
+    desk.document = document.model_copy(update={"results": ()})
+    desk.run()
+    assert "; not measured\n" in desk.output[0]
+    assert "measured not measured" not in desk.output[0]

@@ -158,6 +158,16 @@ def test_items_of_one_question_share_a_group(files: Files) -> None:
     assert items[2].group is None
 
 
+def test_a_question_that_is_written_in_another_way_is_the_same(files: Files) -> None:
+    """Six questions with a blank more or less are six questions, and not a hundred."""
+    written = ["How late is it?", "how late is it", "  How  late is it ?!", "How late is it?"]
+    others = ["How late is he?", "How late is it + 1?", "How late is it + 2?", "🙂", "🙃"]
+    items = files.read([chat(text, str(number)) for number, text in enumerate([*written, *others])])
+    assert len({item.group for item in items[:4]}) == 1
+    assert items[0].group is not None
+    assert [item.group for item in items[4:]] == [None] * 5
+
+
 def test_reference_data_of_metrics_comes_along(files: Files) -> None:
     more = {"tests": "assert f(1) == 2", "json_schema": {"type": "object"}, "refuses": True}
     (item,) = files.read([chat("a", "1") | more])

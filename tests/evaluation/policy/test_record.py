@@ -1,9 +1,15 @@
 """The policy's digest: what changes it, what does not, and how to recompute it by hand."""
 
 import hashlib
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
+from reports.evaluation_documents import make_document
 
 from tunesmith_contract.evaluation import (
     Decoding,
@@ -21,7 +27,10 @@ from tunesmith_evaluation.policy.record import (
     build_policy_record,
     policy_digest,
 )
+from tunesmith_evaluation.report.document import PolicyReport
+from tunesmith_evaluation.report.files import write_report
 
+PAGE = Path(__file__).parents[3] / "docs/policy-digest.md"
 DATA, ADAPTER, OTHER = (f"sha256:{digit * 64}" for digit in "012")
 OWNER = Owner(kind="EvalRun", namespace="team", name="run", uid="u")
 BASELINE = ResolvedSide(model="main")
@@ -79,6 +88,26 @@ def test_the_digest_by_hand() -> None:
         '"metrics":{"ExactMatch":{"type":"ExactMatch","version":"1"}}}},"version":1}'
     )
     assert digest_of(make_config()) == "sha256:" + hashlib.sha256(written.encode()).hexdigest()
+
+
+def test_the_command_of_the_page_gives_the_digest_of_a_report(tmp_path: Path) -> None:
+    """Also with whole numbers that are written as 1.0, small ones, and characters that other programs escape."""
+    metric = MetricSettings(type="Numeric", tolerance={"absolute": 1.0, "relative": 1e-5})
+    suite = make_suite(decoding=Decoding(temperature=1.0, top_p=0.9), metrics=(metric,))
+    prompt = 'Größe 数字 \u2028\x7f \U0001f600 </script> "q" \\ \t'
+    switches = {"enable_thinking": None, "budget": 2.0}
+    asked = make_side("candidate", system_prompt=prompt, template_arguments=switches)
+    config = make_config(suites=(suite,), sides=(asked, make_side("baseline")))
+    resolved = {"task": ResolvedSuite(DATA, {metric.key: "1"})}
+    record = build_policy_record(config, resolved, BASELINE, "main", ())
+    policy = PolicyReport(digest=policy_digest(record), record=record)
+    write_report(tmp_path, make_document(policy=policy))
+    (command,) = re.findall(r"```sh\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    shown = subprocess.run(
+        ["sh", "-ec", command], cwd=tmp_path, env={"PATH": path}, capture_output=True, text=True, check=True
+    )
+    assert shown.stdout == f"{policy.digest}\n"
 
 
 HARNESS = HarnessTask(task="arc_easy", data="pvc://data/arc")

@@ -91,6 +91,17 @@ def test_problems(pairs: BoundedPairs, broken: float, problem: GateProblem | Non
     assert not evidence(pairs, BETTER.model_copy(update={"tier": Tier.ADVISORY})).is_blocking
 
 
+def test_the_least_number_of_items_is_one_of_independent_items() -> None:
+    """Six questions that are asked twenty times each are six items."""
+    groups = Groups.of(np.repeat(np.arange(6), 20).tolist(), 120)
+    pairs = BoundedPairs(np.ones(120), np.zeros(120), groups, binary=True, seed=1)
+    few = evidence(pairs, Gate(suite="s", metric="m", expect=Expect.BETTER))
+    assert few.problem is GateProblem.TOO_FEW_ITEMS
+    assert few.more_items == 280
+    assert few.p_pass < 0.025
+    assert evidence(pairs, Gate(suite="s", metric="m", expect=Expect.BETTER, min_items=6)).problem is None
+
+
 def test_few_groups_of_values_without_bounds_prove_nothing() -> None:
     values = np.stack([np.arange(1.0, 41), np.ones(40)], axis=1)
     pairs = SummedPairs(values * [0.1, 1], values, Groups.of(None, 40), mean, seed=1)

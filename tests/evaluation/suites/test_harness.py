@@ -452,10 +452,10 @@ def test_data_that_a_definition_names(data: Path, define: Define) -> None:
     assert len(load(CHOICES, None, folder).lines) == 14
 
 
-@pytest.mark.parametrize("text", ["no JSON", "", "{"])
-def test_data_that_can_not_be_read(text: str, define: Define, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("text", "cause"), [("no JSON", ""), ("", "a file of it is empty"), ("{", "")])
+def test_data_that_can_not_be_read(text: str, cause: str, define: Define, tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text(text)
-    with pytest.raises((UserError, DataError), match=r"rows\.jsonl can.t be read"):
+    with pytest.raises((UserError, DataError), match=rf"rows\.jsonl can.t be read.*{cause}"):
         load(LAST_WORDS, tmp_path / "rows.jsonl", define(LAST_WORDS))
 
 

@@ -44,15 +44,19 @@ class Storage:
         proven: float | None = None,
         note: str = "",
         chat: ChatFormat | None = None,
+        base_log_prob: float = BASE_LOG_PROB,
     ) -> Version:
         """Write an artifact whose manifest promises ``proven`` (what it has, unless told otherwise)."""
         self.versions += 1
-        config = json.dumps({"log_prob": log_prob, "note": note or str(self.versions)}).encode()
-        files = {"adapter_config.json": config, "adapter_model.safetensors": b"weights"}
+        config = {"log_prob": log_prob, "note": note or str(self.versions), "base_log_prob": base_log_prob}
+        files = {
+            "adapter_config.json": json.dumps(config).encode(),
+            "adapter_model.safetensors": b"weights",
+        }
         probe = Probe(
             token_ids=tuple(range(1, 43)),
             prompt_length=2,
-            base_log_prob=BASE_LOG_PROB,
+            base_log_prob=base_log_prob,
             tuned_log_prob=log_prob if proven is None else proven,
         )
         listed = tuple(

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from servers.storage_servers import free_port, running
+from servers.ports import free_port
+from servers.storage_servers import running
 
 from tunesmith_images.cache import REPOSITORY, cache_dir, content_key, locked
 from tunesmith_images.system import ensure_programs

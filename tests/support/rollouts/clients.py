@@ -5,7 +5,8 @@ within ``PATIENCE``. What does not, and is counted apart:
 
 - ``refused``: a connection that no pod accepted. A client that connects tries the next pod, as any client of a Service.
 - ``cut``: in progress on a pod between the SIGKILL to its agent and the end of that process, some hundredths of a
-  second later. Nobody can save such a request.
+  second later. Nobody can save such a request. The pod may be the one that the client reached, or another one, to which
+  that one had forwarded the request: then it is 502, or breaks off.
 - ``bad``: 500 of a version that is made to fail; silence while one has weight that is made to hang.
 """
 
@@ -15,6 +16,7 @@ import json
 import random
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -76,6 +78,7 @@ class Load:
     """Clients that ask without end, until ``stop`` is set.
 
     Args:
+        aliases: each conversation is with one of them.
         rate: requests per second of all clients together, if the machine is fast enough.
 
     Attributes:
@@ -83,7 +86,7 @@ class Load:
     """
 
     pods: ServingPods
-    alias: str
+    aliases: Sequence[str]
     conversations: int
     clients: int
     rate: float
@@ -134,7 +137,7 @@ class Load:
             connection = await self._connect()
         is_streamed = self.random.random() < 0.5
         body = {
-            "model": self.alias,
+            "model": self.aliases[conversation % len(self.aliases)],
             "messages": [{"role": "user", "content": "Lunch"}],
             "stream": is_streamed,
         }
@@ -159,26 +162,33 @@ class Load:
     def _judge(
         self, conversation: int, began: float, pod: PodProcesses, answer: Answer, is_streamed: bool
     ) -> Reply:
-        version = answer.headers.get(VERSION_HEADER, "")
+        version, ended = answer.headers.get(VERSION_HEADER, ""), time.monotonic()
         marks = _read_marks(answer.body, is_streamed) if answer.status == 200 else set()
         end, detail = End.ANSWERED, ""
         if answer.status == 500 and b"on purpose" in answer.body:
             end, marks = End.BAD, {FAILS}
         elif answer.status != 200 or len(marks) != 1:
-            end, detail = End.FAILED, f"{answer.status} {sorted(marks)} {answer.body[:300]!r}"
+            is_cut = answer.status == 502 and self._was_killed(began, ended)
+            end = End.CUT if is_cut else End.FAILED
+            detail = f"{answer.status} {sorted(marks)} {answer.body[:300]!r}"
         mark = marks.pop() if marks else ""
-        return Reply(conversation, began, time.monotonic(), end, pod.name, version, mark, detail)
+        return Reply(conversation, began, ended, end, pod.name, version, mark, detail)
 
     def _judge_break(self, conversation: int, began: float, pod: PodProcesses, error: Exception) -> Reply:
         ended = time.monotonic()
         end = End.FAILED
-        if any(began <= gone and killed <= ended for killed, gone in pod.killed):
+        if isinstance(error, TimeoutError):
+            end = End.BAD if self.expects_hang else End.FAILED
+        elif self._was_killed(began, ended):
             end = End.CUT
-        elif isinstance(error, TimeoutError) and self.expects_hang:
-            end = End.BAD
         killed = [round(gone - began, 3) for _, gone in pod.killed]
         detail = f"{error!r}; gone {killed} and deleted {pod.ended_at - began:.3f} s after the request began"
         return Reply(conversation, began, ended, end, pod.name, detail=detail)
+
+    def _was_killed(self, began: float, ended: float) -> bool:
+        """True if the agent of any pod was killed in this time: it may have answered the request for another pod."""
+        kills = (each for pod in self.pods.all for each in pod.killed)
+        return any(began <= gone and killed <= ended for killed, gone in kills)
 
     async def _connect(self) -> _Connection:
         """A connection to any endpoint; the next one is tried where none listens.

@@ -5,7 +5,7 @@ from typing import Any
 
 from rollouts.clients import End
 from rollouts.record_history import needless_flips, shares, wrong_answers
-from rollouts.rollout_world import REPLICAS, Release, RolloutWorld
+from rollouts.rollout_world import Release, RolloutWorld
 
 
 def proof_seconds(world: RolloutWorld, release: Release) -> float | None:
@@ -23,7 +23,8 @@ def proof_seconds(world: RolloutWorld, release: Release) -> float | None:
         for pod in world.pods.all
     }
     times = sorted(at for at in first.values() if at < float("inf"))
-    return times[REPLICAS - 1] - release.named if len(times) >= REPLICAS else None
+    replicas = world.shape.replicas
+    return times[replicas - 1] - release.named if len(times) >= replicas else None
 
 
 def rollback_seconds(world: RolloutWorld, release: Release) -> float | None:
@@ -57,16 +58,19 @@ def describe(world: RolloutWorld) -> dict[str, Any]:
     """Figures of a run."""
     replies, history, pods = world.load.replies, world.history, world.pods.all
     answered = [reply.ended - reply.began for reply in replies if reply.end is End.ANSWERED]
-    deviations = [abs(share.deviations) for share in shares(replies, history, pods)]
+    deviations = [abs(share.deviations) for share in shares(replies, history, pods, world.marks)]
     return {
         "requests": {end.value: sum(reply.end is end for reply in replies) for end in End},
         "connectionsRefused": world.load.refused,
-        "wrongAnswers": len(wrong_answers(replies, history)),
-        "needlessFlips": len(needless_flips(replies, world.rejected)),
+        "wrongAnswers": len(wrong_answers(replies, history, pods, world.marks, world.model_changes)),
+        "needlessFlips": len(needless_flips(replies, world.rejected, world.model_changes)),
         "steps": len(deviations),
         "largestDeviation": round(max(deviations, default=0.0), 1),
         "promoted": len(world.releases) - len(world.rejected),
         "rolledBack": len(world.rejected),
+        "engineSwitches": world.engine_switches,
+        "baseModelChanges": len(world.model_changes),
+        "twoBaseModelsSeconds": [round(each.gone - each.switched, 1) for each in world.model_changes],
         "agentsKilled": sum(len(pod.killed) for pod in pods),
         "pods": len(pods),
         "operatorStarts": world.operator.starts,

@@ -1,25 +1,25 @@
-"""What the record of an alias said over time, and what answers must agree with."""
+"""What the operator published about aliases over time, and what answers must agree with."""
 
 import asyncio
 import itertools
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
+from typing import Any
 
-from rollouts.clients import End, Reply
+from rollouts.clients import FAILS, HANGS, End, Reply
 from rollouts.serving_pods import PodProcesses
 
 from tunesmith.decide.serving.records.record import AliasRecord
-from tunesmith.manifests.names import ALIAS_LABEL
+from tunesmith.manifests.names import ALIAS_LABEL, OWNER_UID_LABEL
 from tunesmith.manifests.serving_config_maps import RECORD_KEY
 from tunesmith_cluster.api import ApiError
 from tunesmith_cluster.fake import ControlPlane
-from tunesmith_contract.agent import served_name
+from tunesmith_contract.agent import STATE_FILE, DesiredAlias, DesiredState, served_name
 
-LOOK_SECONDS = 0.05
-#: From the record to the last pod, and to answers that were under way.
+#: From the published state to the last pod, and to answers that were under way.
 SETTLE_SECONDS = 1.0
 #: Standard deviations of a share that is no accident in some hundred shares.
 DEVIATIONS = 4.5
@@ -27,39 +27,38 @@ DEVIATIONS = 4.5
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The record as it was read between two monotonic times."""
+    """Published state of an alias, as it was read between two monotonic times.
+
+    Attributes:
+        weights: percent of the requests by the version's name; a candidate comes last.
+        generation: generation of the state.
+    """
 
     began: float
     ended: float
-    record: AliasRecord
-
-    @property
-    def weights(self) -> dict[str, int]:
-        """Percent of the requests by the version's name."""
-        record = self.record
-        candidate = record.candidate
-        weights = {}
-        if record.stable is not None:
-            weights[served_name(record.name, record.stable.digest)] = 100 - (
-                candidate.weight if candidate else 0
-            )
-        if candidate is not None:
-            weights[served_name(record.name, candidate.version.digest)] = candidate.weight
-        return weights
+    weights: Mapping[str, int]
+    generation: int
 
 
 class RecordHistory:
-    """Readings of the record, each that differs from the one before."""
+    """Published states by alias, each that differs from the one before, and the latest records.
 
-    def __init__(self, server: ControlPlane, namespace: str) -> None:
-        self.readings: list[Reading] = []
-        self._server = server
-        self._path = f"/api/v1/namespaces/{namespace}/configmaps?labelSelector={ALIAS_LABEL}"
+    Args:
+        look_seconds: time between two readings.
 
-    @property
-    def latest(self) -> AliasRecord | None:
-        """The record as it was read last."""
-        return self.readings[-1].record if self.readings else None
+    Attributes:
+        records: the latest record of each alias.
+        taken_back: monotonic time at which a record said that a version is rejected, by its name in answers.
+    """
+
+    def __init__(self, server: ControlPlane, namespace: str, look_seconds: float = 0.05) -> None:
+        self.readings: dict[str, list[Reading]] = {}
+        self.records: dict[str, AliasRecord] = {}
+        self.taken_back: dict[str, float] = {}
+        self._server, self._look_seconds = server, look_seconds
+        self._path = f"/api/v1/namespaces/{namespace}/configmaps?labelSelector={OWNER_UID_LABEL}"
+        self._known: dict[str, str] = {}
+        self._state = DesiredState(generation=0)
 
     async def run(self) -> None:
         """Read until cancelled."""
@@ -69,79 +68,210 @@ class RecordHistory:
                 items = (await asyncio.to_thread(self._server.api.get, self._path))["items"]
             except (ApiError, ConnectionError):
                 items = []
-            if items:
-                record = AliasRecord.model_validate_json(items[0]["data"][RECORD_KEY])
-                self._add(Reading(began, time.monotonic(), record))
-            await asyncio.sleep(LOOK_SECONDS)
+            for item in items:
+                self._take(item)
+            for alias in self._state.aliases if items else ():
+                reading = Reading(began, time.monotonic(), _weights(alias), self._state.generation)
+                self._add(alias.name, reading)
+            await asyncio.sleep(self._look_seconds)
 
-    def _add(self, reading: Reading) -> None:
-        if (
-            len(self.readings) > 1
-            and self.readings[-1].weights == reading.weights == self.readings[-2].weights
-        ):
+    def _take(self, item: dict[str, Any]) -> None:
+        """Take over a ConfigMap that has changed."""
+        metadata, data = item["metadata"], item.get("data") or {}
+        if self._known.get(metadata["name"]) == metadata["resourceVersion"]:
+            return
+        self._known[metadata["name"]] = metadata["resourceVersion"]
+        if STATE_FILE in data:
+            self._state = DesiredState.model_validate_json(data[STATE_FILE])
+        elif RECORD_KEY in data and ALIAS_LABEL in metadata["labels"]:
+            record = AliasRecord.model_validate_json(data[RECORD_KEY])
+            self.records[record.name] = record
+            for rejection in record.rejections:
+                name = served_name(record.name, rejection.version.digest)
+                self.taken_back.setdefault(name, time.monotonic())
+
+    def _add(self, alias: str, reading: Reading) -> None:
+        readings = self.readings.setdefault(alias, [])
+        if len(readings) > 1 and readings[-1].weights == reading.weights == readings[-2].weights:
             # Only when a state was seen first and last matters.
-            self.readings.pop()
-        self.readings.append(reading)
+            readings.pop()
+        readings.append(reading)
 
     def spans(self) -> Iterator["Span"]:
-        """The states one after the other."""
-        at = 0
-        for weights, group in itertools.groupby(self.readings, key=lambda reading: reading.weights):
-            readings = list(group)
-            before, after = self.readings[max(at - 1, 0)], self.readings[at + len(readings) :][:1]
-            latest = after[0].ended if after else float("inf")
-            yield Span(weights, before.began, readings[0].ended, readings[-1].began, latest)
-            at += len(readings)
+        """The states of each alias, one after the other."""
+        for of_alias in self.readings.values():
+            at = 0
+            for weights, group in itertools.groupby(of_alias, key=lambda reading: reading.weights):
+                readings = list(group)
+                before, after = of_alias[max(at - 1, 0)], of_alias[at + len(readings) :][:1]
+                yield Span(
+                    weights,
+                    before.began,
+                    readings[0].ended,
+                    readings[-1].began,
+                    after[0].ended if after else float("inf"),
+                    readings[0].generation,
+                    after[0].generation if after else None,
+                )
+                at += len(readings)
+
+
+def _weights(alias: DesiredAlias) -> dict[str, int]:
+    weights = {}
+    if alias.stable is not None:
+        weights[served_name(alias.name, alias.stable.digest)] = 100 - alias.weight
+    if alias.candidate is not None:
+        weights[served_name(alias.name, alias.candidate.digest)] = alias.weight
+    return weights
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Time of one state: it held from ``first`` to ``last``, and may have held from ``earliest`` to ``latest``."""
+    """Time of one state: it held from ``first`` to ``last``, and may have held from ``earliest`` to ``latest``.
 
-    weights: dict[str, int]
+    Attributes:
+        weights: percent of the requests by the version's name.
+        generation: generation by which pods were told of it.
+        following: generation by which pods were told of the next state; None if there is none.
+    """
+
+    weights: Mapping[str, int]
     earliest: float
     first: float
     last: float
     latest: float
+    generation: int = 0
+    following: int | None = None
 
 
-def wrong_answers(replies: Iterable[Reply], history: RecordHistory) -> list[Reply]:
-    """Answers by a version that had no weight at any moment of the request, nor shortly before."""
+@dataclass(frozen=True, slots=True)
+class ModelChange:
+    """Switch of the Service to pods on another base model.
+
+    Former pods answer with the former versions on connections that were open, until they are gone.
+
+    Attributes:
+        versions: name of the former version of each alias, and of the version that took over.
+        marks: the same for their marks.
+        switched: monotonic time after which the Service selected the other pods.
+        gone: monotonic time at which the last former pod was gone.
+        taken_over: monotonic time at which all records had the versions.
+    """
+
+    versions: Mapping[str, str]
+    marks: Mapping[str, str]
+    switched: float
+    gone: float
+    taken_over: float
+
+    def spans(self) -> Iterator[Span]:
+        """Times in which versions answer that the records do not give weight."""
+        for former, other in self.versions.items():
+            yield Span({former: 100}, self.switched, self.switched, self.gone, self.gone)
+            yield Span({other: 100}, self.switched, self.switched, self.taken_over, self.taken_over)
+
+    def excuses(self, at: float, old: str, new: str) -> bool:
+        """True for a change of mark while both sets of pods answered."""
+        is_of_change = self.marks.get(old) == new or self.marks.get(new) == old
+        return is_of_change and self.switched <= at <= self.gone
+
+
+class Hearing:
+    """When the operator told pods of a generation of the state."""
+
+    def __init__(self, pods: Iterable[PodProcesses]) -> None:
+        self._pods = {pod.name: pod for pod in pods}
+        self._times: dict[tuple[str, int], float] = {}
+
+    def time(self, pod: str, generation: int) -> float:
+        """Monotonic time, which is infinite for a pod that was never told."""
+        if (pod, generation) not in self._times:
+            told = (
+                at
+                for at, message, fields in self._pods[pod].events
+                if message == "new desired state"
+                and fields["source"] == "operator"
+                and fields["generation"] >= generation
+            )
+            self._times[pod, generation] = min(told, default=float("inf"))
+        return self._times[pod, generation]
+
+
+def wrong_answers(
+    replies: Iterable[Reply],
+    history: RecordHistory,
+    pods: Iterable[PodProcesses],
+    marks: Mapping[str, str],
+    changes: Iterable[ModelChange] = (),
+) -> list[Reply]:
+    """Answers by a version that had no weight at any moment of the request, nor shortly before.
+
+    A version that lost its weight to a better one may answer on a pod until the operator has told the pod of it. One
+    that was taken back may not.
+    Answers whose mark is not that of the version that the agent names are wrong, too.
+
+    Args:
+        marks: mark of each version by its name.
+        changes: changes of the base model.
+    """
+    hearing = Hearing(pods)
     allowed: dict[str, list[Span]] = {}
-    for span in history.spans():
+    for span in itertools.chain(history.spans(), *(change.spans() for change in changes)):
         for version, weight in span.weights.items():
             if weight:
                 allowed.setdefault(version, []).append(span)
-    return [
-        reply
-        for reply in replies
-        if reply.version
-        and not any(
-            reply.began <= span.latest + SETTLE_SECONDS and reply.ended >= span.earliest
+
+    def is_allowed(reply: Reply) -> bool:
+        if reply.began > history.taken_back.get(reply.version, float("inf")) + SETTLE_SECONDS:
+            return False
+        return any(
+            reply.ended >= span.earliest and reply.began <= _end(reply, span, hearing) + SETTLE_SECONDS
             for span in allowed.get(reply.version, ())
         )
+
+    return [
+        reply for reply in replies if reply.version and (not is_allowed(reply) or _is_mistaken(reply, marks))
     ]
 
 
-def flips(replies: Iterable[Reply]) -> Iterator[tuple[int, str, str]]:
-    """Each change of a conversation from one version to another: conversation, old and new mark."""
+def _end(reply: Reply, span: Span, hearing: Hearing) -> float:
+    """End of a state on the pod that answered."""
+    if span.following is None or reply.began <= span.latest + SETTLE_SECONDS:
+        return span.latest
+    return max(span.latest, hearing.time(reply.pod, span.following))
+
+
+def _is_mistaken(reply: Reply, marks: Mapping[str, str]) -> bool:
+    """True for an answer that is not of the version that the agent names."""
+    return reply.end is End.ANSWERED and reply.mark != marks.get(reply.version)
+
+
+def flips(replies: Iterable[Reply], changes: Collection[ModelChange] = ()) -> Iterator[tuple[int, str, str]]:
+    """Each change of a conversation from one version to another: conversation, old and new mark.
+
+    Args:
+        changes: changes of the base model, whose own are left out while both sets of pods answered.
+    """
     before: dict[int, str] = {}
     for reply in sorted(replies, key=lambda reply: reply.began):
         if reply.end is not End.ANSWERED:
             continue
         old = before.get(reply.conversation, reply.mark)
-        if old != reply.mark:
+        if old != reply.mark and not any(each.excuses(reply.began, old, reply.mark) for each in changes):
             yield reply.conversation, old, reply.mark
         before[reply.conversation] = reply.mark
 
 
-def needless_flips(replies: Sequence[Reply], rejected: Collection[str]) -> dict[tuple[int, str, str], int]:
+def needless_flips(
+    replies: Sequence[Reply], rejected: Collection[str], changes: Collection[ModelChange] = ()
+) -> dict[tuple[int, str, str], int]:
     """Flips beyond one forward in each rollout and one back where it was rolled back.
 
     Args:
         rejected: marks of the versions that were rolled back.
+        changes: changes of the base model.
     """
-    counted = Counter(flips(replies))
+    counted = Counter(flips(replies, changes))
     left = {(conversation, new, old) for conversation, old, new in counted}
     return {
         flip: times
@@ -167,30 +297,27 @@ class Share:
         return (self.candidates - expected * self.conversations) / deviation
 
 
-def shares(replies: Sequence[Reply], history: RecordHistory, pods: Iterable[PodProcesses]) -> Iterator[Share]:
-    """The share of each step of each rollout, from when all pods have heard of it from the operator."""
-    pods = tuple(pods)
+def shares(
+    replies: Sequence[Reply], history: RecordHistory, pods: Iterable[PodProcesses], marks: Mapping[str, str]
+) -> Iterator[Share]:
+    """The share of each step of each rollout, from when all pods that answer have heard of it from the operator.
+
+    Args:
+        marks: mark of each version by its name; versions whose requests fail have no share.
+    """
+    hearing = Hearing(pods)
     ordered = sorted(replies, key=lambda reply: reply.began)
     for span in history.spans():
-        candidate = next(reversed(span.weights), "")
+        candidate = next(reversed(list(span.weights)), "")
         weight = span.weights.get(candidate, 0)
-        if not 0 < weight < 100:
+        if not 0 < weight < 100 or marks[candidate].startswith((FAILS, HANGS)):
             continue
-        begin = SETTLE_SECONDS + max(span.first, *(_heard_at(pod, span) for pod in pods))
+        asked = {reply.pod for reply in ordered if span.first <= reply.began <= span.last}
+        begin = SETTLE_SECONDS + max([span.first, *(hearing.time(name, span.generation) for name in asked)])
+        own = f"{candidate.partition('@')[0]}@"
         seen: dict[int, bool] = {}
         for reply in ordered:
-            if begin <= reply.began and reply.ended <= span.last and reply.version:
+            if begin <= reply.began and reply.ended <= span.last and reply.version.startswith(own):
                 seen[reply.conversation] = reply.version == candidate
         if seen:
             yield Share(candidate, weight, len(seen), sum(seen.values()))
-
-
-def _heard_at(pod: PodProcesses, span: Span) -> float:
-    """When the operator has told a pod of a state; at once for a pod that was not there."""
-    is_there = pod.ended_at > span.first and pod.events and pod.events[0][0] < span.last
-    told = (
-        at
-        for at, message, fields in pod.events
-        if message == "new desired state" and fields["source"] == "operator" and at >= span.earliest
-    )
-    return min(told, default=float("inf")) if is_there else 0.0

@@ -1,7 +1,11 @@
-"""One alias on a real API server, with its operator and three pods of real agents, released again and again."""
+"""Aliases on a real API server, with their operator and pods of real agents, released again and again.
+
+With more aliases than fit into a pod, pods forward requests to each other.
+"""
 
 import asyncio
 import contextlib
+import itertools
 import json
 import random
 import time
@@ -14,8 +18,9 @@ from typing import Any
 from agents.agent_harness import Storage
 from agents.wire import ASK, Wire, post
 from rollouts.clients import HANG_PATIENCE, HANGS, Load
-from rollouts.record_history import RecordHistory
-from rollouts.serving_pods import PodProcesses, ServingPods
+from rollouts.record_history import ModelChange, RecordHistory
+from rollouts.serving_pods import PodProcesses, ServingPods, count_forwarded
+from rollouts.stand_in_engine import BASE_LOG_PROBS
 from rollouts.supervised_operator import SupervisedOperator
 
 from tunesmith.manifests.serving_deployment import AGENT_PORT
@@ -23,10 +28,14 @@ from tunesmith_cluster.fake import ControlPlane
 from tunesmith_cluster.processes import ProcessTable
 from tunesmith_contract.agent import Version, served_name
 
-NAME, ALIAS, REPLICAS = "assistants", "expenses", 3
+NAME = "assistants"
 LOOK_SECONDS = 0.05
 #: For one release, with an operator that is killed meanwhile, whose lease lasts 15 s.
 RELEASE_SECONDS = 120.0
+#: The same for other pods that take over.
+SWITCH_SECONDS = 180.0
+#: How long former pods answer kept connections.
+SCALE_DOWN_SECONDS = 3
 ROLLOUT = {
     "steps": [{"weight": 20, "pause": "2s"}, {"weight": 50, "pause": "2s"}, {"weight": 100}],
     "analysis": {
@@ -40,6 +49,27 @@ AGENT_ARGUMENTS = ("--abandoned-seconds=1", "--proof-pause-seconds=0.1")
 
 
 @dataclass(frozen=True, slots=True)
+class Shape:
+    """Size of a world.
+
+    Attributes:
+        aliases: names of the aliases.
+        resident_adapters: number of aliases that fit into a pod, less one.
+        replicas: number of pods.
+        rate: requests per second of all clients together.
+        look_seconds: time between two looks at what the API server has.
+    """
+
+    aliases: tuple[str, ...] = ("expenses", "tickets", "travel", "letters")
+    resident_adapters: int = 1
+    replicas: int = 3
+    conversations: int = 400
+    clients: int = 12
+    rate: float = 300
+    look_seconds: float = 0.05
+
+
+@dataclass(frozen=True, slots=True)
 class Release:
     """One version that was released, with monotonic times.
 
@@ -50,6 +80,7 @@ class Release:
         ended: the record says that it is stable or rejected.
     """
 
+    alias: str
     version: Version
     mark: str
     named: float
@@ -59,62 +90,136 @@ class Release:
     @property
     def name(self) -> str:
         """Name of the version in answers."""
-        return served_name(ALIAS, self.version.digest)
+        return served_name(self.alias, self.version.digest)
 
 
 @dataclass
 class RolloutWorld:
-    """The parts, while they run."""
+    """The parts, while they run.
+
+    Attributes:
+        adapters: the adapters of the resource, by alias.
+        engine: the engine of the resource.
+        base_model: URI of the base model of the resource.
+        releases: the versions that were released and are stable or rejected.
+        marks: mark of each version, by its name in answers.
+        engine_switches: number of switches to pods with another engine, and back.
+        model_changes: changes of the base model.
+    """
 
     server: ControlPlane
     namespace: str
+    shape: Shape
     storage: Storage
     pods: ServingPods
     operator: SupervisedOperator
     history: RecordHistory
     load: Load
     api_processes: ProcessTable
+    adapters: dict[str, dict[str, Any]] = field(default_factory=dict)
+    engine: dict[str, Any] = field(default_factory=dict)
+    base_model: str = "pvc://models/base"
     releases: list[Release] = field(default_factory=list)
-    marks: list[str] = field(default_factory=list)
+    marks: dict[str, str] = field(default_factory=dict)
+    engine_switches: int = 0
+    model_changes: list[ModelChange] = field(default_factory=list)
 
     @property
     def rejected(self) -> set[str]:
         """Marks of the versions that were rolled back."""
-        record = self.history.latest
-        digests = {rejection.version.digest for rejection in record.rejections} if record else set()
-        return {release.mark for release in self.releases if release.version.digest in digests}
+        rejections = [
+            each.version.digest for record in self.history.records.values() for each in record.rejections
+        ]
+        return {release.mark for release in self.releases if release.version.digest in rejections}
 
-    async def release(self, kind: str = "answers", abort: bool = False) -> Release:
-        """Release a version until it is stable or rolled back.
+    def commit(self, alias: str, kind: str = "answers") -> tuple[Version, str]:
+        """Write the next artifact for the base model, and name it in the adapter; returns its mark, too.
 
         Args:
             kind: first word of its mark; ``false`` for one that is not what its manifest says.
+        """
+        number = len(self.marks)
+        mark, base = f"{kind}-{number}", BASE_LOG_PROBS[self.base_model]
+        version = self.storage.commit(
+            base + 1.0 + 0.0005 * number,
+            proven=base + 1.8 if kind == "false" else None,
+            note=mark,
+            base_log_prob=base,
+        )
+        self.marks[served_name(alias, version.digest)] = mark
+        self.adapters[alias] = build_adapter(alias, version)
+        return version, mark
+
+    async def release(self, kind: str = "answers", abort: bool = False) -> Release:
+        """Release a version of any alias until it is stable or rolled back.
+
+        Args:
+            kind: first word of its mark, as in ``commit``.
             abort: ask for the way back as soon as it has weight.
 
         Raises:
             TimeoutError: it is neither; holds the record.
         """
-        number = len(self.marks) + 1
-        mark = f"{kind}-{number}"
-        self.marks.append(mark)
-        log_prob = -1.0 + 0.0005 * number
-        version = self.storage.commit(log_prob, proven=-0.2 if kind == "false" else None, note=mark)
+        alias = self.load.random.choice(self.shape.aliases)
+        version, mark = self.commit(alias, kind)
         self.load.expects_hang = kind == HANGS
         named = time.monotonic()
-        await self._patch({"spec": {"adapters": [build_adapter(version)]}})
+        await self._patch({"spec": {"adapters": list(self.adapters.values())}})
         decided = None
         if abort:
-            await self._until(lambda: self._weight(version) > 0)
-            action = json.dumps({"id": mark, "adapter": ALIAS, "verb": "abort"})
+            await self._until(lambda: self._weight(alias, version) > 0)
+            action = json.dumps({"id": mark, "adapter": alias, "verb": "abort"})
             await self._patch({"metadata": {"annotations": {"tunesmith.dev/action": action}}})
             decided = time.monotonic()
-        await self._until(lambda: self._has_ended(version))
-        release = Release(version, mark, named, time.monotonic(), decided)
+        await self._until(lambda: self._has_ended(alias, version))
+        release = Release(alias, version, mark, named, time.monotonic(), decided)
         self.releases.append(release)
         if self.load.expects_hang:
             await asyncio.sleep(2 * HANG_PATIENCE)
             self.load.expects_hang = False
         return release
+
+    async def change_engine(self, back: bool = False) -> None:
+        """Change the engine until other pods have taken over and the former ones are gone.
+
+        Args:
+            back: change back once they have taken over: the former pods take over again.
+        """
+        former = dict(self.engine)
+        await self._switch_engine(former | {"maxRank": 24 - former["maxRank"]})
+        if back:
+            await self._switch_engine(former)
+        await self._until_settled()
+
+    async def _switch_engine(self, engine: dict[str, Any]) -> None:
+        self.engine, before = engine, len(self.pods.selections)
+        await self._patch({"spec": {"engine": engine}})
+        await self._until(lambda: len(self.pods.selections) > before, SWITCH_SECONDS)
+        self.engine_switches += 1
+
+    async def change_base_model(self) -> None:
+        """Change the base model, with a version for it of each alias, until the former pods are gone."""
+        former = {alias: self._stable_name(alias) for alias in self.shape.aliases}
+        [self.base_model] = BASE_LOG_PROBS.keys() - {self.base_model}
+        versions = {alias: self.commit(alias)[0] for alias in self.shape.aliases}
+        selections = len(self.pods.selections)
+        spec = {"baseModel": {"uri": self.base_model}, "adapters": list(self.adapters.values())}
+        await self._patch({"spec": spec})
+        await self._until(lambda: len(self.pods.selections) > selections, SWITCH_SECONDS)
+        await self._until(lambda: all(self._has_ended(*each) for each in versions.items()))
+        taken_over = time.monotonic()
+        await self._until_settled()
+        names = {former[alias]: served_name(alias, versions[alias].digest) for alias in versions}
+        former_pods = [pod for pod in self.pods.gone if pod.base_model != self.base_model]
+        self.model_changes.append(
+            ModelChange(
+                versions=names,
+                marks={self.marks[old]: self.marks[new] for old, new in names.items()},
+                switched=self.pods.selections[selections].earliest,
+                gone=max(pod.gone_at for pod in former_pods),
+                taken_over=taken_over,
+            )
+        )
 
     # -- what may happen meanwhile; a pod is only taken away while the others are ready
 
@@ -145,27 +250,51 @@ class RolloutWorld:
             await asyncio.sleep(seconds)
 
     async def until_ready(self) -> None:
-        """Wait until all pods are ready and a version is stable."""
-        await self._until(lambda: len(self.pods.endpoints) == REPLICAS)
+        """Wait until as many pods as there are to be answer."""
+        await self._until(lambda: len(self.pods.endpoints) == self.shape.replicas)
 
     async def until_served(self) -> None:
-        """Wait until each pod answers the alias: the record names a first version before the pods hear of it."""
+        """Wait until each pod answers the aliases: a record names a first version before the pods hear of it."""
         async with asyncio.timeout(RELEASE_SECONDS):
-            for pod in self.pods.endpoints:
+            for pod, alias in itertools.product(self.pods.endpoints, self.shape.aliases):
                 while True:
-                    if await _serves(pod):
+                    if await _serves(pod, alias):
                         break
                     await asyncio.sleep(LOOK_SECONDS)
 
+    async def until_forwarded(self) -> None:
+        """Wait until one of the pods that answer now has forwarded a request to another one, which answered it."""
+        async with asyncio.timeout(RELEASE_SECONDS):
+            while True:
+                if any([await count_forwarded(pod) for pod in self.pods.endpoints]):
+                    return
+                await asyncio.sleep(LOOK_SECONDS)
+
+    async def _until_settled(self) -> None:
+        """Wait until the pods that answer are all there are."""
+        await self._until(
+            lambda: (
+                len(self.pods.endpoints) == self.shape.replicas
+                and all(self.pods.selects(pod) for pod in self.pods.pods.values())
+            ),
+            SWITCH_SECONDS,
+        )
+
     async def _any_pod(self) -> PodProcesses:
+        """One of the pods that take connections, of all sets."""
         await self.until_ready()
-        return self.load.random.choice(self.pods.endpoints)
+        return self.load.random.choice([pod for pod in self.pods.pods.values() if pod.takes_connections])
 
-    def _weight(self, version: Version) -> int:
-        return self.history.readings[-1].weights.get(served_name(ALIAS, version.digest), 0)
+    def _stable_name(self, alias: str) -> str:
+        record = self.history.records.get(alias)
+        assert record is not None and record.stable is not None
+        return served_name(alias, record.stable.digest)
 
-    def _has_ended(self, version: Version) -> bool:
-        record = self.history.latest
+    def _weight(self, alias: str, version: Version) -> int:
+        return self.history.readings[alias][-1].weights.get(served_name(alias, version.digest), 0)
+
+    def _has_ended(self, alias: str, version: Version) -> bool:
+        record = self.history.records.get(alias)
         if record is None:
             return False
         is_stable = record.stable is not None and record.stable.digest == version.digest
@@ -183,30 +312,33 @@ class RolloutWorld:
                 return
             await asyncio.sleep(LOOK_SECONDS)
 
-    async def _until(self, condition: Callable[[], bool]) -> None:
+    async def _until(self, condition: Callable[[], bool], seconds: float = RELEASE_SECONDS) -> None:
         try:
-            async with asyncio.timeout(RELEASE_SECONDS):
+            async with asyncio.timeout(seconds):
                 while True:
                     if condition():
                         return
                     await asyncio.sleep(LOOK_SECONDS)
         except TimeoutError as error:
-            record = self.history.latest
-            error.add_note(record.to_json() if record else "there is no record")
+            for record in self.history.records.values():
+                error.add_note(record.to_json())
+            for pod in self.pods.pods.values():
+                selected = "selected" if self.pods.selects(pod) else "not selected"
+                error.add_note(f"{pod.name}: {selected}, ready {pod.is_ready}, ends {pod.is_ending}")
             raise
 
 
-def build_adapter(version: Version) -> dict[str, Any]:
+def build_adapter(alias: str, version: Version) -> dict[str, Any]:
     """The alias with this artifact."""
     source = {"uri": version.uri, "digest": version.digest}
     verdict = {"verdict": "None"}
-    return {"name": ALIAS, "source": source, "requireEvalRun": verdict, "rollout": ROLLOUT}
+    return {"name": alias, "source": source, "requireEvalRun": verdict, "rollout": ROLLOUT}
 
 
-async def _serves(pod: PodProcesses) -> bool:
+async def _serves(pod: PodProcesses, alias: str) -> bool:
     reader, writer = await asyncio.open_connection(pod.address, AGENT_PORT)
     try:
-        writer.write(post({**ASK, "model": ALIAS}))
+        writer.write(post({**ASK, "model": alias}))
         return (await Wire(reader, writer).answer()).status == 200
     finally:
         writer.transport.abort()
@@ -214,40 +346,41 @@ async def _serves(pod: PodProcesses) -> bool:
 
 @asynccontextmanager
 async def rollout_world(
-    server: ControlPlane,
-    folder: Path,
-    *,
-    seed: int,
-    conversations: int = 300,
-    clients: int = 12,
-    rate: float = 250,
+    server: ControlPlane, folder: Path, *, seed: int, shape: Shape
 ) -> AsyncIterator[RolloutWorld]:
-    """A world whose first version answers all requests; the load begins with the block, and ends before it does."""
+    """A world whose first versions answer all requests; the load begins with the block, and ends before it does."""
     namespace = server.namespace("rollouts")
     for claim in ("artifacts", "models"):
         await asyncio.to_thread(
             server.add_volume, namespace, claim, folder, "gpu-0", access_mode="ReadWriteMany"
         )
     storage = Storage(folder / "storage")
-    pods = ServingPods(server, namespace, folder, storage.root, AGENT_ARGUMENTS)
-    load = Load(pods, ALIAS, conversations, clients, rate, random.Random(seed))
+    pods = ServingPods(server, namespace, NAME, folder, storage.root, AGENT_ARGUMENTS)
+    load = Load(pods, shape.aliases, shape.conversations, shape.clients, shape.rate, random.Random(seed))
     world = RolloutWorld(
-        server, namespace, storage, pods, SupervisedOperator(server, folder, namespace),
-        RecordHistory(server, namespace), load, ProcessTable(server.kubeconfig.parent),
+        server, namespace, shape, storage, pods, SupervisedOperator(server, folder, namespace),
+        RecordHistory(server, namespace, shape.look_seconds), load, ProcessTable(server.kubeconfig.parent),
     )  # fmt: skip
-    first = storage.commit(-1.0, note="answers-0")
+    first = {alias: world.commit(alias)[0] for alias in shape.aliases}
+    world.engine = {
+        "lameDuck": "1s",
+        "drain": "20s",
+        "maxRank": 16,
+        "residentAdapters": shape.resident_adapters,
+        "scaleDownDelay": f"{SCALE_DOWN_SECONDS}s",
+    }
     spec: dict[str, Any] = {
-        "baseModel": {"uri": "pvc://models/base"},
-        "replicas": REPLICAS,
-        "engine": {"lameDuck": "1s", "drain": "20s"},
+        "baseModel": {"uri": world.base_model},
+        "replicas": shape.replicas,
+        "engine": world.engine,
         "artifactVolumes": [{"claim": "artifacts"}],
-        "adapters": [build_adapter(first)],
+        "adapters": list(world.adapters.values()),
     }
     body = {"apiVersion": "tunesmith.dev/v1alpha1", "kind": "AdapterDeployment", "metadata": {"name": NAME}}
     async with asyncio.TaskGroup() as group:
         parts = [group.create_task(part.run()) for part in (world.operator, pods, world.history)]
         await asyncio.to_thread(server.apply, body | {"spec": spec}, namespace)
-        await world._until(lambda: world._has_ended(first))
+        await world._until(lambda: all(world._has_ended(*each) for each in first.items()))
         await world.until_ready()
         await world.until_served()
         asking = group.create_task(load.run())

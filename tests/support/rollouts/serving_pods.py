@@ -1,8 +1,8 @@
 """Serving pods as processes: a kubelet that runs the agent of each pod of the API server beside a stand-in engine.
 
 It does what matters to clients: it mounts the ConfigMap, probes, tells the API server who is ready, restarts an agent
-that ended, sends SIGTERM to pods that are deleted and lets them go when they have ended. ``endpoints`` is what a
-Service leads to: pods whose probes succeed, without those that are deleted, a moment late.
+that ended, sends SIGTERM to pods that are deleted and lets them go when they have ended. ``endpoints`` is where the
+Service leads to: the pods that it selects and whose probes succeed, without those that are deleted, a moment late.
 """
 
 import asyncio
@@ -10,13 +10,14 @@ import contextlib
 import itertools
 import json
 import os
+import re
 import signal
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from control_plane.pod_credentials import issue_token
 
@@ -35,7 +36,10 @@ MOUNT_SECONDS = 3.0
 END_SECONDS = 5.0
 _FAILED_READ = (ApiError, ConnectionError)
 
-T = TypeVar("T")
+#: Variable by which coverage measures a process.
+_COVERAGE = "COVERAGE_PROCESS_START"
+#: Counter of requests that a pod forwarded and another one answered.
+_FORWARDED = re.compile(rb'^tunesmith_agent_forwarded_total\{result="answered"\} (\S+)$', re.MULTILINE)
 #: Last parts of the addresses of pods on this machine's loopback.
 _ADDRESSES = itertools.count(1)
 Event = tuple[float, str, dict[str, Any]]
@@ -51,6 +55,7 @@ class PodProcesses:
         is_ending: the pod is deleted.
         killed: monotonic times from each kill of the agent until its process was gone.
         events: what the agent logged: monotonic time, message, fields.
+        gone_at: monotonic time of the end of its processes.
     """
 
     name: str
@@ -66,6 +71,18 @@ class PodProcesses:
     ended_at: float = float("inf")
     killed: list[tuple[float, float]] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
+    gone_at: float = float("inf")
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Labels of the pod."""
+        labels: dict[str, str] = self.body["metadata"]["labels"]
+        return labels
+
+    @property
+    def base_model(self) -> str:
+        """URI of the base model of its engine."""
+        return _agent_environment(self.body)["TUNESMITH_BASE_MODEL_URI"]
 
     @property
     def config_map(self) -> str:
@@ -76,7 +93,7 @@ class PodProcesses:
 
     @property
     def takes_connections(self) -> bool:
-        """True if a Service leads to it."""
+        """True if a Service leads to it that selects it."""
         return self.is_ready and time.monotonic() < self.ended_at + ENDPOINT_SECONDS
 
     def kill(self) -> None:
@@ -90,33 +107,59 @@ class PodProcesses:
         self.killed = [(began, min(ended, time.monotonic())) for began, ended in self.killed]
 
 
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Selector of the Service, which it got after the monotonic time ``earliest``."""
+
+    earliest: float
+    labels: dict[str, str]
+
+    def selects(self, pod: PodProcesses) -> bool:
+        """True for a pod with all of these labels."""
+        return self.labels.items() <= pod.labels.items()
+
+
 class ServingPods:
     """The pods of one namespace; ``run`` is the kubelet.
 
     Args:
+        service: name of the Service.
         storage: folder where claims are mounted.
         arguments: more arguments of each agent.
+        look_seconds: time between two looks at what the API server has.
+
+    Attributes:
+        selections: selectors of the Service, one after the other.
     """
 
     def __init__(
         self,
         server: ControlPlane,
         namespace: str,
+        service: str,
         folder: Path,
         storage: Path,
         arguments: tuple[str, ...] = (),
+        look_seconds: float = 0.2,
     ) -> None:
         self.pods: dict[str, PodProcesses] = {}
         self.gone: list[PodProcesses] = []
+        self.selections: list[Selection] = []
         self._server, self._namespace = server, namespace
         self._folder, self._storage, self._arguments = folder, storage, arguments
+        self._look_seconds = look_seconds
         self._pods_path = f"/api/v1/namespaces/{namespace}/pods"
+        self._service_path = f"/api/v1/namespaces/{namespace}/services/{service}"
         self._numbers = itertools.count()
 
     @property
     def endpoints(self) -> list[PodProcesses]:
         """Where a new connection may lead."""
-        return [pod for pod in self.pods.values() if pod.takes_connections]
+        return [pod for pod in self.pods.values() if pod.takes_connections and self.selects(pod)]
+
+    def selects(self, pod: PodProcesses) -> bool:
+        """True if the Service selects the pod now."""
+        return bool(self.selections) and self.selections[-1].selects(pod)
 
     @property
     def all(self) -> list[PodProcesses]:
@@ -126,11 +169,18 @@ class ServingPods:
     async def run(self) -> None:
         """Run what the API server lists, until cancelled; then kill it all."""
         async with asyncio.TaskGroup() as group:
+            looked_at = time.monotonic()
             while True:
-                listed = await self._read(self._pods_path)
+                began = time.monotonic()
+                service, listed = await self._read(self._service_path), await self._read(self._pods_path)
+                if service is not None:
+                    selection = Selection(looked_at, service["spec"]["selector"])
+                    looked_at = began
+                    if not self.selections or self.selections[-1].labels != selection.labels:
+                        self.selections.append(selection)
                 if listed is not None:
                     self._follow(listed["items"], group)
-                await asyncio.sleep(LOOK_SECONDS)
+                await asyncio.sleep(self._look_seconds)
 
     def _follow(self, bodies: list[Document], group: asyncio.TaskGroup) -> None:
         present = {body["metadata"]["uid"]: body for body in bodies}
@@ -149,20 +199,20 @@ class ServingPods:
                     pod.agent.terminate()
 
     async def delete(self, pod: PodProcesses) -> None:
-        """Delete the pod as `kubectl delete` does; it stays Terminating until its processes have ended."""
-        await asyncio.to_thread(self._server.hold_pod, self._namespace, pod.name)
+        """Delete the pod as `kubectl delete` does."""
         await asyncio.to_thread(self._server.api.delete, f"{self._pods_path}/{pod.name}")
 
     # -- one pod
 
     async def _live(self, pod: PodProcesses) -> None:
-        """From its start until the pod is gone."""
+        """From its start until its processes have ended; a deleted pod stays Terminating until then."""
         for name in ("config", "credentials", "state", "cache"):
             (pod.folder / name).mkdir(parents=True)
         try:
-            command = [sys.executable, "-m", "rollouts.stand_in_engine", str(pod.engine_port)]
-            pod.engine = await asyncio.create_subprocess_exec(*command, env=_environment())
-            await self._until(lambda: self._tell_address(pod))
+            command = [sys.executable, "-m", "rollouts.stand_in_engine", str(pod.engine_port), pod.base_model]
+            environment = {name: value for name, value in _environment().items() if name != _COVERAGE}
+            pod.engine = await asyncio.create_subprocess_exec(*command, env=environment)
+            await self._until(lambda: self._begin(pod))
             await self._mount_credentials(pod)
             async with asyncio.TaskGroup() as group:
                 loops = [self._mount(pod), self._probe(pod)]
@@ -173,7 +223,11 @@ class ServingPods:
                 for task in tasks:
                     task.cancel()
         finally:
-            await asyncio.shield(_end(pod))
+            await asyncio.shield(self._finish(pod))
+
+    async def _finish(self, pod: PodProcesses) -> None:
+        await _end(pod)
+        pod.gone_at = time.monotonic()
         self.gone.append(self.pods.pop(pod.uid))
         await self._until(lambda: self._release(pod))
 
@@ -185,7 +239,7 @@ class ServingPods:
             f"--monitoring-port={MONITORING_PORT}", f"--engine-port={pod.engine_port}",
             f"--desired-dir={pod.folder / 'config'}", f"--mount-root={self._storage}",
             *(f"--{name}-dir={folder}" for name, folder in folders.items()), *self._arguments,
-            stderr=asyncio.subprocess.PIPE, env=_environment(pod.body),
+            stderr=asyncio.subprocess.PIPE, env=_environment() | _agent_environment(pod.body),
         )  # fmt: skip
         if pod.is_ending:
             pod.agent.terminate()
@@ -200,9 +254,14 @@ class ServingPods:
         pod.note_end()
 
     async def _mount_credentials(self, pod: PodProcesses) -> None:
-        token = await self._until(lambda: issue_token(self._server, pod.body, TOKEN_AUDIENCE))
-        (pod.folder / "credentials" / TOKEN_FILE).write_text(token)
-        await self._until(lambda: self._copy_config(pod))
+        await self._until(lambda: self._write_token(pod))
+        await self._until(lambda: pod.is_ending or self._copy_config(pod))
+
+    def _write_token(self, pod: PodProcesses) -> bool:
+        if not pod.is_ending:
+            token = issue_token(self._server, pod.body, TOKEN_AUDIENCE)
+            (pod.folder / "credentials" / TOKEN_FILE).write_text(token)
+        return True
 
     async def _mount(self, pod: PodProcesses) -> None:
         while True:
@@ -212,7 +271,8 @@ class ServingPods:
 
     def _copy_config(self, pod: PodProcesses) -> bool:
         path = f"/api/v1/namespaces/{self._namespace}/configmaps/{pod.config_map}"
-        for name, text in self._server.api.get(path)["data"].items():
+        # kubelet exchanges all files at once. The whole state comes before the first release's part of it.
+        for name, text in sorted(self._server.api.get(path)["data"].items(), reverse=True):
             folder = pod.folder / ("credentials" if name == CA_FILE else "config")
             new = folder / f"{name}.new"
             new.write_text(text)
@@ -221,7 +281,7 @@ class ServingPods:
 
     async def _probe(self, pod: PodProcesses) -> None:
         """Probe readiness; the API server hears of each change."""
-        told = True
+        told = False
         while True:
             pod.is_ready = await _answers_ok(pod.address, b"/readyz")
             if pod.is_ready != told:
@@ -236,11 +296,13 @@ class ServingPods:
         for condition in conditions:
             if condition["type"] in ("Ready", "ContainersReady"):
                 condition["status"] = str(is_ready)
-        self._server.api.merge(f"{path}/status", {"status": {"conditions": conditions}})
+        address = {"podIP": pod.address, "podIPs": [{"ip": pod.address}]}
+        self._server.api.merge(f"{path}/status", {"status": {"conditions": conditions, **address}})
 
-    def _tell_address(self, pod: PodProcesses) -> bool:
-        status = {"podIP": pod.address, "podIPs": [{"ip": pod.address}]}
-        self._server.api.merge(f"{self._pods_path}/{pod.name}/status", {"status": status})
+    def _begin(self, pod: PodProcesses) -> bool:
+        if not pod.is_ending:
+            self._server.hold_pod(self._namespace, pod.name)
+            self._tell_ready(pod, False)
         return True
 
     def _release(self, pod: PodProcesses) -> bool:
@@ -259,11 +321,12 @@ class ServingPods:
         except _FAILED_READ:
             return None
 
-    async def _until(self, call: Callable[[], T]) -> T:
+    async def _until(self, call: Callable[[], object]) -> None:
         """Call until the API server answers."""
         while True:
             try:
-                return await asyncio.to_thread(call)
+                await asyncio.to_thread(call)
+                return
             except _FAILED_READ:
                 await asyncio.sleep(LOOK_SECONDS)
 
@@ -280,17 +343,32 @@ async def _end(pod: PodProcesses) -> None:
             await process.wait()
 
 
-def _environment(pod: Document | None = None) -> dict[str, str]:
-    """Environment of a process; an agent's has the variables of its container."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    if pod is not None:
-        metadata = pod["metadata"]
-        fields = {f"metadata.{name}": metadata[name] for name in ("name", "uid", "namespace")}
-        [agent] = [each for each in pod["spec"]["containers"] if each["name"] == "agent"]
-        for variable in agent["env"]:
-            source = variable.get("valueFrom", {}).get("fieldRef", {}).get("fieldPath")
-            environment[variable["name"]] = fields[source] if source else variable["value"]
+def _environment() -> dict[str, str]:
+    """Environment of a process that has the paths of this one."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+
+
+def _agent_environment(pod: Document) -> dict[str, str]:
+    """Variables of the agent's container."""
+    metadata = pod["metadata"]
+    fields = {f"metadata.{name}": metadata[name] for name in ("name", "uid", "namespace")}
+    [agent] = [each for each in pod["spec"]["containers"] if each["name"] == "agent"]
+    environment = {}
+    for variable in agent["env"]:
+        source = variable.get("valueFrom", {}).get("fieldRef", {}).get("fieldPath")
+        environment[variable["name"]] = fields[source] if source else variable["value"]
     return environment
+
+
+async def count_forwarded(pod: PodProcesses) -> int:
+    """Requests that other pods answered for this one since its agent started."""
+    reader, writer = await asyncio.open_connection(pod.address, MONITORING_PORT)
+    try:
+        writer.write(b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        found = _FORWARDED.search(await reader.read())
+        return int(float(found[1])) if found else 0
+    finally:
+        writer.transport.abort()
 
 
 async def _answers_ok(address: str, path: bytes) -> bool:

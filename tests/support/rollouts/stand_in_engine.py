@@ -1,9 +1,9 @@
-"""Stand-in for vLLM as a process of its own: ``python -m rollouts.stand_in_engine PORT``.
+"""Stand-in for vLLM as a process of its own: ``python -m rollouts.stand_in_engine PORT BASE_MODEL``.
 
 It has the same HTTP surface, as far as the agent uses it, and answers at once. An adapter is what its files say when it
 is loaded: ``adapter_config.json`` has the log-probability of each probed token and a ``note``, which is the mark that
 every answer repeats. The first word of a mark may be ``fails`` (chat is answered by 500) or ``hangs`` (chat is never
-answered).
+answered). An adapter for another base model has no effect, and answers ``wrong base model``.
 """
 
 import asyncio
@@ -14,7 +14,8 @@ from typing import Any, cast
 
 import uvloop
 
-BASE_LOG_PROB = -2.0
+#: Log-probability of each token without an adapter, by the URI of the base model.
+BASE_LOG_PROBS = {"pvc://models/base": -2.0, "pvc://models/other": -3.0}
 #: Pieces of a streamed answer, each with the mark, and seconds between them.
 PIECES = 4
 PIECE_SECONDS = 0.004
@@ -28,6 +29,7 @@ class Engine(asyncio.Protocol):
     """One connection; the adapters are those of the process."""
 
     adapters: dict[str, dict[str, Any]] = {}  # noqa: RUF012 - one engine per process
+    base_log_prob: float
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -70,7 +72,7 @@ class Engine(asyncio.Protocol):
         if adapter is None:
             self._send(404, {"error": {"message": "no such model", "code": 404}})
             return
-        mark: str = adapter["note"]
+        mark: str = adapter["note"] if self._suits(adapter) else "wrong base model"
         if mark.startswith("fails"):
             self._send(500, {"error": {"message": "on purpose", "code": 500}})
         elif not mark.startswith("hangs"):
@@ -98,10 +100,14 @@ class Engine(asyncio.Protocol):
     def _choices(self, body: dict[str, Any]) -> list[dict[str, Any]]:
         """Answers to probes, whose tokens all have the adapter's log-probability."""
         adapter = self.adapters.get(body["model"])
-        value = adapter["log_prob"] if adapter else BASE_LOG_PROB
+        value = adapter["log_prob"] if adapter and self._suits(adapter) else self.base_log_prob
         top = {f"token_id:{token}": value for token in body.get("logprob_token_ids", ())}
         prompts = range(len(body["prompt"]))
         return [{"index": index, "text": "", "logprobs": {"top_logprobs": [top]}} for index in prompts]
+
+    def _suits(self, adapter: dict[str, Any]) -> bool:
+        """True if the adapter was trained on this engine's base model."""
+        return bool(adapter["base_log_prob"] == self.base_log_prob)
 
     def _send(self, status: int, body: dict[str, Any]) -> None:
         data = json.dumps(body).encode()
@@ -115,4 +121,5 @@ async def serve(port: int) -> None:
 
 
 if __name__ == "__main__":
+    Engine.base_log_prob = BASE_LOG_PROBS[sys.argv[2]]
     uvloop.run(serve(int(sys.argv[1])))

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from servers.ports import free_port
 
 from tunesmith_cluster.binaries import program
 
@@ -20,13 +21,6 @@ ACCESS_KEY, SECRET_KEY = "AKIATUNESMITH0000000", "s3-secret-of-the-tests"
 USER, PASSWORD = "robot", "open-sesame-42"
 _PASSWORD_HASH = "$2b$05$abcdefghijklmnopqrstuuPvlXCRQqKpBba0rJZc1LI5TCJ1Gzh5e"  # of PASSWORD, by bcrypt
 _START_SECONDS = 30
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 @contextmanager

@@ -1,12 +1,12 @@
 """A small world around ``plan_serving``: an API server's objects, pods with agents, a clock. All in memory."""
 
-import copy
 import hashlib
 import json
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import orjson
 from simulation.judged_runs import judged_run
 
 from tunesmith.api import AdapterDeployment
@@ -447,7 +447,7 @@ class World:
             config_maps=tuple(
                 body for body in self.of_kind("ConfigMap") if body["metadata"].get("ownerReferences")
             ),
-            history=copy.deepcopy(self.objects.get(("ConfigMap", history_name(NAME)))),
+            history=_copied(self.objects.get(("ConfigMap", history_name(NAME)))),
             deployments=self.of_kind("Deployment"),
             service=self.find("Service"),
             disruption_budget=self.find("PodDisruptionBudget"),
@@ -494,7 +494,7 @@ class World:
             self.act(action, frozenset(unwritten))
         is_complete = actions is None or actions > len(plan.actions)
         if is_complete and not unwritten:
-            self.status = self.status if plan.status is None else copy.deepcopy(plan.status)
+            self.status = self.status if plan.status is None else _copied(plan.status)
             self.events += plan.events
 
     def settle(self, passes: int = 6) -> None:
@@ -580,7 +580,7 @@ class World:
 
     def of_kind(self, kind: str) -> tuple[dict[str, Any], ...]:
         """All objects of a kind."""
-        return tuple(copy.deepcopy(body) for (found, _), body in self.objects.items() if found == kind)
+        return tuple(_copied(body) for (found, _), body in self.objects.items() if found == kind)
 
     def find(self, kind: str) -> dict[str, Any] | None:
         """The only object of a kind, if there is one."""
@@ -640,7 +640,7 @@ class World:
         return LoadedVersion(alias=alias, digest=digest, state=state, breaker_open=is_open)
 
     def _stored(self, manifest: dict[str, Any]) -> dict[str, Any]:
-        stored = copy.deepcopy(manifest)
+        stored = _copied(manifest)
         stored["metadata"].setdefault("uid", f"uid-of-{stored['metadata']['name']}")
         if stored["kind"] == "Deployment":
             ready = stored["spec"]["replicas"]
@@ -653,6 +653,11 @@ class World:
         self.version += 1
         body["metadata"]["resourceVersion"] = str(self.version)
         return body
+
+
+def _copied(body: Any) -> Any:
+    """A copy, as the API server would give it."""
+    return orjson.loads(orjson.dumps(body))
 
 
 def _key(manifest: dict[str, Any]) -> tuple[str, str]:

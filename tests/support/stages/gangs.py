@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -11,18 +10,11 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from servers.ports import free_port
 from stages.forked_pods import PodProcess
 
 from tunesmith_contract.report import RunReport, parse_report
 from tunesmith_contract.run_config import TrainConfig
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port: int = free.getsockname()[1]
-        return port
 
 
 class Pod:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 from typing import Any
 
-from stages.gangs import free_port
+from servers.ports import free_port
 
 from tunesmith_trainer.preemption import Preemption
 from tunesmith_trainer.train.distributed.control_group import end_groups

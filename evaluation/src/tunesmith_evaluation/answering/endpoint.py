@@ -131,8 +131,8 @@ class EndpointAnswerer:
         return ""
 
     def identity(self, side: str) -> JSONValue:
-        """URL and name of the model."""
-        return {"endpoint": self._endpoint.url, "model": self._endpoint.model}
+        """URL, without the name of an API that may follow it, and name of the model."""
+        return {"endpoint": api_url(self._endpoint.url, ""), "model": self._endpoint.model}
 
     def answer(self, requests: Sequence[Request]) -> Generator[Sequence[Reply]]:
         """Answer requests, several at a time; each reply is given as soon as it is there.

@@ -21,7 +21,8 @@ _PROBLEMS = frozenset(Problem)
 class StoredAnswerer:
     """Answerer of one side, whose answers are read from the items file of an earlier run.
 
-    An answer counts for an item of the same suite and the same digest. Items that the file lacks are not answered.
+    An answer counts for an item of the same suite and the same digest. Items that the file lacks are not answered, nor
+    are those whose stored answer a smaller limit than the suite's cut off: the other side may go on longer.
 
     Args:
         side: the side, with its stored answers.
@@ -87,6 +88,13 @@ class StoredAnswerer:
                 )
             return Reply(request, None, Problem.UNANSWERED, message)
         found = stored[request.repeat]
+        limit = request.decoding.max_new_tokens
+        if found.finish_reason == _TRUNCATED and found.tokens is not None and found.tokens < limit:
+            message = (
+                f"the stored answer was cut off after {found.tokens:,} tokens, and suite {request.suite} allows "
+                f"{limit:,}: write maxNewTokens: {found.tokens}, or generate it anew"
+            )
+            return Reply(request, None, Problem.UNANSWERED, message)
         if found.finish_reason in _PROBLEMS:
             problem = Problem(found.finish_reason)
             return Reply(request, None, problem, "it had no answer when the answers were stored")

@@ -34,10 +34,10 @@ def summarize(document: EvaluationDocument, places: Mapping[str, Path]) -> str:
 def _gates(document: EvaluationDocument) -> Iterator[str]:
     for gate in document.gates:
         result = document.metric(gate.suite, gate.metric)
-        measured = sentences.change(result) if result is not None else "not measured"
+        measured = f"measured {sentences.change(result)}" if result is not None else "not measured"
         tier = " (advisory)" if gate.tier is Tier.ADVISORY else ""
         names = f"{gate.suite} {gate.metric}"
-        yield f"  {gate.verdict:{_LABEL + 2}}{names}: {sentences.expectation(gate)}{tier}; measured {measured}"
+        yield f"  {gate.verdict:{_LABEL + 2}}{names}: {sentences.expectation(gate)}{tier}; {measured}"
         more = sentences.more_items(gate)
         if more:
             yield f"  {'':{_LABEL + 2}}{more}"

@@ -20,7 +20,7 @@ from tunesmith_evaluation.statistics.comparing import (
 )
 from tunesmith_evaluation.statistics.gates import judge_gate
 from tunesmith_evaluation.statistics.groups import Groups
-from tunesmith_evaluation.statistics.jackknife import jackknife_interval, pseudo_values
+from tunesmith_evaluation.statistics.jackknife import jackknife_interval, pseudo_values, reach_of
 from tunesmith_evaluation.statistics.kinds import ScoreKind
 from tunesmith_evaluation.statistics.means import bounded_mean
 from tunesmith_evaluation.statistics.pairs import Pairs
@@ -177,8 +177,9 @@ def _side(scores: MetricScores, side: int, rules: ComparisonRules) -> Interval:
     terms, statistic = scores.terms()
     sums = groups.sum(terms[side][known])
     value = float(statistic(sums.sum(axis=0)))
-    largest = scores.corpus.upper if scores.corpus else None
-    return jackknife_interval(pseudo_values(sums, statistic), value, rules.confidence, largest)
+    largest, swings = (scores.corpus.upper, scores.corpus.swings) if scores.corpus else (None, None)
+    reach = reach_of(sums, value, swings)
+    return jackknife_interval(pseudo_values(sums, statistic), value, rules.confidence, largest, reach)
 
 
 def _slices(scores: MetricScores, rules: ComparisonRules) -> tuple[tuple[SliceComparison, ...], int]:

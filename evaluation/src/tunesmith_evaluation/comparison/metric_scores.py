@@ -23,11 +23,13 @@ class CorpusTerms:
         terms: what each item adds to the sums, shape (sides, items, k).
         statistic: value of a side, from sums of shape (..., k); see `tunesmith_evaluation.statistics.corpus`.
         upper: largest value of the statistic, whose least one is 0; None if it has no bound.
+        swings: how far one more group of items can move the statistic, as `SummedPairs` asks for it.
     """
 
     terms: Floats
     statistic: Callable[[Floats], Floats]
     upper: float | None = None
+    swings: Callable[[Floats], tuple[Floats, Floats]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,9 +126,9 @@ class MetricScores:
         if self.corpus is None:
             self._check_range(both[:, kept], -FAR, FAR)
         terms, statistic = self.terms()
-        upper = self.corpus.upper if self.corpus else None
+        upper, swings = (self.corpus.upper, self.corpus.swings) if self.corpus else (None, None)
         sides = terms[0][kept], terms[1][kept]
-        return SummedPairs(*sides, groups.keep(kept), statistic, seed, upper)
+        return SummedPairs(*sides, groups.keep(kept), statistic, seed, upper, swings)
 
     def are_binary(self, values: Floats) -> bool:
         """True for scores of 0 and 1 alone: the mean of repeated answers may lie between."""

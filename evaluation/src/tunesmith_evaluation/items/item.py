@@ -1,10 +1,12 @@
 """Item of an evaluation: a question with its expected answer."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tunesmith_contract.base import canonical_json, sha256_digest
+from tunesmith_data.rows.clean.compared_text import normalize
 from tunesmith_data.rows.schema.formats import Row, is_conversational
 from tunesmith_data.rows.schema.row_checks import row_digest
 from tunesmith_evaluation.metrics.answers import Expected, Question
@@ -126,16 +128,31 @@ def _describe_item(item: EvaluationItem) -> Any:
 
 
 def group_repeated_questions(items: Sequence[EvaluationItem]) -> list[EvaluationItem]:
-    """The items; those that ask the same question share a group where they have none: they are not independent."""
-    counts: dict[str, int] = {}
-    for item in items:
-        counts[item.question_digest] = counts.get(item.question_digest, 0) + 1
+    """The items; those that ask the same question share a group where they have none: they are not independent.
+
+    Questions that differ in case, blanks and punctuation alone are the same.
+    """
+    keys = [_folded_question(item) for item in items]
+    counts = Counter(keys)
     return [
-        replace(item, group=item.question_digest)
-        if item.group is None and counts[item.question_digest] > 1
-        else item
-        for item in items
+        replace(item, group=key) if item.group is None and counts[key] > 1 else item
+        for item, key in zip(items, keys, strict=True)
     ]
+
+
+def _folded_question(item: EvaluationItem) -> str:
+    """Digest of the question without the system's message, case, blanks and punctuation."""
+    asked = [
+        {**message, "content": _folded(message.get("content"))}
+        for message in item.messages
+        if message["role"] != "system"
+    ]
+    return sha256_digest(canonical_json([asked, _folded(item.text)]))
+
+
+def _folded(content: Any) -> Any:
+    """Words and signs of a text; the content itself if it is no text, or has none."""
+    return (normalize(content).decode() or content) if isinstance(content, str) else content
 
 
 def _parts(row: Row) -> tuple[tuple[Message, ...], str, Message]:

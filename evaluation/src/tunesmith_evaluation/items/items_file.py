@@ -14,6 +14,7 @@ Lines are read and written one at a time: memory does not grow with the file, bu
 :class:`StoredAnswers`.
 """
 
+import codecs
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -189,7 +190,7 @@ class StoredAnswers:
 
 
 def _lines(stream: BinaryIO, name: str) -> Iterator[tuple[int, int, bytes]]:
-    """Number, offset and content of each line that is not blank."""
+    """Number, offset and content of each line that is not blank, without a byte order mark."""
     number, offset = 0, 0
     while line := stream.readline(MAX_LINE_BYTES + 1):
         number += 1
@@ -198,8 +199,9 @@ def _lines(stream: BinaryIO, name: str) -> Iterator[tuple[int, int, bytes]]:
                 f"{name}:{number}: the line is longer than {MAX_LINE_BYTES:,} bytes: write one item per line"
             )
             raise DataError("InvalidAnswers", message)
-        if line.strip():
-            yield number, offset, line
+        content = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+        if content.strip():
+            yield number, offset + len(line) - len(content), content
         offset += len(line)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tunesmith_evaluation.statistics.corpus import macro_f1, macro_f1_terms
+from tunesmith_evaluation.statistics.corpus import macro_f1, macro_f1_swings, macro_f1_terms
 from tunesmith_evaluation.statistics.kinds import ScoreKind
 
 from .answers import Answer, Expected, Question
@@ -78,6 +78,7 @@ class MacroF1(Accuracy, CorpusScorer):
     name = "MacroF1"
     kind = ScoreKind.CORPUS
     upper = 1.0
+    swings = staticmethod(macro_f1_swings)
 
     def corpus_terms(self, sides: Sequence[Sequence[Score]]) -> tuple[Floats, Callable[[Floats], Floats]]:
         """Terms of ``statistics.corpus.macro_f1``."""

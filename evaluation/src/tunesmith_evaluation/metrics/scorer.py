@@ -139,6 +139,8 @@ class CorpusScorer(Scorer):
     kind = ScoreKind.CORPUS
     #: Largest value of the statistic, whose least one is 0; None if it has no bound.
     upper: float | None = None
+    #: How far one more group of items can move the statistic, down and up, from the sums of each group.
+    swings: Callable[[Floats], tuple[Floats, Floats]] | None = None
 
     @abstractmethod
     def corpus_terms(self, sides: Sequence[Sequence[Score]]) -> tuple[Floats, Callable[[Floats], Floats]]:

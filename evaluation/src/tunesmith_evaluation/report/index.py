@@ -72,7 +72,7 @@ def find_reports(folders: Sequence[Path]) -> list[Path]:
 
 
 def write_index(path: Path, files: Sequence[Path], alias: str | None = None) -> list[str]:
-    """Write the page; return a sentence for each file that is no report.
+    """Write the page; return a sentence for each file that is no report. Of copies of one report the first is listed.
 
     Args:
         path: the page.
@@ -82,7 +82,8 @@ def write_index(path: Path, files: Sequence[Path], alias: str | None = None) -> 
     Raises:
         UserError: no report is left.
     """
-    reports, problems = [], []
+    problems: list[str] = []
+    reports: dict[tuple[object, ...], IndexedReport] = {}
     for file in files:
         try:
             document = read_report(file)
@@ -92,12 +93,14 @@ def write_index(path: Path, files: Sequence[Path], alias: str | None = None) -> 
         if alias is None or document.run.alias == alias:
             page = file.with_name(PAGE_FILE)
             link = quote(Path(os.path.relpath(page, path.parent)).as_posix()) if page.is_file() else ""
-            reports.append(IndexedReport(document, link))
+            run = document.run
+            key = run.namespace, run.name, run.uid, run.started, run.ended, document.policy.digest
+            reports.setdefault(key, IndexedReport(document, link))
     if not reports:
         asked = "of this version" if alias is None else f"for alias {alias}"
         raise UserError("ReportNotFound", f"there is no report {asked} among {len(files)} files")
     title = alias or path.absolute().parent.name
-    write_atomically(path, render_index(title, reports).encode())
+    write_atomically(path, render_index(title, [*reports.values()]).encode())
     return problems
 
 

@@ -131,7 +131,8 @@ def build_document(
                     *facts.leaks.warnings,
                     *describe_unasked(scored),
                     *_no_answers(scored),
-                    *_empty_answers(scored),
+                    *_weak_answers(scored),
+                    *_equal_answers(config, scored),
                     *(each for _, warnings in results for each in warnings),
                 )
             )
@@ -195,12 +196,27 @@ def _no_answers(scored: Sequence[ScoredSuite]) -> Iterator[str]:
                 yield f"{suite.loaded.name}: {side} has no answer to any item ({count:,} times: {cause})"
 
 
-def _empty_answers(scored: Sequence[ScoredSuite]) -> Iterator[str]:
-    """Sentences on sides that whose answers to a suite are empty texts for more than half."""
+def _weak_answers(scored: Sequence[ScoredSuite]) -> Iterator[str]:
+    """Sentences on sides of which many answers to a suite are empty texts, or were cut off."""
     for suite in scored:
         for side in suite.replies:
-            if words := suite.describe_empty_answers(side):
+            if words := suite.describe_empty_answers(side, suite.loaded.suite.max_broken):
                 yield f"{suite.loaded.name}: {words}: check its prompt, its chat template and its endpoint"
+            if words := suite.describe_cut_answers(side):
+                yield (
+                    f"{suite.loaded.name}: {words}, and are scored by what stands before: raise it if they would have "
+                    "come to the point"
+                )
+
+
+def _equal_answers(config: EvaluateConfig, scored: Sequence[ScoredSuite]) -> Iterator[str]:
+    """A sentence if candidate and baseline give the same answers to all: they may be one model by two names."""
+    candidate, baseline = (
+        [(answer.raw, answer.tool_calls) for suite in scored for answer in suite.generated(side.name)]
+        for side in config.sides[:2]
+    )
+    if candidate and candidate == baseline:
+        yield f"All {len(candidate):,} answers of candidate and baseline are equal: look whether they are one model"
 
 
 def _missing_scores(suite: ScoredSuite, key: str) -> Iterator[str]:

@@ -71,7 +71,7 @@ class ScoredSuite:
             values=np.array(rows, dtype=np.float64).reshape(len(rows), len(items)),
             groups=groups if len(set(groups)) < len(groups) else None,
             columns=columns,
-            corpus=CorpusTerms(*scorer.corpus_terms(sides), scorer.upper)
+            corpus=CorpusTerms(*scorer.corpus_terms(sides), scorer.upper, scorer.swings)
             if isinstance(scorer, CorpusScorer)
             else None,
             higher_is_better=scorer.higher_is_better if scorer is not None else True,
@@ -82,15 +82,28 @@ class ScoredSuite:
         """Number of complete answers of a side without text and without calls of tools."""
         return sum(
             answer.complete and not answer.text.strip() and not answer.calls_tools
-            for answer in self._generated(side)
+            for answer in self.generated(side)
         )
 
-    def describe_empty_answers(self, side: str) -> str:
-        """Number of empty answers of a side in words, where they are more than half of its answers; else empty."""
-        answers, empty = len(self._generated(side)), self.empty_answers(side)
-        return f"{empty:,} of {answers:,} answers of {side} are empty texts" if empty * 2 > answers else ""
+    def describe_empty_answers(self, side: str, share: float = 0.5) -> str:
+        """Number of empty answers of a side in words, where they are more than a share of its answers; else empty."""
+        answers, empty = len(self.generated(side)), self.empty_answers(side)
+        return (
+            f"{empty:,} of {answers:,} answers of {side} are empty texts" if empty > share * answers else ""
+        )
 
-    def _generated(self, side: str) -> list[Answer]:
+    def describe_cut_answers(self, side: str) -> str:
+        """Number of answers of a side that were cut off in words, where they are more than half; else empty."""
+        answers = self.generated(side)
+        cut = sum(answer.truncated for answer in answers)
+        return (
+            f"{cut:,} of {len(answers):,} answers of {side} are cut off at maxNewTokens"
+            if cut * 2 > len(answers)
+            else ""
+        )
+
+    def generated(self, side: str) -> list[Answer]:
+        """Answers of a side that were generated, those to all repeats of all items."""
         replies = (reply for repeats in self.replies[side] for reply in repeats if reply.request.generates)
         return [reply.answer for reply in replies if reply.answer is not None]
 

@@ -57,7 +57,7 @@ def judge_gate(
     to_pass = gains if counts else [_Gain(pairs, Threshold(), higher_is_better)]
     p_pass, p_fail = max(gain.p_pass() for gain in to_pass), max(gain.p_fail() for gain in gains)
     more_items = _more_items(pairs, to_pass, gains, level) if min(p_pass, p_fail) > level else None
-    missing = max(gate.min_items - pairs.items, _missing_items(pairs))
+    missing = _missing_items(pairs, gate)
     problem = GateProblem.MARGIN_TOO_LARGE if not counts and p_pass > level else None
     if missing > 0:
         problem, more_items = GateProblem.TOO_FEW_ITEMS, max(more_items or 0, missing)
@@ -122,10 +122,11 @@ def _exceeded_limit(pairs: Pairs, gate: Gate, threshold: float, higher_is_better
     return limit if abs(threshold) > limit * (1 + _ROUNDING) else None
 
 
-def _missing_items(pairs: Pairs) -> int:
-    """Items that are missing for the least number of groups."""
-    groups = len(pairs.groups)
-    return int(np.ceil((pairs.least_groups - groups) * max(1.0, pairs.items / max(groups, 1))))
+def _missing_items(pairs: Pairs, gate: Gate) -> int:
+    """Items that are missing for the least number of independent ones: those of a group count once."""
+    independent = min(len(pairs.groups), pairs.items)
+    missing = max(pairs.least_groups, gate.min_items) - independent
+    return int(np.ceil(missing * max(1.0, pairs.items / max(independent, 1))))
 
 
 def _more_items(pairs: Pairs, to_pass: Sequence[_Gain], to_fail: Sequence[_Gain], level: float) -> int | None:

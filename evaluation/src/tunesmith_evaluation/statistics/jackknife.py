@@ -51,7 +51,11 @@ def pseudo_p_value(values: Floats, least: float = 0.0) -> float:
 
 
 def jackknife_interval(
-    values: Floats, value: float, confidence: float, upper: float | None = None
+    values: Floats,
+    value: float,
+    confidence: float,
+    upper: float | None = None,
+    reach: tuple[float, float] = (0.0, 0.0),
 ) -> Interval:
     """Value of a statistic with its interval, from its pseudo-values.
 
@@ -60,17 +64,35 @@ def jackknife_interval(
         value: value of the statistic.
         confidence: confidence level, between 0 and 1.
         upper: largest value of the statistic, whose least one is 0; None if it has no bound.
+        reach: least and largest pseudo-value that another group could have, where they lie beyond these bounds.
     """
     level, error = one_sided_level(confidence), standard_error_of(values)
     if upper is None:
         low = lower_limit(lambda point: pseudo_p_value(values - point), value, error, -FAR, level)
         high = -lower_limit(lambda point: pseudo_p_value(-values - point), -value, error, -FAR, level)
         return Interval(value, low, high)
-    low = lower_limit(lambda point: pseudo_p_value(values - point, -point), value, error, 0.0, level)
+    least, largest = min(0.0, reach[0]), max(upper, reach[1])
+    low = lower_limit(lambda point: pseudo_p_value(values - point, least - point), value, error, 0.0, level)
     high = -lower_limit(
-        lambda point: pseudo_p_value(-values - point, -upper - point), -value, error, -upper, level
+        lambda point: pseudo_p_value(-values - point, -largest - point), -value, error, -upper, level
     )
     return Interval(value, min(low, value), max(high, value))
+
+
+def reach_of(
+    sums: Floats, value: float, swings: Callable[[Floats], tuple[Floats, Floats]] | None
+) -> tuple[float, float]:
+    """Least and largest pseudo-value that another group could have; 0 and 0 where it is not known.
+
+    Args:
+        sums: sums of each group, shape (groups, k).
+        value: value of the statistic.
+        swings: how far one more group can move it, down and up.
+    """
+    if swings is None or not len(sums):
+        return 0.0, 0.0
+    lost, gained = swings(sums)
+    return value + len(sums) * float(lost.min()), value + len(sums) * float(gained.max())
 
 
 #: Values beyond which no end of an interval is looked for.

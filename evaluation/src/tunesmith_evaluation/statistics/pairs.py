@@ -13,7 +13,7 @@ from tunesmith_contract.report import Interval
 
 from .bounded_means import mean_p_value
 from .groups import Groups
-from .jackknife import FAR, jackknife_interval, pseudo_p_value, pseudo_values, standard_error_of
+from .jackknife import FAR, jackknife_interval, pseudo_p_value, pseudo_values, reach_of, standard_error_of
 from .means import bounded_mean, standard_error
 from .paired_proportions import conditional_p_value, unconditional_p_value
 from .swaps import swap_p_values
@@ -258,6 +258,8 @@ class SummedPairs:
         statistic: value of a side, from sums of shape (..., k).
         seed: seed of the permutations.
         upper: largest value of the statistic, whose least one is 0; None if it has no bound.
+        swings: how far one more group can move the statistic, down and up, for each kind of item; of the sums of each
+            group. None if it is not known.
     """
 
     candidate: Floats
@@ -266,6 +268,7 @@ class SummedPairs:
     statistic: Callable[[Floats], Floats]
     seed: int
     upper: float | None = None
+    swings: Callable[[Floats], tuple[Floats, Floats]] | None = None
 
     @property
     def items(self) -> int:
@@ -310,24 +313,49 @@ class SummedPairs:
 
     def baseline_interval(self, confidence: float) -> Interval:
         """Value of the baseline with its interval."""
-        return jackknife_interval(self._pseudo_values[1], self.values[1], confidence, self.upper)
+        sums, value = self._sums[1], self.values[1]
+        reach = reach_of(sums, value, self.swings)
+        return jackknife_interval(self._pseudo_values[1], value, confidence, self.upper, reach)
 
     def p_above(self, threshold: Threshold, scale: float = 1.0) -> float:
         """P-value of the hypothesis that the candidate's true value is at most the threshold."""
-        # At worst the candidate is at 0 and the baseline at the bound, or the other way round.
-        worst = 0.0 if self.upper is None else -(1 + threshold.share) * self.upper - threshold.offset
-        p_value = pseudo_p_value(self._excess(threshold), worst)
+        p_value = pseudo_p_value(self._excess(threshold), self._worst(threshold, 1))
         if threshold.offset >= 0 and threshold.share >= 0:
             p_value = max(p_value, self._swaps[0])
         return _scaled(p_value, scale)
 
     def p_below(self, threshold: Threshold, scale: float = 1.0) -> float:
         """P-value of the hypothesis that the candidate's true value is at least the threshold."""
-        worst = 0.0 if self.upper is None else threshold.offset - self.upper
-        p_value = pseudo_p_value(-self._excess(threshold), worst)
+        p_value = pseudo_p_value(-self._excess(threshold), self._worst(threshold, -1))
         if threshold.offset <= 0 and threshold.share <= 0:
             p_value = max(p_value, self._swaps[1])
         return _scaled(p_value, scale)
+
+    def _worst(self, threshold: Threshold, sign: int) -> float:
+        """Least pseudo-value that another group could have; 0 where nothing bounds it.
+
+        Args:
+            threshold: value to compare with.
+            sign: 1 of the candidate's lead over it, -1 of its lag.
+        """
+        if self.upper is None:
+            return 0.0
+        factor = 1 + threshold.share
+        # At worst the candidate is at 0 and the baseline at the bound, or the other way round.
+        worst = -factor * self.upper - threshold.offset if sign > 0 else threshold.offset - self.upper
+        if self.swings is None or not self.items:
+            return worst
+        (lost, gained), (baseline_lost, baseline_gained) = self._swings
+        change = lost - factor * baseline_gained if sign > 0 else factor * baseline_lost - gained
+        candidate, baseline = self.values
+        lead = sign * (candidate - factor * baseline - threshold.offset)
+        return min(worst, lead + len(self.groups) * float(change.min()))
+
+    @cached_property
+    def _swings(self) -> tuple[tuple[Floats, Floats], tuple[Floats, Floats]]:
+        assert self.swings is not None
+        candidate, baseline = self._sums
+        return self.swings(candidate), self.swings(baseline)
 
     def _excess(self, threshold: Threshold) -> Floats:
         """Pseudo-values of the candidate's lead over the threshold."""

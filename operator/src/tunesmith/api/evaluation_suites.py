@@ -355,7 +355,8 @@ class Gate(StrictModel):
         20,
         ge=FEWEST_ITEMS,
         le=1_000_000,
-        description="The least number of items. With fewer, the gate does not pass.",
+        description="The least number of independent items; those of a group count once. With fewer, the gate does not "
+        "pass.",
     )
 
 

@@ -1,9 +1,16 @@
-"""Circuit breakers of this pod: a candidate that keeps failing gets no more requests."""
+"""Circuit breakers of this pod: a candidate that keeps failing gets no more requests.
 
+An open breaker ends the evidence about the candidate, so it waits until that tells more than the fault of one client.
+"""
+
+from tunesmith_agent.evidence import ErrorRow
 from tunesmith_agent.metrics import VersionStats
 from tunesmith_contract.agent import DesiredAlias, DesiredState
 
-CONSECUTIVE_ERRORS = 5
+#: Errors in a row that open a breaker, if so many clients saw them: fewer don't let the operator reject a version.
+ERRORS, CLIENTS = 5, 3
+#: Errors in a row that open it in any case, for the sake of clients that are alone.
+ERRORS_OF_FEW = 20
 
 #: Digest of a candidate with its weight in percent.
 Share = tuple[str, int]
@@ -29,7 +36,7 @@ class Breakers:
 
     def record_error(self, stats: VersionStats, desired: DesiredState | None) -> bool:
         """Count one more error; True if it opened a breaker."""
-        if stats.consecutive_errors < CONSECUTIVE_ERRORS or stats.alias in self._open:
+        if stats.alias in self._open or not _is_long(stats.error_row):
             return False
         for alias in desired.aliases if desired else ():
             if alias.name == stats.alias and alias.candidate and alias.candidate.digest == stats.digest:
@@ -48,3 +55,7 @@ class Breakers:
     def close_all(self) -> None:
         """Close all breakers: the engine that failed is gone."""
         self._open.clear()
+
+
+def _is_long(row: ErrorRow) -> bool:
+    return row.errors >= ERRORS_OF_FEW or (row.errors >= ERRORS and row.clients >= CLIENTS)

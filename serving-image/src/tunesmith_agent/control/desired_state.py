@@ -135,31 +135,36 @@ class FileWatcher:
     """Poller of the mounted ConfigMap, the source of the desired state while the operator is away."""
 
     def __init__(self, folder: Path, store: DesiredStore) -> None:
-        # An operator of the first release writes the second file alone, and leaves the first as it is. The store takes
-        # the higher generation; of one generation the whole state, which is read first.
-        self._paths = (folder / STATE_FILE, folder / DESIRED_FILE)
+        self._folder = folder
         self._store = store
         self._last_read: dict[Path, tuple[int, int]] = {}
 
     async def run(self) -> None:
         """Poll until cancelled."""
         while True:
-            for path in self._paths:
-                self._poll(path)
+            # An operator of the first release writes its own file alone, and leaves the other as it is. The store takes
+            # the higher generation; of one generation the whole state, which is offered first. It is read last: if
+            # kubelet exchanges the files between the two reads, what comes is the older part and the newer whole.
+            of_first_release = self._read_new(self._folder / DESIRED_FILE)
+            whole = self._read_new(self._folder / STATE_FILE)
+            for data in (whole, of_first_release):
+                if data is not None:
+                    self._store.offer(data, Source.FILE)
             await asyncio.sleep(POLL_SECONDS)
 
-    def _poll(self, path: Path) -> None:
+    def _read_new(self, path: Path) -> bytes | None:
+        """Content of a file that has changed since it was last read; None for others."""
         try:
             status = path.stat()
             # kubelet swaps a symlink: a new file has another inode.
             identity = (status.st_ino, status.st_mtime_ns)
             if identity == self._last_read.get(path):
-                return
+                return None
             data = path.read_bytes()
         except OSError as error:
             if self._last_read.pop(path, None) or not isinstance(error, FileNotFoundError):
                 details = {"file": path.name, "error": error.strerror}
                 log.warning("desired state file is not readable", extra=details)
-            return
+            return None
         self._last_read[path] = identity
-        self._store.offer(data, Source.FILE)
+        return data

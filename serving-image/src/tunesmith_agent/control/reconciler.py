@@ -195,7 +195,7 @@ class Reconciler:
             closed = self._breakers.close_changed(desired)
             for tracked in self._tracked.values():
                 if tracked.alias in closed:
-                    tracked.stats.consecutive_errors = 0
+                    tracked.stats.error_row.end()
             self._begin_steps(desired)
             self._directory.update(desired.peers)
         if self._up_since is not None:
@@ -273,7 +273,7 @@ class Reconciler:
         self._breakers.close_all()
         for stats in self._metrics.versions.values():
             stats.evidence.lose_engine()
-            stats.consecutive_errors = 0
+            stats.error_row.end()
         self._up_since = None
         self._metrics.engine_up = False
         self._residency.reset()
@@ -348,7 +348,7 @@ class Reconciler:
             self._set_state(tracked, LoadState.FAILED, failure.reason, str(failure))
         else:
             tracked.settled = True
-            tracked.stats.consecutive_errors = 0
+            tracked.stats.error_row.end()
             tracked.switches = reservation.chat.switches if reservation.chat else None
             self._set_state(tracked, LoadState.ACTIVE, reservation.reason, reservation.message)
             self.wake()

@@ -55,7 +55,9 @@ def read_splits(
     except DataError:
         raise
     except Exception as error:  # whatever the readers of many formats raise
-        message = f"{path.name} can't be read as data of a task: {error.__cause__ or error!r}"
+        cause = error.__cause__ or error
+        words = "a file of it is empty" if isinstance(cause, StopIteration) else repr(cause)
+        message = f"{path.name} can't be read as data of a task: {words}"
         raise DataError("HarnessData", message) from error
     if not len(found[evaluated]):
         raise DataError("HarnessData", f"the split {evaluated} of {path.name} is empty: add rows")
