@@ -229,7 +229,11 @@ class Sides:
         ]  # fmt: skip
         url = f"http://127.0.0.1:{port}"
         # The list of prices is on the Internet otherwise, and a line is written on each request.
-        environment = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR", "PYTHONPATH": str(packages)}
+        environment = {
+            "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+            "LITELLM_LOG": "ERROR",
+            "PYTHONPATH": str(packages),
+        }
         pid = self._run("LiteLLM", MEASURED_CORE, command, f"{url}/health/liveliness", **environment)
         return Side("LiteLLM", url, "base", pid)
 

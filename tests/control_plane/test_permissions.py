@@ -41,21 +41,22 @@ def grant(server: ControlPlane, namespace: str, *values: str) -> None:
     [account] = [body["metadata"]["name"] for body in bodies if body["kind"] == "ServiceAccount"]
     user = f"system:serviceaccount:{namespace}:{account}"
     bound = {(body["roleRef"]["kind"], body["roleRef"]["name"]) for body in bodies if "roleRef" in body}
-    for body in bodies:
-        for rule in body["rules"] if (body["kind"], body["metadata"]["name"]) in bound else ():
-            for group in rule.get("apiGroups", ()):
-                eventually(
-                    lambda group=group, rule=rule, body=body: is_allowed(server, user, body, group, rule),
-                    what=f"{body['kind']} {body['metadata']['name']} to allow {rule}",
-                )
+    roles = [body for body in bodies if (body["kind"], body["metadata"]["name"]) in bound]
+    eventually(
+        lambda: all(is_allowed(server, user, role, rule) for role in roles for rule in role["rules"]),
+        what=f"the permissions of {user}",
+    )
 
 
-def is_allowed(
-    server: ControlPlane, user: str, role: dict[str, Any], group: str, rule: dict[str, Any]
-) -> bool:
+def is_allowed(server: ControlPlane, user: str, role: dict[str, Any], rule: dict[str, Any]) -> bool:
     """True if the API server lets a user do what a rule of a role permits."""
     resource, _, subresource = rule["resources"][-1].partition("/")
-    asked = {"group": group, "resource": resource, "subresource": subresource, "verb": rule["verbs"][-1]}
+    asked = {
+        "group": rule["apiGroups"][-1],
+        "resource": resource,
+        "subresource": subresource,
+        "verb": rule["verbs"][-1],
+    }
     asked |= {"name": rule.get("resourceNames", [""])[-1], "namespace": role["metadata"].get("namespace", "")}
     review = {"spec": {"user": user, "resourceAttributes": asked}}
     answer = server.api.create("/apis/authorization.k8s.io/v1/subjectaccessreviews", review)
