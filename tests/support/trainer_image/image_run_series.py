@@ -5,13 +5,11 @@ their preparation tells them. How each run ended is written beside it: the exit 
 the name of the run.
 """
 
+import importlib
 import json
 import sys
 from pathlib import Path
 from typing import Any
-
-# Where torch is loaded, preparation starts no processes of its own, which would import it again.
-import torch  # noqa: F401
 
 from tunesmith_contract.uris import MOUNT_ROOT
 from tunesmith_trainer import worker
@@ -19,6 +17,8 @@ from tunesmith_trainer import worker
 
 def main(series: Path) -> None:
     """Run all stages; a run whose preparation fails is not trained."""
+    # Where torch is loaded, preparation starts no processes of its own, which would import it again.
+    importlib.import_module("torch")
     prepared: dict[str, dict[str, Any]] = {}
     ended: dict[str, dict[str, Any]] = {}
     for document in json.loads(series.read_text()):
