@@ -26,6 +26,7 @@ class Breakers:
 
     def __init__(self) -> None:
         self._open: dict[str, Share] = {}
+        self._clients: dict[str, int] = {}
 
     def __len__(self) -> int:
         return len(self._open)
@@ -34,6 +35,10 @@ class Breakers:
         """True while the candidate of the alias gets no requests here."""
         return alias in self._open
 
+    def clients(self, alias: str) -> int:
+        """Effective number of the clients that saw the errors that opened it, rounded down."""
+        return self._clients[alias]
+
     def record_error(self, stats: VersionStats, desired: DesiredState | None) -> bool:
         """Count one more error; True if it opened a breaker."""
         if stats.alias in self._open or not _is_long(stats.error_row):
@@ -41,6 +46,7 @@ class Breakers:
         for alias in desired.aliases if desired else ():
             if alias.name == stats.alias and alias.candidate and alias.candidate.digest == stats.digest:
                 self._open[alias.name] = share_of(alias)
+                self._clients[alias.name] = int(stats.error_row.clients)
                 return True
         return False
 
