@@ -224,3 +224,25 @@ def test_one_endpoint_by_two_addresses_is_one_model(
     gate = {"expect": "NotWorse", "margin": "0.2"}
     assert run(tmp_path, {"type": "ExactMatch"}, gate, change=same, candidate=right) == 2
     assert "are the same model, asked in the same way" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_finished_run_is_no_evidence_for_what_an_endpoint_serves_later(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The address stays, the model behind it does not: all is asked anew, in the same folder too."""
+    served: list[Script] = [right]
+    asked: list[Received] = []
+
+    def candidate(received: Received) -> Reply:
+        asked.append(received)
+        return served[-1](received)
+
+    def evaluate_before(_: str, spec: dict[str, Any]) -> None:
+        (tmp_path / "eval.yaml").write_text(yaml.safe_dump(spec))
+        assert main(["run", str(tmp_path / "eval.yaml"), "--output", str(tmp_path / "out")]) == 0
+        served.append(wrong)
+
+    code = run(tmp_path, {"type": "ExactMatch"}, change=evaluate_before, candidate=candidate, baseline=wrong)
+    assert len(asked) == 48
+    assert code == 2
+    assert "24 of 24 items compared" in capsys.readouterr().out

@@ -22,7 +22,7 @@ from tunesmith_data.endpoints.client import KEY_FILE, KEY_REFUSED
 from tunesmith_data.failures import InternalError, Preempted, UserError, describe
 from tunesmith_data.pod.progress import ProgressReporter
 from tunesmith_data.pod.secret_roles import roles_of
-from tunesmith_data.pod.workspace import Workspace
+from tunesmith_data.pod.workspace import ANSWERS, Workspace
 from tunesmith_evaluation.items.items_file import ITEMS_FILE
 from tunesmith_evaluation.report.document import REPORT_FILE, EvaluationDocument
 from tunesmith_evaluation.report.files import JUNIT_FILE, MARKDOWN_FILE, PAGE_FILE, read_report, write_report
@@ -138,6 +138,9 @@ def _evaluate(options: argparse.Namespace) -> EvaluationDocument:
         document = _run_stage(run, storage)
     document = with_runs(document, earlier)
     write_report(options.output, document)
+    if any(side.endpoint is not None for side in run.config.sides):
+        # An address does not tell which model answers: what it serves next time has to be asked.
+        shutil.rmtree(options.output / ANSWERS, ignore_errors=True)
     return document
 
 
