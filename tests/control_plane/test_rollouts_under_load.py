@@ -35,6 +35,7 @@ SHORT = Shape(
     clients=6,
     rate=40,
     look_seconds=0.2,
+    scale_down_seconds=1,
 )
 
 
@@ -64,8 +65,8 @@ def choose_short(world: RolloutWorld) -> list[Scene]:
     """A promotion while the engine changes, a way back, and another base model; each part fails once."""
     return [
         Scene(ANSWERS, [], Change.ENGINE),
-        Scene(ABORTED, [world.kill_agent, world.pause_api_server]),
-        Scene("", [world.kill_operator], Change.BASE_MODEL),
+        Scene(ABORTED, [world.pause_api_server]),
+        Scene("", [world.kill_agent, world.kill_operator], Change.BASE_MODEL),
     ]
 
 
@@ -135,10 +136,11 @@ async def test_nobody_notices(server: ControlPlane, tmp_path: Path) -> None:
     log.info("seed %d", seed)
     is_long = bool(cases(0, 1))
     async with rollout_world(server, tmp_path, seed=seed, shape=LONG if is_long else SHORT) as world:
+        forwarding = asyncio.create_task(world.until_forwarded())
         for scene in choose_long(world) if is_long else choose_short(world):
             await play(world, scene)
         await world.load.until(LONG_REQUESTS if is_long else 0)
-        await world.until_forwarded()
+        await forwarding
     log.info("%s", json.dumps(describe(world), indent=1))
     replies, history = world.load.replies, world.history
     assert not [reply for reply in replies if reply.end is End.FAILED]
