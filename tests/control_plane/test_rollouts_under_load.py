@@ -34,7 +34,7 @@ SHORT = Shape(
     conversations=150,
     clients=6,
     rate=40,
-    look_seconds=0.2,
+    look_seconds=0.4,
     scale_down_seconds=1,
 )
 

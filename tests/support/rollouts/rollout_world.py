@@ -30,6 +30,8 @@ from tunesmith_contract.agent import Version, served_name
 
 NAME = "assistants"
 LOOK_SECONDS, FORWARDED_SECONDS = 0.05, 1.0
+#: Least time between two looks of the kubelet at its pods.
+KUBELET_SECONDS = 0.2
 #: For one release, with an operator that is killed meanwhile, whose lease lasts 15 s.
 RELEASE_SECONDS = 120.0
 #: The same for other pods that take over.
@@ -356,7 +358,8 @@ async def rollout_world(
             server.add_volume, namespace, claim, folder, "gpu-0", access_mode="ReadWriteMany"
         )
     storage = Storage(folder / "storage")
-    pods = ServingPods(server, namespace, NAME, folder, storage.root, AGENT_ARGUMENTS)
+    look_seconds = max(KUBELET_SECONDS, shape.look_seconds)
+    pods = ServingPods(server, namespace, NAME, folder, storage.root, AGENT_ARGUMENTS, look_seconds)
     load = Load(pods, shape.aliases, shape.conversations, shape.clients, shape.rate, random.Random(seed))
     world = RolloutWorld(
         server, namespace, shape, storage, pods, SupervisedOperator(server, folder, namespace),

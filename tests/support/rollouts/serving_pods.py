@@ -140,7 +140,7 @@ class ServingPods:
         folder: Path,
         storage: Path,
         arguments: tuple[str, ...] = (),
-        look_seconds: float = 0.2,
+        look_seconds: float = LOOK_SECONDS,
     ) -> None:
         self.pods: dict[str, PodProcesses] = {}
         self.gone: list[PodProcesses] = []
