@@ -13,7 +13,7 @@ from typing import Any
 
 import aiohttp
 from pydantic import TypeAdapter
-from sides import agent_command, cpu_seconds, free_port, running
+from sides import agent_command, cpu_seconds, free_port, python_path, running
 
 from tunesmith_contract.agent import DesiredAlias, DesiredState, Version, served_name
 from tunesmith_images.venvs import make_environment
@@ -64,7 +64,9 @@ def measure_engine(seconds: float, rounds: int) -> dict[str, Any]:
         (folder / "desired.json").write_text(DesiredState(generation=1, aliases=tuple(desired)).to_json())
         agent = agent_command(folder, folder, port, monitoring_port, engine_port, "--access-logs=All")
         ready = f"http://127.0.0.1:{monitoring_port}/readyz"
-        pid = stack.enter_context(running(CORES, agent, ready, folder / "agent.log"))
+        pid = stack.enter_context(
+            running(CORES, agent, ready, folder / "agent.log", PYTHONPATH=python_path())
+        )
         names = {
             "without": (engine, [served_name(name, version.digest) for name, version in aliases.items()]),
             "through": (f"http://127.0.0.1:{port}", list(aliases)),

@@ -60,6 +60,7 @@ async def test_a_full_disk_concerns_what_is_copied_alone(engine: FakeEngine, tmp
     first, second = DesiredAlias(name="first", stable=small), DesiredAlias(name="second", stable=large)
     async with asyncio.timeout(60), agent_process(engine, tmp_path, file_bytes=ROOM) as agent:
         agent.want(1, first, second)
+        await agent.until_monitored("/metrics", 'loads_total{alias="first",result="Active"}')
         await agent.until_monitored("/metrics", 'loads_total{alias="second",result="ScratchFull"}')
         body = {"model": "first", "messages": []}
         url = f"http://127.0.0.1:{agent.port}/v1/chat/completions"

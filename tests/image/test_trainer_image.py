@@ -3,10 +3,9 @@
 import json
 import shutil
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +38,7 @@ PARALLEL = 2
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 REPOSITORY = "team/models"
 EVALUATED = "sft"
+WRITTEN_CLAIMS = ("artifacts", "work")
 
 _MAKE_MODELS = """
 import sys
@@ -50,14 +50,6 @@ tokenizer = AutoTokenizer.from_pretrained("/tokenizer")
 for seed, name in enumerate(("student", "teacher")):
     save_model(Path("/models") / name, "llama", tokenizer, seed)
 """
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """Both stages of a training run."""
-
-    prepared: Ended
-    trained: Ended
 
 
 class World:
@@ -75,24 +67,47 @@ class World:
         """Where the results of a run go."""
         match run.store:
             case Scheme.PVC:
-                return {"output": f"pvc://artifacts/{run.name}"}
+                return {"output": f"pvc://artifacts/{run.prepared_by or run.name}"}
             case Scheme.OCI:
                 output = f"oci://{self.registry.host}/{REPOSITORY}/{run.name}"
                 return {"output": output, "workspace": f"pvc://work/{run.name}"}
             case _:
                 return {"output": f"{run.store}://{BUCKET}/{run.name}"}
 
-    def train(self, run: TrainingRun) -> Outcome:
+    def train(self, run: TrainingRun) -> Ended:
         """Prepare rows and train on them, each in a pod of its own; an earlier failure is a failure of this too."""
-        secrets = {"output": str(run.store)} if run.store is not Scheme.PVC else {}
-        if run.after:
-            secrets["reward-judge"] = str(Scheme.OCI)
+        secrets = _secrets([run])
         prepared = self.host.run_stage(self.prepare_config(run), secrets)
         report = succeeded(prepared)
         assert report.dataset and report.model
         inputs = {"baseModelRevision": report.model.revision, "datasetDigest": report.dataset.digest}
-        trained = self.host.run_stage({**self.train_config(run), **inputs}, secrets)
-        return Outcome(prepared, trained)
+        return self.host.run_stage({**self.train_config(run), **inputs}, secrets)
+
+    def train_series(self, name: str, runs: Sequence[TrainingRun]) -> dict[str, Ended]:
+        """The last stages of runs that are prepared and trained one after another in one pod, by the run's name."""
+        folder, stages = self.host.claim(name), []
+        for run in runs:
+            stages += [self.prepare_config(run)] if run.prepared_by is None else []
+            stages.append(self.train_config(run))
+        (folder / "series.json").write_text(json.dumps(stages))
+        claims = [(claim, claim in WRITTEN_CLAIMS) for claim in ("data", "models", *WRITTEN_CLAIMS)]
+        pod = self.host.run_command(
+            name,
+            ["python", "/support/trainer_image/image_run_series.py", "/series/series.json"],
+            Mount(SUPPORT, "/support"),
+            Mount(folder, "/series", writable=True),
+            *(
+                Mount(self.host.claim(claim), str(MOUNT_ROOT / "pvc" / claim), writable)
+                for claim, writable in claims
+            ),
+            *self.host.secret_mounts(_secrets(runs)),
+        )
+        assert pod.code == 0, pod.log
+        ended = json.loads((folder / "ended.json").read_text())
+        return {
+            run: Ended(each["code"], RunReport.model_validate(each["report"]), pod.log)
+            for run, each in ended.items()
+        }
 
     def prepare_config(self, run: TrainingRun) -> dict[str, Any]:
         """The ``run.json`` of a run's preparation."""
@@ -108,6 +123,7 @@ class World:
         """The ``run.json`` of a run's training, without what preparation tells it."""
         return {
             **self._common_config(run),
+            **({"preparedBy": run.prepared_by} if run.prepared_by else {}),
             "stage": "train",
             "adapter": {"type": run.adapter, "rank": 4} if run.adapter else None,
             "hyperparameters": {
@@ -152,6 +168,14 @@ class World:
             ).read_bytes()[:4]
             for layer in layers
         }
+
+
+def _secrets(runs: Sequence[TrainingRun]) -> dict[str, str]:
+    """The Secrets that runs in the same pod need, by the role that each is mounted for."""
+    [*stores] = {str(run.store) for run in runs} - {Scheme.PVC}
+    assert len(stores) <= 1, "a pod has one Secret for what it writes"
+    secrets = {"output": stores[0]} if stores else {}
+    return secrets | ({"reward-judge": str(Scheme.OCI)} if any(run.after for run in runs) else {})
 
 
 def _owner(name: str, kind: str = "FineTuneJob") -> dict[str, Any]:
@@ -213,26 +237,44 @@ def _make_models(host: PodHost, image: ContainerImage, folder: Path) -> None:
     assert ended.code == 0, ended.log
 
 
+class Outcomes:
+    """How training runs end, a few pods at a time."""
+
+    def __init__(self, world: World, pool: ThreadPoolExecutor, runs: Sequence[TrainingRun]) -> None:
+        self._world = world
+        self._pool = pool
+        self._series: dict[str, list[TrainingRun]] = {}
+        self._futures: dict[str, Future[dict[str, Ended]]] = {}
+        for run in runs:
+            self._series.setdefault(run.series or run.name, []).append(run)
+        for name, members in self._series.items():
+            self._futures |= dict.fromkeys(
+                [run.name for run in members], pool.submit(self._train, name, members)
+            )
+
+    def __getitem__(self, name: str) -> RunReport:
+        """The report of a run's training, once it is there; its failure, or that of its preparation, fails the test."""
+        return succeeded(self._futures[name].result()[name])
+
+    def _train(self, name: str, runs: Sequence[TrainingRun]) -> dict[str, Ended]:
+        for needed in {run.after for run in runs if run.after}:
+            training = self[needed].training
+            assert training
+            self._world.servers.artifacts[needed] = training.artifact.to_dict()
+        if runs[0].series:
+            return self._world.train_series(name, runs)
+        return {name: self._world.train(runs[0])}
+
+
 @pytest.fixture(scope="session")
-def outcomes(world: World, request: pytest.FixtureRequest) -> Iterator[dict[str, "Future[Outcome]"]]:
-    """Training runs by name: those of the tests that were chosen and what these need, a few at a time."""
+def outcomes(world: World, request: pytest.FixtureRequest) -> Iterator[Outcomes]:
+    """Training runs of the tests that were chosen, and what these need."""
     callspecs = [getattr(item, "callspec", None) for item in request.session.items]
     chosen = {spec.params["run"].name for spec in callspecs if spec and "run" in spec.params}
     needed = chosen | {run.after for run in RUNS if run.name in chosen} | {EVALUATED}
-    futures: dict[str, Future[Outcome]] = {}
-
-    def train(run: TrainingRun) -> Outcome:
-        if run.after:
-            trained = succeeded(futures[run.after].result().trained).training
-            assert trained
-            world.servers.artifacts[run.after] = trained.artifact.to_dict()
-        return world.train(run)
-
+    needed |= {run.prepared_by for run in DPO_LOSS_RUNS if run.name in chosen}
     with ThreadPoolExecutor(PARALLEL) as pool:
-        for run in RUNS:
-            if run.name in needed:
-                futures[run.name] = pool.submit(train, run)
-        yield futures
+        yield Outcomes(world, pool, [run for run in (*RUNS, *DPO_LOSS_RUNS) if run.name in needed])
         pool.shutdown(cancel_futures=True)
 
 
@@ -255,34 +297,9 @@ def test_every_value_has_a_run() -> None:
     assert {key for reward in rewards for key in reward} | {"weight"} == set(fields.values())
 
 
-def test_every_dpo_loss_trains(world: World, outcomes: dict[str, "Future[Outcome]"]) -> None:
-    """One pod, beside those of ``outcomes``, which are waited for later: imports would take most of a pod's time."""
-    folder = world.host.claim("series")
-    train = [world.train_config(run) for run in DPO_LOSS_RUNS]
-    series = {"prepare": world.prepare_config(DPO_LOSS_RUNS[0]), "train": train}
-    (folder / "series.json").write_text(json.dumps(series))
-    mounts = [Mount(world.host.claim(name), str(MOUNT_ROOT / "pvc" / name)) for name in ("data", "models")]
-    written = [
-        Mount(folder, "/series", writable=True),
-        Mount(world.host.claim("artifacts"), str(MOUNT_ROOT / "pvc/artifacts"), writable=True),
-    ]
-    command = ["python", "/support/trainer_image/image_run_series.py", "/series/series.json"]
-    ended = world.host.run_command("dpo-losses", command, Mount(SUPPORT, "/support"), *mounts, *written)
-    assert ended.code == 0, ended.log
-    reports = [
-        RunReport.model_validate(report) for report in json.loads((folder / "reports.json").read_text())
-    ]
-    for run, report in zip(DPO_LOSS_RUNS, reports, strict=True):
-        assert report.training
-        assert report.training.steps == run.steps
-        assert _weights(run) in world.read_artifact(run, report.training.artifact)
-
-
-@pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)
-def test_a_run_trains_and_delivers(
-    run: TrainingRun, world: World, outcomes: dict[str, "Future[Outcome]"]
-) -> None:
-    training = succeeded(outcomes[run.name].result().trained).training
+@pytest.mark.parametrize("run", [*RUNS, *DPO_LOSS_RUNS], ids=lambda run: run.name)
+def test_a_run_trains_and_delivers(run: TrainingRun, world: World, outcomes: Outcomes) -> None:
+    training = outcomes[run.name].training
     assert training
     assert training.steps == run.steps
     delivered = {export.format: export.artifact for export in training.exports}
@@ -295,7 +312,7 @@ def test_a_run_trains_and_delivers(
         assert world.read_artifact(run, gguf)["model.gguf"] == b"GGUF"
 
 
-def test_rows_are_generated_and_prepared(world: World, outcomes: dict[str, "Future[Outcome]"]) -> None:
+def test_rows_are_generated_and_prepared(world: World, outcomes: Outcomes) -> None:
     generation = {
         "endpoint": {"url": world.servers.teacher, "model": "large"},
         "answers": {"prompts": "pvc://data/prompts.jsonl"},
@@ -346,10 +363,8 @@ def _as_chat(question: str, answer: str) -> dict[str, Any]:
     return {"messages": [{"role": role, "content": content} for role, content in turns]}
 
 
-def test_an_adapter_is_evaluated_by_every_metric_of_its_own_answers(
-    world: World, outcomes: dict[str, "Future[Outcome]"]
-) -> None:
-    training = succeeded(outcomes[EVALUATED].result().trained).training
+def test_an_adapter_is_evaluated_by_every_metric_of_its_own_answers(world: World, outcomes: Outcomes) -> None:
+    training = outcomes[EVALUATED].training
     assert training
     adapter = {"uri": training.artifact.uri, "digest": training.artifact.digest}
     # Rows that the adapter was trained on would be left out as leaked.

@@ -225,12 +225,14 @@ def test_a_search_goes_on_in_a_pod_that_finds_nothing_on_its_disk(
 ) -> None:
     rates = {"name": "learningRate", "values": ["1e-3", "1e-2", "2e-2"]}
     search = {"sampler": "Random", "parameters": [rates], "trials": 3}
-    numbers = {"maxSteps": 6}
+    numbers = {"maxSteps": 4}
 
     def config(uid: str) -> Any:
         prepared = remote.prepare(make, uid)
         return remote.place(
-            remote.world.train_config(prepared, uid=uid, hyperparameters=numbers, search=search)
+            remote.world.train_config(
+                prepared, uid=uid, hyperparameters=numbers, search=search, checkpoints={"everySteps": 2}
+            )
         )
 
     whole = remote.run(config("whole"))
@@ -248,7 +250,7 @@ def test_a_search_goes_on_in_a_pod_that_finds_nothing_on_its_disk(
         remote.run(torn)
     monkeypatch.setattr(TrialRunner, "_note_checkpoint", note)
     folder = remote.folder / "out/ns/torn"
-    assert (folder / "trials/2/checkpoints/checkpoint-3/commit.json").is_file()
+    assert (folder / "trials/2/checkpoints/checkpoint-2/commit.json").is_file()
     resumed = remote.run(torn)
     assert files_of(remote, resumed) == files_of(remote, whole)
     tables = [

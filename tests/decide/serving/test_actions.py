@@ -161,7 +161,7 @@ def test_abort_is_sent_first_alone_and_rejects_by_the_users_word() -> None:
 
 def test_an_action_on_another_version_than_it_names_is_refused() -> None:
     world = canary()
-    for verb in ("pause", "promote", "abort"):
+    for verb in ("pause", "resume", "promote", "abort"):
         result = world.ask(verb, digest=THREE)
         assert (result["result"], "version 2" in result["message"]) == ("Refused", True)
     assert world.adapter()["candidate"]["weight"] == 5
@@ -300,6 +300,21 @@ def test_undo_says_why_it_is_refused(fields: dict[str, Any], said: str) -> None:
     assert (result["result"], said in result["message"]) == ("Refused", True)
 
 
+@pytest.mark.parametrize(
+    ("named", "said"),
+    [(TWO, ") is being rolled out: write promote"), (THREE, "has never answered all requests")],
+)
+def test_undo_goes_back_only(named: str, said: str) -> None:
+    world = World(build_adapter("one"))
+    world.settle()
+    world.set_adapter(build_adapter("three"))
+    world.settle()
+    world.set_adapter(build_adapter("two"))
+    world.settle()
+    result = world.ask("undo", digest=named)
+    assert (result["result"], said in result["message"]) == ("Refused", True)
+
+
 def test_undo_does_not_go_to_what_is_rejected_or_out_of_reach() -> None:
     world = promoted()
     world.ask("undo", "back")
@@ -401,6 +416,10 @@ def test_several_actions_at_once_are_done_in_their_order() -> None:
         (
             json.dumps([{"id": str(n), "adapter": "expenses", "verb": "pause"} for n in range(65)]),
             "at most 64",
+        ),
+        (
+            json.dumps([{"id": "x", "adapter": "expenses", "verb": verb} for verb in ("resume", "pause")]),
+            "the id x stands twice",
         ),
     ],
 )

@@ -241,6 +241,7 @@ def test_pods_without_gpus_may_run_on_any_node() -> None:
             "DoesNotFit",
         ),
         ({"args": ["--gpu_memory_utilization=0.99"]}, (record_of(LLAMA_3_1_8B),), (node_of(24),), "Fits"),
+        ({"args": ["--gpu-memory-utilization=most"]}, (record_of(LLAMA_3_1_8B),), (node_of(80),), "Fits"),
     ],
 )
 def test_what_is_not_known_is_said_and_starts_pods(

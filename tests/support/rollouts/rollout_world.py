@@ -29,13 +29,11 @@ from tunesmith_cluster.processes import ProcessTable
 from tunesmith_contract.agent import Version, served_name
 
 NAME = "assistants"
-LOOK_SECONDS = 0.05
+LOOK_SECONDS, FORWARDED_SECONDS = 0.05, 1.0
 #: For one release, with an operator that is killed meanwhile, whose lease lasts 15 s.
 RELEASE_SECONDS = 120.0
 #: The same for other pods that take over.
 SWITCH_SECONDS = 180.0
-#: How long former pods answer kept connections.
-SCALE_DOWN_SECONDS = 3
 ROLLOUT = {
     "steps": [{"weight": 20, "pause": "2s"}, {"weight": 50, "pause": "2s"}, {"weight": 100}],
     "analysis": {
@@ -58,6 +56,7 @@ class Shape:
         replicas: number of pods.
         rate: requests per second of all clients together.
         look_seconds: time between two looks at what the API server has.
+        scale_down_seconds: time for which former pods with another engine answer on kept connections.
     """
 
     aliases: tuple[str, ...] = ("expenses", "tickets", "travel", "letters")
@@ -67,6 +66,7 @@ class Shape:
     clients: int = 12
     rate: float = 300
     look_seconds: float = 0.05
+    scale_down_seconds: int = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,9 +266,10 @@ class RolloutWorld:
         """Wait until one of the pods that answer now has forwarded a request to another one, which answered it."""
         async with asyncio.timeout(RELEASE_SECONDS):
             while True:
-                if any([await count_forwarded(pod) for pod in self.pods.endpoints]):
-                    return
-                await asyncio.sleep(LOOK_SECONDS)
+                with contextlib.suppress(OSError):
+                    if any([await count_forwarded(pod) for pod in self.pods.endpoints]):
+                        return
+                await asyncio.sleep(FORWARDED_SECONDS)
 
     async def _until_settled(self) -> None:
         """Wait until the pods that answer are all there are."""
@@ -367,7 +368,7 @@ async def rollout_world(
         "drain": "20s",
         "maxRank": 16,
         "residentAdapters": shape.resident_adapters,
-        "scaleDownDelay": f"{SCALE_DOWN_SECONDS}s",
+        "scaleDownDelay": f"{shape.scale_down_seconds}s",
     }
     spec: dict[str, Any] = {
         "baseModel": {"uri": world.base_model},

@@ -1,5 +1,6 @@
 """Fixtures of the tests of data preparation, evaluation and the trainer."""
 
+import gc
 import json
 import threading
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "browser",
+    "frozen_heap",
     "make",
     "models",
     "one_thread",
@@ -55,6 +57,13 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def frozen_heap() -> None:
+    """What is imported by now is no garbage: trainers look for some several times a run, mostly among libraries."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ this happens once per test run. Launcher and worker are processes of their own a
 killed, and run the product's own code from their command lines on.
 """
 
+import gc
 import logging
 import multiprocessing
 import os
@@ -220,7 +221,11 @@ def _run_worker(command: Sequence[str], environment: Mapping[str, str], output: 
 
 
 def _take_over(environment: Mapping[str, str], output: int) -> None:
-    """Environment and output of a new process; streams are new, as another thread may have held their locks."""
+    """Environment and output of a new process; streams are new, as another thread may have held their locks.
+
+    What was there before is no garbage: looking through it would copy the memory that the processes share.
+    """
+    gc.freeze()
     os.dup2(output, 1)
     os.dup2(output, 2)
     sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)

@@ -1,5 +1,6 @@
 """Ranks of a run as forked processes of a test, connected over gloo, without a launcher."""
 
+import gc
 import multiprocessing
 import os
 import traceback
@@ -65,6 +66,7 @@ def _receive(reader: Connection) -> tuple[Any, str]:
 
 
 def _run(function: Callable[[int], Any], variables: Mapping[str, str], writer: Connection) -> None:
+    gc.freeze()  # looking for garbage in what was there before would copy the memory that the ranks share
     os.environ.update(variables)
     try:
         rendezvous = read_rendezvous(os.environ)

@@ -30,6 +30,8 @@ class TrainingRun:
         after: name of the run whose artifact this one needs.
         steps, batch: number of steps, and of rows in each.
         held_out: share of the rows for validation.
+        series: name of the pod that it shares with other runs; None gives each of its stages a pod of its own.
+        prepared_by: name of the run of the same series whose prepared rows it trains on; None for its own.
     """
 
     name: str
@@ -42,6 +44,8 @@ class TrainingRun:
     steps: int = STEPS
     batch: int = BATCH
     held_out: float = 0.1
+    series: str | None = None
+    prepared_by: str | None = None
 
 
 @dataclass
@@ -90,20 +94,25 @@ def _distillation_by_endpoint(servers: Servers) -> Document:
 
 _DISTILLATION = {"distillation": {"teacher": {"uri": TEACHER_MODEL}, "maxCompletionLength": 6, **_MAX_LENGTH}}
 
+# A series writes to one store beside claims: a pod has one Secret for what it writes.
+_ON_REGISTRY, _ON_BUCKET = "series-on-registry", "series-on-bucket"
+
+#: Adapters, whole models, GGUF and each store have runs with pods of their own; the others share pods, whose imports
+#: take longer than a run.
 RUNS = (
     TrainingRun("reward", "preferences", _fixed({"reward": _MAX_LENGTH}), "LoRA", ("Adapter",), Scheme.OCI),
     TrainingRun(
-        "sft", "chats", _fixed({"sft": _MAX_LENGTH}), "LoRA", ("Adapter", "Merged", "GGUF"), Scheme.PVC
+        "grpo", "prompts", _rewards_of_rules, "QLoRA", ("Adapter", "Merged"), Scheme.S3, series=_ON_BUCKET
     ),
     TrainingRun(
-        "pretraining", "texts", _fixed({"pretraining": _MAX_LENGTH}), None, ("Adapter", "GGUF"), Scheme.S3
+        "distillation",
+        "prompts",
+        _fixed(_DISTILLATION),
+        "RSLoRA",
+        ("Adapter",),
+        Scheme.PVC,
+        series=_ON_BUCKET,
     ),
-    TrainingRun(
-        "dpo", "preferences", _fixed({"dpo": _MAX_LENGTH}), "RSLoRA", ("Adapter", "Merged"), Scheme.OCI
-    ),
-    TrainingRun("kto", "judged", _fixed({"kto": _MAX_LENGTH}), "DoRA", ("Adapter", "Merged"), Scheme.GS),
-    TrainingRun("grpo", "prompts", _rewards_of_rules, "QLoRA", ("Adapter", "Merged"), Scheme.S3),
-    TrainingRun("distillation", "prompts", _fixed(_DISTILLATION), "RSLoRA", ("Adapter",), Scheme.PVC),
     TrainingRun(
         "distillation-endpoint",
         "prompts",
@@ -111,28 +120,58 @@ RUNS = (
         "DoRA",
         ("Adapter", "Merged"),
         Scheme.S3,
+        series=_ON_BUCKET,
     ),
-    TrainingRun("rloo", "prompts", _rewards_of_models, "LoRA", ("Adapter",), Scheme.OCI, after="reward"),
+    TrainingRun(
+        "sft", "chats", _fixed({"sft": _MAX_LENGTH}), "LoRA", ("Adapter", "Merged", "GGUF"), Scheme.PVC
+    ),
+    TrainingRun(
+        "pretraining", "texts", _fixed({"pretraining": _MAX_LENGTH}), None, ("Adapter", "GGUF"), Scheme.S3
+    ),
+    TrainingRun("kto", "judged", _fixed({"kto": _MAX_LENGTH}), "DoRA", ("Adapter", "Merged"), Scheme.GS),
+    TrainingRun(
+        "dpo",
+        "preferences",
+        _fixed({"dpo": _MAX_LENGTH}),
+        "RSLoRA",
+        ("Adapter", "Merged"),
+        Scheme.OCI,
+        series=_ON_REGISTRY,
+    ),
+    TrainingRun(
+        "rloo",
+        "prompts",
+        _rewards_of_models,
+        "LoRA",
+        ("Adapter",),
+        Scheme.OCI,
+        after="reward",
+        series=_ON_REGISTRY,
+    ),
 )
 
-#: These run in one pod, and are as short as can be: they differ in their loss alone, but that one trains all weights,
-#: with a second model as its reference. EXO needs a label smoothing.
-DPO_LOSS_RUNS = tuple(
-    TrainingRun(
+
+def _loss_run(loss: DPOLoss) -> TrainingRun:
+    smoothing = 0.1 if loss is DPOLoss.EXO_PAIR else 0
+    first = next(iter(DPOLoss))
+    return TrainingRun(
         f"loss-{loss.lower()}",
         "few-preferences",
-        _fixed(
-            {"dpo": {"loss": loss, "labelSmoothing": 0.1 if loss is DPOLoss.EXO_PAIR else 0, **_MAX_LENGTH}}
-        ),
+        _fixed({"dpo": {"loss": loss, "labelSmoothing": smoothing, **_MAX_LENGTH}}),
         None if loss is DPOLoss.APO_ZERO else "LoRA",
         ("Adapter",),
         Scheme.PVC,
         steps=1,
         batch=2,
         held_out=0,
+        series=_ON_BUCKET,
+        prepared_by=None if loss is first else f"loss-{first.lower()}",
     )
-    for loss in DPOLoss
-)
+
+
+#: As short as can be: they differ in their loss alone, but that one trains all weights, with a second model as its
+#: reference. EXO needs a label smoothing.
+DPO_LOSS_RUNS = tuple(_loss_run(loss) for loss in DPOLoss)
 
 
 def make_data_sets(count: int = 24) -> dict[str, list[Document]]:

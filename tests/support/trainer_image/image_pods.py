@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from tunesmith_contract.layout import ATTEMPT_ENV, CONFIG_DIR, RUN_FILE, TERMINATION_LOG, secret_dir
@@ -37,13 +38,15 @@ class PodHost:
     def __init__(self, image: ContainerImage, folder: Path) -> None:
         self._image = image
         self._folder = folder
+        self._claiming = Lock()
         self.secrets = folder / "secrets"
 
     def claim(self, name: str) -> Path:
         """The folder behind a claim, made where it is missing; all pods may write to it."""
         path = self._folder / "claims" / name
-        if not path.exists():
-            _make_volume(path)
+        with self._claiming:  # a pod that starts beside this one must not see half of it
+            if not path.exists():
+                _make_volume(path)
         return path
 
     def write_secret(self, name: str, keys: Mapping[str, str]) -> None:
@@ -72,12 +75,16 @@ class PodHost:
             Mount(pod / RUN_FILE, str(CONFIG_DIR / RUN_FILE)),
             Mount(last_word, str(TERMINATION_LOG), writable=True),
             *self._claims(text, config),
-            *(Mount(self.secrets / name, str(secret_dir(role))) for role, name in (secrets or {}).items()),
+            *self.secret_mounts(secrets or {}),
         ]
         command = [*self._image.config["Entrypoint"], config["stage"]]
         variables = {"HOME": "/tmp", ATTEMPT_ENV: "1", "HF_HUB_OFFLINE": "1"}
         code, log = self._run(pod, command, mounts, variables)
         return Ended(code, parse_report(last_word.read_bytes()), log)
+
+    def secret_mounts(self, secrets: Mapping[str, str]) -> list[Mount]:
+        """The mounts of Secrets; their names by the role that each is mounted for."""
+        return [Mount(self.secrets / name, str(secret_dir(role))) for role, name in secrets.items()]
 
     def run_command(self, name: str, command: Sequence[str], *mounts: Mount) -> Ended:
         """Run another command in a pod of the same image."""

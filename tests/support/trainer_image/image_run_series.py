@@ -1,48 +1,52 @@
-"""Training runs one after another in a single process of the trainer image: each on a copy of the same prepared rows.
+"""Stages of several training runs one after another in a single process of the trainer image, without a launcher.
 
-``python image_run_series.py SERIES``: SERIES is a JSON file with ``prepare``, the ``run.json`` of the preparation, and
-``train``, those of the runs without what preparation tells them. The reports of training are written beside it.
+``python image_run_series.py SERIES``: SERIES is a JSON file with a list of ``run.json``. Those of training lack what
+their preparation tells them. How each run ended is written beside it: the exit code and report of its last stage, by
+the name of the run.
 """
 
+import importlib
 import json
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
-from tunesmith_contract.report import RunReport
-from tunesmith_contract.run_config import AnyConfig, parse_run_config
-from tunesmith_data.pod.storage import Storage
-from tunesmith_data.pod.workspace import Workspace
-from tunesmith_trainer.worker import run_stage
+from tunesmith_contract.uris import MOUNT_ROOT
+from tunesmith_trainer import worker
 
 
 def main(series: Path) -> None:
-    """Prepare once, then train each run."""
-    documents = json.loads(series.read_text())
-    prepare, storage = _parse(documents["prepare"])
-    prepared = run_stage(prepare, storage)
-    rows = series.with_name("prepared")
-    shutil.copytree(Workspace(storage, prepare).prepared, rows)
-    assert prepared is not None
-    reports = [_train(document, prepared, rows) for document in documents["train"]]
-    series.with_name("reports.json").write_text(json.dumps(reports))
+    """Run all stages; a run whose preparation fails is not trained."""
+    # Where torch is loaded, preparation starts no processes of its own, which would import it again.
+    importlib.import_module("torch")
+    prepared: dict[str, dict[str, Any]] = {}
+    ended: dict[str, dict[str, Any]] = {}
+    for document in json.loads(series.read_text()):
+        stage, run = document["stage"], document["owner"]["uid"]
+        if stage == "train":
+            rows = document.get("preparedBy", run)
+            if rows not in prepared:
+                continue
+            report = prepared[rows]
+            document["baseModelRevision"] = report["model"]["revision"]
+            document["datasetDigest"] = report["dataset"]["digest"]
+        ended[run] = _run_stage(document, series.parent)
+        if stage == "prepare" and ended[run]["code"] == 0:
+            prepared[run] = ended[run]["report"]
+    series.with_name("ended.json").write_text(json.dumps(ended))
 
 
-def _train(document: dict[str, Any], prepared: RunReport, rows: Path) -> dict[str, Any]:
-    assert prepared.model is not None and prepared.dataset is not None
-    inputs = {"baseModelRevision": prepared.model.revision, "datasetDigest": prepared.dataset.digest}
-    config, storage = _parse({**document, **inputs})
-    shutil.copytree(rows, Workspace(storage, config).prepared, dirs_exist_ok=True)
-    # A stage without a report is finished by a new process of its pod.
-    report = run_stage(config, storage) or run_stage(config, storage)
-    assert report is not None
-    return report.to_dict()
-
-
-def _parse(document: dict[str, Any]) -> tuple[AnyConfig, Storage]:
-    config = parse_run_config(json.dumps(document).encode())
-    return config, Storage().for_run(config)
+def _run_stage(document: dict[str, Any], folder: Path) -> dict[str, Any]:
+    config, report = folder / "run.json", folder / "report.json"
+    config.write_text(json.dumps(document))
+    report.unlink(missing_ok=True)
+    arguments = ["--stage", document["stage"], "--config", str(config)]
+    arguments += ["--mount-root", str(MOUNT_ROOT), "--report-file", str(report)]
+    code = worker.main(arguments)
+    if code == 0 and not report.exists():
+        # A stage without a report is finished by a new process of its pod.
+        code = worker.main(arguments)
+    return {"code": int(code), "report": json.loads(report.read_text()) if report.exists() else None}
 
 
 if __name__ == "__main__":

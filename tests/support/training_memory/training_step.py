@@ -106,8 +106,9 @@ def _run(model: Any, setup: Setup, device: str, meter: MemoryMeter | None) -> tu
     ids = torch.zeros((setup.sequences, setup.length), dtype=torch.long, device=device)
     places = torch.arange(setup.length, device=device).expand(setup.sequences, -1).contiguous()
     saved = state = 0
-    for _ in range(STEPS):
-        for _ in range(2 if setup.accumulates else 1):
+    for step in range(STEPS):
+        # The first step makes the optimizer's moments; the last one adds its gradients up beside them.
+        for _ in range(2 if setup.accumulates and step == STEPS - 1 else 1):
             saved = _pass(model, device, {"input_ids": ids, "position_ids": places, "labels": ids})
         optimizer.step()
         optimizer.zero_grad()

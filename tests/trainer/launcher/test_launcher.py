@@ -16,6 +16,9 @@ from tunesmith_contract.exit_codes import ExitCode, FailureCategory
 from tunesmith_contract.report import TERMINATION_MESSAGE_BYTES, Outcome, RunReport, parse_report
 from tunesmith_trainer.launcher.launcher import Gang, read_gang
 
+# The first pod waits for the process that all are forked from, which imports torch, TRL and DeepSpeed.
+pytestmark = pytest.mark.timeout(600)
+
 PREAMBLE = """
 import os, signal, sys, time
 from pathlib import Path

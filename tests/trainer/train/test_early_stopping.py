@@ -146,7 +146,8 @@ def test_the_best_weights_are_kept_through_early_stopping_and_resumes(
 def test_the_best_checkpoint_outlives_newer_ones(world: World, make: RowBuilders) -> None:
     config = overfit(world, make)
     few = config.checkpoints.model_copy(update={"keep": 1})
-    training = world.train(config.model_copy(update={"checkpoints": few})).training
+    soon = config.early_stopping.model_copy(update={"patience": 2})
+    training = world.train(config.model_copy(update={"checkpoints": few, "early_stopping": soon})).training
     assert training.best_step is not None
     assert steps_kept(world) == [training.best_step, training.steps]
     assert training.best_step < training.steps

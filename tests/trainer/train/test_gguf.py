@@ -72,10 +72,9 @@ def _tune(world: World, numbers: dict[str, Any]) -> dict[str, Path]:
     (world.data / "model").symlink_to(ensure_model())
     rows = [json.loads(line) for line in (DATA / "train.jsonl").read_text().splitlines()]
     model = {"baseModel": "pvc://data/model"}
-    prepare_config = world.prepare_config(
-        world.write_rows("train.jsonl", rows), **model, validation={}, formats=["GGUF"]
+    prepared = world.prepare(
+        world.prepare_config(world.write_rows("train.jsonl", rows), **model, validation={})
     )
-    prepared = world.prepare(prepare_config)
     adapter = {"rank": 16, "alpha": 32}
     config = world.train_config(
         prepared, **model, adapter=adapter, hyperparameters=numbers, formats=["Adapter", "GGUF"]

@@ -33,7 +33,7 @@ SIZES = {
     "vocab_size": 32000,
     "hidden_size": 2048,
     "intermediate_size": 5632,
-    "num_hidden_layers": 3,
+    "num_hidden_layers": 2,
     "num_attention_heads": 16,
     "num_key_value_heads": 4,
     "head_dim": 128,

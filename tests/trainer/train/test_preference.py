@@ -314,7 +314,9 @@ def test_what_is_preferred_becomes_likelier(world: World, make: RowBuilders, key
     method = {key: {"maxLength": 64, **numbers}}
     prepared = world.prepare(world.prepare_config(world.write_rows("train.jsonl", rows), method=method))
     assert prepared.dataset.format == "Preference"
-    config = world.train_config(prepared, method=method, hyperparameters={"epochs": 2})
+    config = world.train_config(
+        prepared, method=method, hyperparameters={"epochs": 2}, checkpoints={"everySteps": 100}
+    )
     report = world.train(config).training
     assert report.eval_loss is not None
     assert report.eval_loss < 0.4  # log 2 before for DPO, 0.5 for KTO

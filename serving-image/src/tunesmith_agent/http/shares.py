@@ -21,7 +21,8 @@ class Shares:
     """
 
     def __init__(self, limits: Limits) -> None:
-        self._limits = limits
+        self._limit = limits.buffered_bytes
+        self._half = limits.buffered_bytes // 2
         self._by_address: dict[str, AddressShare] = {}
         self._holders = 0
         self.held = 0
@@ -48,7 +49,6 @@ class Shares:
         self.held += size
         if not share.held:
             self._holders -= 1
-        limit = self._limits.buffered_bytes
-        if self.held <= limit // 2:
+        if self.held <= self._half:
             return True
-        return self.held <= limit and share.held * self._holders <= limit // 2
+        return self.held <= self._limit and share.held * self._holders <= self._half

@@ -92,8 +92,13 @@ class AnswerReader:
                 data, self._held = self._held + data, b""
             if not data.endswith(_EVENT_END):
                 data = self._hold_back(data)
-            self._search(data)
-            return _without_usage(data) if _KEY in data else data
+            if _KEY in data:
+                self._search(data)
+                return _without_usage(data)
+            # Most pieces are tokens, in which there is nothing to be found.
+            if self._text or self._awaits_code or self._reads_reasons or _ERROR in data:
+                self._search(data)
+            return data
         # Most answers come in one piece, which is searched once, at the end.
         self._unread += data
         if len(self._unread) > _MAX_UNREAD:
