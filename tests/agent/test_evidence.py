@@ -193,7 +193,5 @@ async def test_an_open_breaker_is_reported(agent: Running, storage: Storage) -> 
     for number in range(5):
         await ask(agent, "a", f"client {number}")
     report = agent.agent.reconciler.report("boot")
-    assert {loaded.digest: loaded.breaker_open for loaded in report.versions} == {
-        stable.digest: False,
-        candidate.digest: True,
-    }
+    told = {loaded.digest: (loaded.breaker_open, loaded.breaker_clients) for loaded in report.versions}
+    assert told == {stable.digest: (False, 0), candidate.digest: (True, 5)}

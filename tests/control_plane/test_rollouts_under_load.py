@@ -66,7 +66,7 @@ def choose_short(world: RolloutWorld) -> list[Scene]:
     return [
         Scene(ANSWERS, [], Change.ENGINE),
         Scene(ABORTED, [world.pause_api_server]),
-        Scene("", [world.kill_agent, world.kill_operator], Change.BASE_MODEL),
+        Scene("", [world.kill_operator, world.kill_agent], Change.BASE_MODEL),
     ]
 
 

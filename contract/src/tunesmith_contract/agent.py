@@ -227,6 +227,8 @@ class LoadedVersion(Report):
     Attributes:
         reason, message: why it failed, or what is uncertain.
         breaker_open: it failed so many requests in a row on this pod that it gets no more of them.
+        breaker_clients: effective number of the clients that saw these errors, rounded down; 0 from agents that do not
+            tell.
         permanent: it failed for a reason that no other try and no other pod can mend.
     """
 
@@ -236,6 +238,7 @@ class LoadedVersion(Report):
     reason: str = Field("", max_length=64)
     message: str = Field("", max_length=512)
     breaker_open: bool = False
+    breaker_clients: int = Field(0, ge=0, le=MAX_COUNT)
     permanent: bool = False
 
 

@@ -67,6 +67,28 @@ def test_an_open_breaker_of_one_client_blocks_the_promotion_without_rejecting() 
     assert "only one or two clients" in world.adapter()["message"]
 
 
+def test_an_open_breaker_of_three_clients_rejects_where_another_pod_saw_a_few_errors() -> None:
+    """The home pod has changed, or its agent: the sums over both tell of fewer clients than the last one saw."""
+    world = canary(DEFAULT)
+    for pod in world.pods.values():
+        pod.serve("expenses", ONE, 100)
+    world.pods["pod-0"].serve("expenses", TWO, 1, 1)
+    world.pods["pod-1"].serve("expenses", TWO, 9, 9, keys=3)
+    world.pods["pod-1"].tripped.add(("expenses", TWO))
+    world.pods["pod-1"].breaker_clients = 3
+    world.pass_seconds(60)
+    assert world.adapter()["phase"] == "RolledBack"
+
+
+def test_an_open_breaker_rejects_nothing_before_its_errors_count() -> None:
+    """The engine may be dying under them."""
+    world = canary(DEFAULT)
+    world.pods["pod-1"].tripped.add(("expenses", TWO))
+    world.pods["pod-1"].breaker_clients = 3
+    world.pass_seconds(120)
+    assert (world.adapter()["candidate"]["weight"], world.adapter()["reason"]) == (10, "BreakerOpen")
+
+
 @pytest.mark.parametrize("minimum", [0, 20])
 def test_a_version_whose_clients_wait_in_vain_is_rolled_back(minimum: int) -> None:
     world = canary(DEFAULT | {"analysis": {"interval": "10s", "minimumRequests": minimum}})

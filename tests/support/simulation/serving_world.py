@@ -87,6 +87,7 @@ class FakePod:
     Attributes:
         features: what its agent understands of the protocol; nothing: one of the first release.
         tripped: versions whose breaker is open, by alias and digest.
+        breaker_clients: clients that saw the errors that opened these.
         desired: the state that it applied last.
         slots: number of adapters that its engine keeps in memory; 0: an agent that does not say it.
         told: the operator that leads has sent it a state.
@@ -105,6 +106,7 @@ class FakePod:
     aliases: dict[str, tuple[str, ...]] = field(default_factory=dict)
     counters: dict[tuple[str, str], dict[str, int]] = field(default_factory=dict)
     tripped: set[tuple[str, str]] = field(default_factory=set)
+    breaker_clients: int = 0
     refuting: dict[str, str] = field(default_factory=dict)
     desired: DesiredState | None = None
     unschedulable: str = ""
@@ -637,7 +639,10 @@ class World:
             message = self.unproven[digest]
             return LoadedVersion(alias=alias, digest=digest, state=state, reason=UNPROVEN, message=message)
         is_open = (alias, digest) in pod.tripped
-        return LoadedVersion(alias=alias, digest=digest, state=state, breaker_open=is_open)
+        clients = pod.breaker_clients if is_open else 0
+        return LoadedVersion(
+            alias=alias, digest=digest, state=state, breaker_open=is_open, breaker_clients=clients
+        )
 
     def _stored(self, manifest: dict[str, Any]) -> dict[str, Any]:
         stored = _copied(manifest)

@@ -25,7 +25,8 @@ class Breakers:
     """Open breakers by alias; one closes when the candidate of its alias, or its weight, changes."""
 
     def __init__(self) -> None:
-        self._open: dict[str, Share] = {}
+        #: Share at which it opened, and clients that saw the errors, by alias.
+        self._open: dict[str, tuple[Share, int]] = {}
 
     def __len__(self) -> int:
         return len(self._open)
@@ -34,20 +35,24 @@ class Breakers:
         """True while the candidate of the alias gets no requests here."""
         return alias in self._open
 
+    def clients(self, alias: str) -> int:
+        """Effective number of the clients that saw the errors that opened a breaker, rounded down."""
+        return self._open[alias][1]
+
     def record_error(self, stats: VersionStats, desired: DesiredState | None) -> bool:
         """Count one more error; True if it opened a breaker."""
         if stats.alias in self._open or not _is_long(stats.error_row):
             return False
         for alias in desired.aliases if desired else ():
             if alias.name == stats.alias and alias.candidate and alias.candidate.digest == stats.digest:
-                self._open[alias.name] = share_of(alias)
+                self._open[alias.name] = share_of(alias), int(stats.error_row.clients)
                 return True
         return False
 
     def close_changed(self, desired: DesiredState) -> list[str]:
         """Close the breakers of aliases whose candidate or weight changed; returns those aliases."""
         shares = {alias.name: share_of(alias) for alias in desired.aliases}
-        closed = [name for name, share in self._open.items() if shares.get(name) != share]
+        closed = [name for name, (share, _) in self._open.items() if shares.get(name) != share]
         for name in closed:
             del self._open[name]
         return closed

@@ -472,7 +472,7 @@ class Reconciler:
             if alias.candidate
         }
         is_open = tracked.key in candidates and self._breakers.is_open(tracked.alias)
-        return tracked.to_report(breaker_open=is_open)
+        return tracked.to_report(self._breakers.clients(tracked.alias) if is_open else None)
 
 
 def _is_retryable(error: BaseException) -> bool:

@@ -60,10 +60,14 @@ class TrackedVersion:
         """True while a task loads or drains it."""
         return self.task is not None and not self.task.done()
 
-    def to_report(self, *, breaker_open: bool) -> LoadedVersion:
-        """Report of this version to the operator."""
+    def to_report(self, breaker_clients: int | None) -> LoadedVersion:
+        """Report of this version to the operator.
+
+        Args:
+            breaker_clients: clients that saw the errors that opened its breaker; None while that is closed.
+        """
         reason, message = self.reason, self.message
-        if breaker_open and not reason:
+        if breaker_clients is not None and not reason:
             reason, message = BREAKER_OPEN
         return LoadedVersion(
             alias=self.alias,
@@ -71,7 +75,8 @@ class TrackedVersion:
             state=self.state,
             reason=reason[:64],
             message=message[:512],
-            breaker_open=breaker_open,
+            breaker_open=breaker_clients is not None,
+            breaker_clients=breaker_clients or 0,
             permanent=self.permanent and self.state is LoadState.FAILED,
         )
 

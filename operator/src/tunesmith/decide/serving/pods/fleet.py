@@ -154,6 +154,11 @@ class Fleet:
             if version and (version.breaker_open or version.reason == _BREAKER_OPEN)
         )
 
+    def breaker_clients(self, alias: str, digest: str) -> int:
+        """Most clients that saw errors in a row on one pod, which opened its breaker."""
+        versions = (pod.version(alias, digest) for pod in self.pods)
+        return max((version.breaker_clients for version in versions if version), default=0)
+
     def refutation(self, alias: str, digest: str) -> str:
         """Message of a pod whose proof failed, once a second one agrees or if there is only one; else empty."""
         refuted = [

@@ -124,7 +124,8 @@ def _judge(
     if failed := next((outcome for outcome in outcomes if outcome.verdict is Verdict.FAIL), None):
         return failed
     if pods := fleet.open_breakers(alias, candidate.version.digest):
-        return _judge_breaker(pods, evidence, outcomes, adapter)
+        clients = fleet.breaker_clients(alias, candidate.version.digest)
+        return _judge_breaker(pods, clients, evidence, outcomes, adapter)
     if evidence.engine_lost > candidate.engine_lost:
         lost = evidence.engine_lost - candidate.engine_lost
         message = f"{lost} requests lost their engine since the last check; they count against no version"
@@ -139,14 +140,25 @@ def _judge(
 
 
 def _judge_breaker(
-    pods: tuple[str, ...], evidence: Evidence, outcomes: tuple[CheckOutcome, ...], adapter: Adapter
+    pods: tuple[str, ...],
+    clients: int,
+    evidence: Evidence,
+    outcomes: tuple[CheckOutcome, ...],
+    adapter: Adapter,
 ) -> CheckOutcome:
-    """An open breaker fails a check, unless one client or the stable version explain it."""
+    """An open breaker fails a check, unless one client or the stable version explain it.
+
+    Args:
+        clients: clients that saw the errors of a breaker. The sums over all pods can't tell as many: they take clients
+            of several pods for the same ones.
+    """
     candidate = evidence.candidate
     failed = f"{candidate.total.failures} of {candidate.total.requests} requests failed"
     message = f"{failed}, and {', '.join(pods[:3])} stopped sending requests to it after errors in a row"
     verdict = Verdict.FAIL
-    if failing_keys(candidate) < MINIMUM_FAILING_KEYS:
+    # Errors that may be lost with their engine are not counted yet.
+    known = max(failing_keys(candidate), clients if candidate.total.failures else 0)
+    if known < MINIMUM_FAILING_KEYS:
         verdict, message = Verdict.INCONCLUSIVE, f"{message}; only one or two clients saw them"
     elif any(
         is_violated(evidence.stable, float(check.guardrail.max), false_alarm_level(check, adapter))
