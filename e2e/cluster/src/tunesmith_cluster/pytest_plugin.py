@@ -12,7 +12,7 @@ from tunesmith_cluster.kind import KindCluster
 from tunesmith_cluster.processes import find_left_over
 
 # Seconds for a test of real processes, the start of its cluster included; a test may be marked with more.
-TIMEOUTS = {"control_plane": 300, "node_cluster": 1200}
+TIMEOUTS = {"control_plane": 600, "node_cluster": 1200}
 
 
 @pytest.hookimpl(trylast=True)
