@@ -13,7 +13,7 @@ from agents.fake_engine import FakeEngine
 from tenacity import wait_random
 
 from tunesmith_agent.artifacts import claims
-from tunesmith_agent.control import reconciler
+from tunesmith_agent.control import reconciler, residency
 from tunesmith_agent.proxying import waiting
 from tunesmith_contract.agent import (
     VERSION_HEADER,
@@ -95,6 +95,29 @@ async def test_a_version_with_a_request_in_progress_is_never_unloaded(
     small.engine.hold.set()
     assert [status for status, _ in await asyncio.gather(*streams)] == [200, 200]
     assert await third == (200, served_name("v2", versions[2].digest))
+    assert small.engine.unloads_in_use == 0
+
+
+async def test_a_new_version_gets_a_slot_though_no_other_one_is_ever_idle(
+    small: Running, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(residency, "PATIENCE_SECONDS", 0.05)
+    versions = await serve(small, storage, 2)
+    small.engine.hold = asyncio.Event()
+    busy = [asyncio.create_task(ask(small, f"v{index}")) for index in range(2)]
+    await small.until(lambda: len(small.engine.requests) == 2)
+    third = storage.commit()
+    known = [DesiredAlias(name=f"v{index}", stable=each) for index, each in enumerate(versions)]
+    small.want(*known, DesiredAlias(name="v2", stable=third))
+    await small.until(lambda: any(each.evictions for each in small.agent.metrics.versions.values()))
+    # Requests for the one that makes room wait from now on, so that it becomes idle.
+    busy += [asyncio.create_task(ask(small, f"v{index}")) for index in range(2)]
+    async with asyncio.timeout(5):
+        while not small.agent.proxy.waiting_room.waiting:
+            await asyncio.sleep(0)
+    small.engine.hold.set()
+    await small.active(third)
+    assert [status for status, _ in await asyncio.gather(*busy)] == [200] * 4
     assert small.engine.unloads_in_use == 0
 
 

@@ -20,6 +20,9 @@ log = logging.getLogger(__name__)
 
 #: Loads at the same time: more would only wait in the engine, where those that are urgent can't overtake them.
 PARALLEL_LOADS = 2
+#: Seconds for which a version waits until another one has no request in progress. Then it counts as if requests waited
+#: for it: versions that are never idle would keep all slots, and a new version would never be proven.
+PATIENCE_SECONDS = 10.0
 
 
 @dataclass(slots=True)
@@ -202,9 +205,11 @@ class Residency:
             self._advance()
 
     async def _until_held(self, key: Key, resident: _Resident) -> None:
-        load: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        load: asyncio.Future[None] = loop.create_future()
         resident.loads.append(load)
         self._advance()
+        patience = loop.call_later(PATIENCE_SECONDS, self._press, key, load)
         try:
             await load
         except asyncio.CancelledError:
@@ -213,6 +218,14 @@ class Residency:
             elif not resident.gate.waiting and all(other.done() for other in resident.loads):
                 self._slots.forget_want(key)
             raise
+        finally:
+            patience.cancel()
+
+    def _press(self, key: Key, load: asyncio.Future[None]) -> None:
+        """Let a version that has waited for long have the slot of one with requests in progress."""
+        if not load.done():
+            self._slots.want(key, urgent=True)
+            self._advance()
 
     def _advance(self) -> None:
         """Start what can be done now; starting it may call this method again."""
