@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from stages.forked_pods import PodProcess
 from stages.stage_world import World
 from training_memory.training_runs import make_run
 from transformers import LlamaConfig
@@ -60,22 +59,13 @@ def require_no_gpu(report: RunReport | None, requested: int) -> None:
     assert "Torch says: Found no NVIDIA driver on your system." in failure.message
 
 
-def run_pod(root: Path, config: AnyConfig, *, forked: bool = False) -> tuple[int, RunReport | None]:
-    """Run a stage as a pod does.
-
-    Args:
-        forked: its processes are forked ones with torch loaded, and no new ones.
-    """
+def run_pod(root: Path, config: AnyConfig) -> tuple[int, RunReport | None]:
+    """Run a stage as a pod does, in new processes: CUDA can't be started in forked ones."""
     file, log = root / "run.json", root / "log"
     file.write_text(config.to_json())
     options = {"--config": file, "--mount-root": root, "--termination-log": log}
     arguments = [str(word) for option in options.items() for word in option]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    if forked:
-        pod = PodProcess([config.stage, *arguments], environment)
-        pod.communicate(timeout=120)
-        assert pod.returncode is not None
-        return pod.returncode, parse_report(log.read_bytes())
     command = [sys.executable, "-m", "tunesmith_trainer", config.stage, *arguments]
     ended = subprocess.run(command, env=environment, timeout=120, check=False)
     return ended.returncode, parse_report(log.read_bytes())
@@ -86,7 +76,7 @@ def run_pod(root: Path, config: AnyConfig, *, forked: bool = False) -> tuple[int
 def test_training_without_its_gpus_ends_before_anything_is_read(tmp_path: Path, workers: int) -> None:
     (tmp_path / "pvc/o").mkdir(parents=True)
     # Neither the base model nor the data of this run exist: reading them would be another failure.
-    code, report = run_pod(tmp_path, make_run(gpusPerNode=workers), forked=workers > 1)
+    code, report = run_pod(tmp_path, make_run(gpusPerNode=workers))
     assert code == ExitCode.INFRASTRUCTURE
     require_no_gpu(report, workers)
     assert files_of(tmp_path) == set()
