@@ -176,11 +176,14 @@ def test_a_killed_pod_of_two_workers_goes_on_where_it_was(searches: Searches, ma
     config = searches.config("killed", **more)
     seen: list[str] = []
     pods: list[Any] = []
+    killed: list[int] = []
 
     def kill_in_the_second_trial(line: str) -> None:
         seen.extend([line] if "'loss'" in line else [])
-        if len(seen) == STEPS + 4 and pods:
-            kill(pods[0].workers()[-1])
+        if len(seen) == STEPS + 4 and pods and not killed:
+            killed.extend(pods[0].workers())
+            for worker in killed:
+                kill(worker)
 
     pods += start_gang(world.root, config, workers=2, on_line=kill_in_the_second_trial)
     assert end_gang(pods, 300) == [ExitCode.INFRASTRUCTURE], pods[0].output
