@@ -285,7 +285,7 @@ def test_states_of_an_expression_are_counted_in_a_moment(regex: str) -> None:
 @pytest.mark.parametrize(
     ("regex", "states"),
     [("abc", 3), ("a{3}", 3), ("(ab){3,5}", 10), ("[a-z]{2}", 2), (r"\d{4}-\d{2}", 7), ("[]a]{3}", 3),
-     ("((a{9}){9}){9}", 729), ("(ab|c)*", 3), (r"\({3}", 3), ("[^]a]", 1), ("a{2,}", 2)],
+     ("((a{9}){9}){9}", 729), ("(ab|c)*", 3), (r"\({3}", 3), ("[^]a]", 1), ("a{2,}", 2), ("a{}", 1), ("{,}", 0)],
 )  # fmt: skip
 def test_states(regex: str, states: int) -> None:
     assert count_states(regex) == states

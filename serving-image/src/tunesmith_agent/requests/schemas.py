@@ -165,7 +165,7 @@ def count_states(regex: str) -> int:
             group = groups.pop()
             groups[-1].append(sum(group))
         elif character == "{" and (repeat := _REPEAT.match(regex, position)):
-            groups[-1][-1] *= max(1, *(int(number) for number in repeat.groups() if number))
+            groups[-1][-1] *= max([1, *(int(number) for number in repeat.groups() if number)])
             step = repeat.end() - position
         elif character not in "*+?|^$":
             groups[-1].append(1)
