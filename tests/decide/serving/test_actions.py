@@ -421,6 +421,10 @@ def test_several_actions_at_once_are_done_in_their_order() -> None:
             json.dumps([{"id": "x", "adapter": "expenses", "verb": verb} for verb in ("resume", "pause")]),
             "the id x stands twice",
         ),
+        (
+            json.dumps([{"id": str(n), "adapter": "expenses", "verb": "resume"} for n in range(11)]),
+            "at most 10 actions for one adapter",
+        ),
     ],
 )
 def test_what_is_not_understood_is_said_once_and_withholds_nothing(text: str, said: str) -> None:

@@ -10,6 +10,7 @@ from long_form import cases
 
 from tunesmith.decide.serving.evidence import Arm, Counts
 from tunesmith.decide.serving.rollout.guardrail import (
+    design_effect,
     failing_keys,
     is_crossed,
     is_violated,
@@ -61,6 +62,10 @@ def test_more_errors_are_never_less_evidence(requests: int, bound: float, share:
     assert not math.isnan(evidence)
     if errors < requests:
         assert log_evidence(requests, errors + 1, bound) > evidence
+
+
+def test_without_requests_nothing_varies() -> None:
+    assert design_effect(Arm(), 0.02) == 1.0
 
 
 def test_nothing_seen_says_nothing_and_no_error_is_tolerated_where_none_is_allowed() -> None:

@@ -80,6 +80,19 @@ def test_an_open_breaker_of_three_clients_rejects_where_another_pod_saw_a_few_er
     assert world.adapter()["phase"] == "RolledBack"
 
 
+def test_an_open_breaker_rejects_nothing_where_the_stable_version_fails_too() -> None:
+    world = canary(DEFAULT)
+    for pod in world.pods.values():
+        pod.serve("expenses", ONE, 100, 90)
+    world.pods["pod-1"].serve("expenses", TWO, 9, 9)
+    world.pods["pod-1"].tripped.add(("expenses", TWO))
+    world.pods["pod-1"].breaker_clients = 9
+    world.pass_seconds(120)
+    adapter = world.adapter()
+    assert (adapter["candidate"]["weight"], adapter["reason"]) == (10, "BreakerOpen")
+    assert "the stable version fails too" in adapter["message"]
+
+
 def test_an_open_breaker_rejects_nothing_before_its_errors_count() -> None:
     """The engine may be dying under them."""
     world = canary(DEFAULT)
