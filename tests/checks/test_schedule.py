@@ -15,7 +15,7 @@ MEASURED = {
     "test-e2e": (1001, 0.5),
     "test-trainer": (981, 0.71),
     "test-control-plane": (535, 0.77),
-    "test-engine": (527, 0.52),
+    "test-engine": (190, 0.65),
     "test-data": (475, 0.89),
     "test-evaluation": (260, 0.95),
     "test-image": (273, 1.65),
