@@ -18,7 +18,8 @@ from typing import Any
 
 from control_plane.served_jobs import install_crds
 from rollouts.figures import describe
-from rollouts.rollout_world import REPLICAS, rollout_world
+from rollouts.rollout_world import Shape as WorldShape
+from rollouts.rollout_world import rollout_world
 
 from tunesmith_cluster.cluster import Cluster, Shape
 from tunesmith_cluster.fake import ControlPlane
@@ -29,13 +30,14 @@ RESULTS = Path(__file__).resolve().parents[1] / "bench/results/rollouts.json"
 async def measure(server: ControlPlane, folder: Path, releases: int, rate: float) -> dict[str, Any]:
     """Figures of so many releases."""
     before = os.getloadavg()[0]
-    async with rollout_world(server, folder, seed=0, rate=rate) as world:
+    shape = WorldShape(aliases=("expenses",), rate=rate)
+    async with rollout_world(server, folder, seed=0, shape=shape) as world:
         for _ in range(releases):
             await world.release(abort=True)
     figures = describe(world)
     return {
         "releases": releases,
-        "pods": REPLICAS,
+        "pods": shape.replicas,
         "requestsPerSecond": rate,
         "requests": figures["requests"],
         "namedToProven": figures["namedToProvenMilliseconds"],
