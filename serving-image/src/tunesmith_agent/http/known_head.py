@@ -62,8 +62,8 @@ class KnownHead:
         headers = known.headers.copy()
         headers[b"content-length"] = digits
         size = self._size + len(digits) + length
-        body, name = data[end:], ""
-        return Request(known.method, known.path, headers, body, True, False, size, name, self._derived)
+        # By position, as this is on the way of each request: kept alive, not of HTTP/1.0, of no client yet.
+        return Request(known.method, known.path, headers, data[end:], True, False, size, "", self._derived)
 
 
 def keep_head(head: bytes, request: Request, size: int) -> KnownHead | None:
