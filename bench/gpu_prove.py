@@ -35,6 +35,7 @@ from tunesmith_agent.control.proof import (  # noqa: E402
     weigh,
 )
 from tunesmith_agent.engine.client import EngineClient, EngineUnavailable  # noqa: E402
+from tunesmith_agent.http.address import TcpAddress  # noqa: E402
 from tunesmith_contract.artifact import ArtifactKind, Manifest, Probe  # noqa: E402
 
 RESULT_FILE = "gpu-serve.json"
@@ -217,7 +218,7 @@ async def run_steps(engine: Engine, adapters: list[Adapter], report: Report, rep
 
     if not await report.step("start", start, engine.start_seconds):
         return
-    async with EngineClient("127.0.0.1", engine.port, BASE_MODEL_NAME) as client:
+    async with EngineClient(TcpAddress("127.0.0.1", engine.port), BASE_MODEL_NAME) as client:
 
         async def load(adapter: Adapter) -> dict[str, Any]:
             await client.load(adapter.name, str(adapter.folder))

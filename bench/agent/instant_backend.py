@@ -1,4 +1,6 @@
-"""An engine that answers at once, so that only a proxy's cost is seen. It takes traces. Argument: ``PORT``.
+"""An engine that answers at once, so that only a proxy's cost is seen. It takes traces.
+
+Arguments: ``PORT SOCKET``; it listens at both.
 
 The tokens of a stream come at a steady pace; each has the time when it was sent as its text, by the monotonic clock
 in nanoseconds.
@@ -120,11 +122,15 @@ class Backend(asyncio.Protocol):
         return [{"index": index, "logprobs": {"top_logprobs": [top]}} for index in range(len(body["prompt"]))]
 
 
-async def serve(port: int) -> None:
-    """Answer until the process ends."""
-    server = await asyncio.get_running_loop().create_server(Backend, "127.0.0.1", port)
-    await server.serve_forever()
+async def serve(port: int, path: str) -> None:
+    """Answer until the process ends, on a port and at a socket in the file system."""
+    loop = asyncio.get_running_loop()
+    servers = [
+        await loop.create_server(Backend, "127.0.0.1", port),
+        await loop.create_unix_server(Backend, path),
+    ]
+    await asyncio.gather(*(server.serve_forever() for server in servers))
 
 
 if __name__ == "__main__":
-    uvloop.run(serve(int(sys.argv[1])))
+    uvloop.run(serve(int(sys.argv[1]), sys.argv[2]))

@@ -62,7 +62,9 @@ def measure_engine(seconds: float, rounds: int) -> dict[str, Any]:
         aliases = {f"adapter-{number}": version for number, version in enumerate(versions)}
         desired = [DesiredAlias(name=name, stable=version) for name, version in aliases.items()]
         (folder / "desired.json").write_text(DesiredState(generation=1, aliases=tuple(desired)).to_json())
-        agent = agent_command(folder, folder, port, monitoring_port, engine_port, "--access-logs=All")
+        agent = agent_command(
+            folder, folder, port, monitoring_port, f"--engine-port={engine_port}", "--access-logs=All"
+        )
         ready = f"http://127.0.0.1:{monitoring_port}/readyz"
         pid = stack.enter_context(
             running(CORES, agent, ready, folder / "agent.log", PYTHONPATH=python_path())

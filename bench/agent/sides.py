@@ -128,19 +128,18 @@ def write_keys(folder: Path) -> Path:
     return keys
 
 
-def agent_command(
-    folder: Path, state: Path, port: int, monitoring_port: int, engine_port: int, *more: str
-) -> list[str]:
+def agent_command(folder: Path, state: Path, port: int, monitoring_port: int, *more: str) -> list[str]:
     """The agent as a pod starts it, on other ports.
 
     Args:
         folder: with the mounted file and the mounted claims.
         state: the pod's own disk.
+        more: further arguments, among them where the engine is.
     """
     return [
         PYTHON, "-m", "tunesmith_agent",
         "--host=127.0.0.1", f"--port={port}", f"--monitoring-port={monitoring_port}",
-        f"--engine-port={engine_port}", f"--mount-root={folder}/mnt", f"--desired-dir={folder}",
+        f"--mount-root={folder}/mnt", f"--desired-dir={folder}",
         f"--state-dir={state}/state", f"--cache-dir={state}/cache", "--lame-duck-seconds=0", *more,
     ]  # fmt: skip
 
@@ -168,23 +167,28 @@ class Sides:
         self._folder = folder
         self._engine_port = free_port()
         self._engine = f"http://127.0.0.1:{self._engine_port}"
+        self._engine_socket = folder / "engine.sock"
         write_desired(folder)
         self._keys = write_keys(folder)
 
     def start_engine(self) -> Side:
         """Start the engine's stand-in, which all others pass requests to."""
         command = [
-            sys.executable, str(Path(__file__).with_name("instant_backend.py")), str(self._engine_port)
+            sys.executable, str(Path(__file__).with_name("instant_backend.py")), str(self._engine_port),
+            str(self._engine_socket),
         ]  # fmt: skip
         pid = self._run("backend", LOAD_CORE, command, f"{self._engine}/health")
         return Side("backend", self._engine, "base", pid)
 
-    def start_agent(self, name: str, *, writes: bool = True, has_keys: bool = True) -> Side:
+    def start_agent(
+        self, name: str, *, writes: bool = True, has_keys: bool = True, by_socket: bool = True
+    ) -> Side:
         """Start an agent.
 
         Args:
             writes: an access log of all requests, and traces.
             has_keys: clients need keys, and have limits.
+            by_socket: it reaches the engine at a socket in the file system, as in a pod; otherwise on a port.
         """
         state = self._folder / name.replace(" ", "-")
         state.mkdir()
@@ -193,7 +197,10 @@ class Sides:
         if has_keys:
             more.append(f"--keys-dir={self._keys}")
         port, monitoring_port = free_port(), free_port()
-        command = agent_command(self._folder, state, port, monitoring_port, self._engine_port, *more)
+        more.append(
+            f"--engine-socket={self._engine_socket}" if by_socket else f"--engine-port={self._engine_port}"
+        )
+        command = agent_command(self._folder, state, port, monitoring_port, *more)
         url = f"http://127.0.0.1:{monitoring_port}/readyz"
         pid = self._run(name, MEASURED_CORE, command, url, PYTHONPATH=python_path())
         return Side(name, f"http://127.0.0.1:{port}", ALIAS, pid)

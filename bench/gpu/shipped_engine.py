@@ -58,9 +58,9 @@ def build_container(gpus: int) -> dict[str, Any]:
         operator_url="https://operator:8443",
         ca_bundle="",
     )
-    pod = build_serving_deployment(deployment, ServingInputs(1, "", "serving"), environment)["spec"][
-        "template"
-    ]["spec"]
+    # On a port: what is measured asks the engine itself, too.
+    inputs = ServingInputs(1, "", "serving", has_engine_socket=False)
+    pod = build_serving_deployment(deployment, inputs, environment)["spec"]["template"]["spec"]
     container: dict[str, Any] = pod["initContainers"][0]
     return container
 

@@ -13,6 +13,7 @@ from agents.wire import ASK, MODELS, connect, once, post, until
 from tunesmith_agent.control import engine_watch
 from tunesmith_agent.engine import client
 from tunesmith_agent.engine import metrics as engine_metrics
+from tunesmith_agent.http.address import TcpAddress, UnixAddress
 from tunesmith_contract.agent import Version
 
 BASE = post({**ASK, "model": "base"})
@@ -158,15 +159,19 @@ async def test_slow_control_calls_keep_the_routes(
 
 
 async def test_engine_without_a_free_file_is_not_gone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only a refused connection says that the engine is away."""
-    async with client.EngineClient("127.0.0.1", 1, "base") as engine:
+    """Only a refused connection, or a socket that is not there, says that the engine is away."""
+    async with client.EngineClient(UnixAddress("/no/such/socket"), "base") as engine:
+        with pytest.raises(client.EngineGone):
+            await engine.adapters()
+
+    async with client.EngineClient(TcpAddress("127.0.0.1", 1), "base") as engine:
         with pytest.raises(client.EngineGone):
             await engine.adapters()
 
     async def fail(*arguments: object, **keywords: object) -> None:
         raise OSError(24, "Too many open files")
 
-    async with client.EngineClient("127.0.0.1", 1, "base") as engine:
+    async with client.EngineClient(TcpAddress("127.0.0.1", 1), "base") as engine:
         monkeypatch.setattr("aiohttp.connector.aiohappyeyeballs.start_connection", fail)
         with pytest.raises(client.EngineUnavailable) as raised:
             await engine.adapters()

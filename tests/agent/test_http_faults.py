@@ -12,6 +12,7 @@ from agents.fake_engine import FakeEngine
 from agents.wire import ASK, MODELS, Wire, connect, once, post, until
 
 from tunesmith_agent.http import server
+from tunesmith_agent.http.address import TcpAddress
 from tunesmith_agent.http.connection import ServerConnection
 from tunesmith_agent.http.limits import Limits
 from tunesmith_agent.http.messages import Request
@@ -46,7 +47,7 @@ async def test_a_request_that_the_agent_fails_on_harms_no_other(
     async with connect(agent) as wire:
         wire.writer.write(post() + post(ASK, "X-Marked: 1") + post())
         assert [(await wire.answer()).status for _ in range(3)] == [200, 500, 200]
-    assert len(set(agent.engine.peers)) == 1
+    assert len(set(agent.engine.connections)) == 1
 
 
 # -- room
@@ -364,7 +365,7 @@ class Receiver:
 async def test_kept_connection_that_the_engine_closed_is_not_used() -> None:
     """Even if the event loop was too busy to see the end: nothing is sent on it, so nothing is sent twice."""
     engine = ClosingEngine()
-    pool = UpstreamPool("127.0.0.1", engine.port, Limits())
+    pool = UpstreamPool(TcpAddress("127.0.0.1", engine.port), Limits())
     connection, receiver = await pool.connect(), Receiver()
     connection.send(receiver, b"POST / HTTP/1.1\r\n\r\n")
     await receiver.ended.wait()
@@ -385,5 +386,5 @@ async def test_engine_that_ends_within_a_head_is_no_empty_answer(
 
     broken = await asyncio.start_server(break_off, "127.0.0.1", 0)
     async with broken, running_agent(engine, storage.root) as running:
-        running.agent.pool._port = broken.sockets[0].getsockname()[1]
+        running.agent.pool._address = TcpAddress("127.0.0.1", broken.sockets[0].getsockname()[1])
         assert (await once(running, BASE)).status == 502

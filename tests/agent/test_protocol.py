@@ -19,8 +19,8 @@ async def test_keep_alive_serves_many_and_reuses_the_engine_connection(
     async with connect(agent) as wire:
         for _ in range(3):
             assert (await wire.ask(post())).status == 200
-    assert len(agent.engine.peers) == 3
-    assert len(set(agent.engine.peers)) == 1
+    assert len(agent.engine.connections) == 3
+    assert len(set(agent.engine.connections)) == 1
 
 
 async def test_pipelined_requests_are_answered_in_order(agent: Running, expenses: Version) -> None:
@@ -207,7 +207,7 @@ async def test_engine_connection_that_breaks_under_a_request_is_not_tried_again(
         assert (await wire.ask(post({**ASK, "model": "base"}))).status == 502
         stats = running.agent.metrics.stats("base", "")
         assert (stats.requests, stats.errors, stats.in_flight) == (2, 1, 0)
-    assert len(engine.peers) == 2
+    assert len(engine.connections) == 2
 
 
 async def test_engine_away_is_nobodys_error(agent: Running, expenses: Version) -> None:

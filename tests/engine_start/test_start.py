@@ -1,14 +1,25 @@
 """The engine starts on the devices that its pod asks for, or says why not."""
 
 import os
+import socket
+import socketserver
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
 
 from tunesmith_contract.exit_codes import ExitCode
-from tunesmith_engine.start import engine_environment, find_problem, is_built_for_gpus, requested_gpus
+from tunesmith_engine.health import is_healthy
+from tunesmith_engine.start import (
+    engine_environment,
+    find_problem,
+    is_built_for_gpus,
+    remove_old_socket,
+    requested_gpus,
+)
 from tunesmith_gpu import probe
 from tunesmith_gpu.facts import DeviceFacts, GPUFacts
 
@@ -96,3 +107,50 @@ def test_the_command_ends_with_the_reason_as_its_last_line() -> None:
     )
     assert ended.returncode == ExitCode.USER_ERROR
     assert ended.stderr.splitlines()[-1].startswith("WrongImage: engine.gpus is 1")
+
+
+def test_a_socket_of_an_earlier_process_is_removed(tmp_path: Path) -> None:
+    path = tmp_path / "engine.sock"
+    remove_old_socket(["--uds", str(path)])
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(path))
+    remove_old_socket(["--port", "8001", "--model", "m"])
+    assert path.exists()
+    remove_old_socket(["--model", "m", "--uds", str(path), "--enable-lora"])
+    assert not path.exists()
+
+
+class Engine(BaseHTTPRequestHandler):
+    """Says on ``/health`` what the test chose."""
+
+    status = 200
+
+    def do_GET(self) -> None:
+        self.send_response(self.status if self.path == "/health" else 404)
+        self.end_headers()
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        """Nothing: a socket in the file system has no address of a client."""
+
+
+@pytest.mark.parametrize("status", [200, 503])
+def test_health_is_what_the_engine_answers_at_its_socket(
+    status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = str(tmp_path / "engine.sock")
+    monkeypatch.setattr(Engine, "status", status)
+    with socketserver.UnixStreamServer(path, Engine) as server:
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        assert is_healthy(path) is (status == 200)
+        thread.join(20)
+
+
+def test_health_fails_where_nothing_listens(tmp_path: Path) -> None:
+    path = str(tmp_path / "engine.sock")
+    with pytest.raises(FileNotFoundError):
+        is_healthy(path)
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(path)
+        with pytest.raises(ConnectionRefusedError):
+            is_healthy(path)

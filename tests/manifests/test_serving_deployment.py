@@ -1,6 +1,8 @@
 """The objects of an AdapterDeployment, as they are applied."""
 
+import json
 from dataclasses import replace
+from pathlib import PurePosixPath
 from typing import Any
 
 import pytest
@@ -9,7 +11,11 @@ from simulation.serving_world import ENVIRONMENT, World, build_adapter
 from tunesmith.api.adapterdeployment import Engine, UpdateStrategy
 from tunesmith.manifests.engine_container import EngineNeeds
 from tunesmith.manifests.environment import Environment, ServingNetwork
-from tunesmith.manifests.serving_config_maps import ServingInputs
+from tunesmith.manifests.serving_config_maps import (
+    ServingInputs,
+    build_serving_inputs,
+    read_serving_inputs,
+)
 from tunesmith.manifests.serving_deployment import (
     END_SECONDS,
     build_serving_deployment,
@@ -40,11 +46,37 @@ def environment_of(container: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def test_engine_starts_before_the_agent_and_ends_after_it_on_loopback_alone() -> None:
+def test_engine_starts_before_the_agent_and_ends_after_it() -> None:
     engine = pod_of(build())["initContainers"][0]
     assert (engine["restartPolicy"], "ports" in engine) == ("Always", False)
-    assert engine["args"][engine["args"].index("--host") + 1] == "127.0.0.1"
+
+
+def test_only_the_agent_reaches_the_engine_at_a_socket_that_both_mount() -> None:
+    pod = pod_of(build())
+    [engine], [agent] = pod["initContainers"], pod["containers"]
+    path = engine["args"][engine["args"].index("--uds") + 1]
+    assert not {"--host", "--port"} & set(engine["args"])
+    assert environment_of(agent)["TUNESMITH_ENGINE_SOCKET"] == path
+    assert engine["startupProbe"]["exec"]["command"][-1] == path
+    folder = str(PurePosixPath(path).parent)
+    assert (mounts_of(engine)[folder], mounts_of(agent)[folder]) == (False, True)
+    # All containers run as one user, who may write what the engine creates.
+    assert pod["securityContext"]["runAsUser"]
+    assert "runAsUser" not in engine["securityContext"] | agent["securityContext"]
+
+
+def test_an_image_that_was_chosen_before_sockets_keeps_its_pods_as_they_are() -> None:
+    document = build_serving_inputs(World(build_adapter("one")).resource, INPUTS)
+    values = json.loads(document["data"]["inputs.json"])
+    assert values.pop("engineSocket") is True
+    document["data"]["inputs.json"] = json.dumps(values)
+    inputs = read_serving_inputs(document)
+    pod = pod_of(build_serving_deployment(World(build_adapter("one")).resource, inputs, ENVIRONMENT))
+    [engine], [agent] = pod["initContainers"], pod["containers"]
+    assert engine["args"][:4] == ["--host", "127.0.0.1", "--port", "8001"]
     assert "127.0.0.1:8001/health" in engine["startupProbe"]["exec"]["command"][-1]
+    assert "TUNESMITH_ENGINE_SOCKET" not in environment_of(agent)
+    assert "engine-socket" not in {volume["name"] for volume in pod["volumes"]}
 
 
 def test_probes_and_metrics_have_a_port_that_no_client_is_sent_to() -> None:

@@ -19,6 +19,9 @@ MANIFEST_FILE = "manifest.json"
 #: Copies of adapters in a serving pod: written by the agent, read by the engine at the same path.
 ADAPTER_CACHE_DIR = PurePosixPath("/var/cache/tunesmith-adapters")
 
+#: Socket at which the engine of a serving pod takes requests, in a folder that engine and agent share.
+ENGINE_SOCKET = PurePosixPath("/run/tunesmith/engine.sock")
+
 #: TensorBoard's event files of a run, in its work folder; they stay when the rest of it goes.
 TENSORBOARD_FOLDER = "tensorboard"
 

@@ -50,10 +50,10 @@ class Agent:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.metrics = AgentMetrics()
-        self.engine = EngineClient(settings.engine_host, settings.engine_port, settings.base_model)
-        self.engine_metrics = EngineMetrics(settings.engine_host, settings.engine_port)
+        self.engine = EngineClient(settings.engine_address, settings.base_model)
+        self.engine_metrics = EngineMetrics(settings.engine_address)
         self.store = DesiredStore(settings.state_dir / STATE_FILE, self._apply, settings.base_model_uri)
-        self.pool = UpstreamPool(settings.engine_host, settings.engine_port, settings.limits)
+        self.pool = UpstreamPool(settings.engine_address, settings.limits)
         self.directory = PeerDirectory(settings.pod_name, settings.limits)
         self.access = self._make_access() if settings.keys_dir else None
         self.proxy = Proxy(

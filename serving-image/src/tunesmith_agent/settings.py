@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tunesmith_agent.http.address import Address, TcpAddress, UnixAddress
 from tunesmith_agent.http.limits import Limits
 from tunesmith_agent.telemetry.access_log import AccessLogs
 from tunesmith_agent.telemetry.telemetry import TelemetrySettings
@@ -20,7 +21,8 @@ class Settings:
     Attributes:
         host, port: address for clients.
         monitoring_port: port for probes and metrics, on the same host: clients can't take it up.
-        engine_host, engine_port: where the engine listens, on loopback.
+        engine_socket: socket of the engine in the file system; empty: it listens on a port.
+        engine_host, engine_port: where it listens then, on loopback.
         base_model: the name under which the engine serves the base model; clients may ask for it too.
         operator_url: ``https://host:port`` of the operator; empty: only the mounted file is read.
         deployment: name of the AdapterDeployment.
@@ -60,6 +62,7 @@ class Settings:
     host: str = "0.0.0.0"
     port: int = 8000
     monitoring_port: int = 8002
+    engine_socket: str = ""
     engine_host: str = "127.0.0.1"
     engine_port: int = 8001
     base_model: str = "base"
@@ -100,6 +103,13 @@ class Settings:
     tool_call_parser: str = ""
     reasoning_parser: str = ""
 
+    @property
+    def engine_address(self) -> Address:
+        """Where the engine takes requests."""
+        if self.engine_socket:
+            return UnixAddress(self.engine_socket)
+        return TcpAddress(self.engine_host, self.engine_port)
+
     def to_telemetry(self) -> TelemetrySettings:
         """Settings of access log and traces."""
         resource = {
@@ -117,6 +127,7 @@ class Settings:
 ENVIRONMENT = {
     "TUNESMITH_OPERATOR_URL": "operator_url",
     "TUNESMITH_DEPLOYMENT": "deployment",
+    "TUNESMITH_ENGINE_SOCKET": "engine_socket",
     "TUNESMITH_ADAPTER_CACHE_BYTES": "cache_bytes",
     "TUNESMITH_ADAPTER_SLOTS": "adapter_slots",
     "TUNESMITH_BASE_MODEL": "base_model",

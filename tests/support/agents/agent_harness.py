@@ -152,7 +152,7 @@ async def running_agent(
     The agent of a pod that ran before gets the ``state_dir`` and the ``cache_dir`` of that one.
     """
     values = Settings(
-        host="127.0.0.1", port=0, monitoring_port=0, engine_port=engine.port, mount_root=root,
+        host="127.0.0.1", port=0, monitoring_port=0, engine_socket=engine.socket, mount_root=root,
         desired_dir=root, state_dir=Path(tempfile.mkdtemp(dir=root.parent)),
         cache_dir=Path(tempfile.mkdtemp(dir=root.parent)),
         credentials_dir=root, proof_pause_seconds=0, lame_duck_seconds=0, drain_seconds=5,

@@ -76,7 +76,7 @@ async def agent_process(
     desired_dir.mkdir(exist_ok=True)
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "tunesmith_agent",
-        "--host=127.0.0.1", "--port=0", "--monitoring-port=0", f"--engine-port={engine.port}",
+        "--host=127.0.0.1", "--port=0", "--monitoring-port=0", f"--engine-socket={engine.socket}",
         "--lame-duck-seconds=0", f"--desired-dir={desired_dir}", f"--state-dir={folder}/state",
         f"--cache-dir={folder}/cache", f"--mount-root={folder}/mnt", *arguments,
         preexec_fn=set_limits, stderr=asyncio.subprocess.PIPE, env={"PYTHONPATH": ":".join(sys.path), "PATH": ""},

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import tempfile
+import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -33,7 +35,7 @@ class FakeEngine:
         left: set when a client closed its connection in the middle of an answer.
         usage: tokens of each answer; a stream has them in an event of their own, where that is asked for.
         waiting: requests that its metrics say wait, or what they say instead.
-        peers: address of the client's end of the connection of each request for an answer.
+        connections: connection of each request for an answer.
         endpoints: paths in its OpenAPI document.
     """
 
@@ -43,7 +45,7 @@ class FakeEngine:
         self.loads: list[str] = []
         self.requests: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
-        self.peers: list[tuple[str, int]] = []
+        self.connections: list[asyncio.BaseTransport] = []
         self.drop = 0
         self.waiting: int | str = 0
         self.pieces: asyncio.Queue[bytes | None] = asyncio.Queue()
@@ -71,10 +73,12 @@ class FakeEngine:
             "prompt_tokens_details": {"cached_tokens": 32},
         }  # fmt: skip
         self.port = 0
+        #: Socket in the file system, as in a pod; it listens on the port, too.
+        self.socket = f"{tempfile.gettempdir()}/engine-{uuid.uuid4().hex}.sock"
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> None:
-        """Listen, on the same port as before if there was one."""
+        """Listen, on the same port and socket as before if there were any."""
         app = web.Application(client_max_size=64 * 1024**2)
         app.router.add_get("/health", self._health)
         app.router.add_get("/metrics", self._metrics)
@@ -90,11 +94,13 @@ class FakeEngine:
         site = web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True)
         await site.start()
         self.port = self._runner.addresses[0][1]
+        await web.UnixSite(self._runner, self.socket).start()
 
     async def stop(self) -> None:
         """Go away, and forget all adapters."""
         if self._runner is not None:
             await self._runner.cleanup()
+            await asyncio.to_thread(Path(self.socket).unlink, missing_ok=True)
         self._runner = None
         self.adapters.clear()
 
@@ -172,7 +178,7 @@ class FakeEngine:
         self.requests.append(body)
         self.headers.append({name.lower(): value for name, value in request.headers.items()})
         assert request.transport is not None
-        self.peers.append(request.transport.get_extra_info("peername"))
+        self.connections.append(request.transport)
         self.arrived.set()
         if self.drop:
             self.drop -= 1

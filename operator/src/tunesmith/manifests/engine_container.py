@@ -8,9 +8,11 @@ from tunesmith.api.adapterdeployment import AdapterDeployment, Engine
 from tunesmith.api.values import AUTO
 from tunesmith_contract.agent import BASE_MODEL_NAME
 from tunesmith_contract.answer_formats import REASONING_PARSERS, TOOL_PARSERS, ThinkingFormat, ToolFormat
+from tunesmith_contract.layout import ENGINE_SOCKET
 from tunesmith_contract.uris import Scheme, mount_path, parse_uri
 
 from .pods import environment_variables, restricted_container_security
+from .serving_config_maps import ServingInputs
 
 ENGINE = "engine"
 ENGINE_PORT = 8001
@@ -41,7 +43,9 @@ NO_HOST = "none.invalid"
 #: Value of a parser's field for none.
 _NO_PARSER = "None"
 
-_HEALTH = f"import urllib.request as r; r.urlopen('{ENGINE_URL}/health', timeout=5)"
+_PYTHON = "/opt/venv/bin/python"
+_PORT_HEALTH = [_PYTHON, "-c", f"import urllib.request as r; r.urlopen('{ENGINE_URL}/health', timeout=5)"]
+_SOCKET_HEALTH = [_PYTHON, "-m", "tunesmith_engine.health", str(ENGINE_SOCKET)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,18 +66,19 @@ class EngineNeeds:
 
 
 def build_engine_container(
-    deployment: AdapterDeployment, image: str, mounts: list[dict[str, Any]], needs: EngineNeeds
+    deployment: AdapterDeployment, inputs: ServingInputs, mounts: list[dict[str, Any]], needs: EngineNeeds
 ) -> dict[str, Any]:
     """The engine as a sidecar: it starts before the agent and ends after it."""
     engine = deployment.spec.engine
-    probe = {"exec": {"command": ["/opt/venv/bin/python", "-c", _HEALTH]}, "timeoutSeconds": 10}
+    health = _SOCKET_HEALTH if inputs.has_engine_socket else _PORT_HEALTH
+    probe = {"exec": {"command": health}, "timeoutSeconds": 10}
     seconds = start_seconds(engine, needs.model_bytes)
     return {
         "name": ENGINE,
-        "image": image,
+        "image": inputs.image,
         "restartPolicy": "Always",
         "command": ["tunesmith-engine"],
-        "args": engine_arguments(deployment, needs),
+        "args": engine_arguments(deployment, needs, has_socket=inputs.has_engine_socket),
         "env": _build_environment(deployment),
         "resources": _build_resources(engine, needs.requests),
         "securityContext": restricted_container_security(),
@@ -107,16 +112,19 @@ def start_seconds(engine: Engine, model_bytes: float | None) -> int:
     return max(MIN_START_SECONDS, BASE_START_SECONDS + int(model_bytes / BYTES_PER_SECOND))
 
 
-def engine_arguments(deployment: AdapterDeployment, needs: EngineNeeds = EngineNeeds()) -> list[str]:
+def engine_arguments(
+    deployment: AdapterDeployment, needs: EngineNeeds = EngineNeeds(), *, has_socket: bool = True
+) -> list[str]:
     """Arguments of vLLM's server; the user's own come last, and win where they may be written twice.
 
     Args:
         needs: what is known about the base model.
+        has_socket: it listens at a socket in the file system; otherwise on a port.
     """
     engine = deployment.spec.engine
+    port = {"--host": "127.0.0.1", "--port": str(ENGINE_PORT)}
     arguments = {
-        "--host": "127.0.0.1",
-        "--port": str(ENGINE_PORT),
+        **({"--uds": str(ENGINE_SOCKET)} if has_socket else port),
         "--api-server-count": "1",
         "--served-model-name": BASE_MODEL_NAME,
         "--max-loras": str(adapter_slots(engine)),

@@ -147,6 +147,7 @@ class ServingInputs:
         has_monitoring_port: the image's agent has a port of its own for probes and metrics; those of the first releases
             have not.
         asks_for_keys: the image's agent can ask clients for keys; those of the first releases can't.
+        has_engine_socket: agent and engine talk over a socket in the file system; in earlier releases, over a port.
     """
 
     number: int
@@ -155,6 +156,7 @@ class ServingInputs:
     on_gpus: bool | None = None
     has_monitoring_port: bool = True
     asks_for_keys: bool = True
+    has_engine_socket: bool = True
 
 
 def build_serving_inputs(owner: Owner, inputs: ServingInputs) -> KubernetesObject:
@@ -165,6 +167,7 @@ def build_serving_inputs(owner: Owner, inputs: ServingInputs) -> KubernetesObjec
         "onGpus": inputs.on_gpus,
         "monitoringPort": inputs.has_monitoring_port,
         "clientKeys": inputs.asks_for_keys,
+        "engineSocket": inputs.has_engine_socket,
     }
     document = canonical_json({key: value for key, value in values.items() if value is not None}).decode()
     return {
@@ -187,4 +190,5 @@ def read_serving_inputs(config_map: Body) -> ServingInputs:
         document.get("onGpus"),
         document.get("monitoringPort", False),
         document.get("clientKeys", False),
+        document.get("engineSocket", False),
     )

@@ -6,7 +6,7 @@ from typing import Any
 from tunesmith.api.adapterdeployment import AccessLogs, AdapterDeployment, Engine, Telemetry, UpdateStrategy
 from tunesmith.api.values import AUTO, duration_seconds, memory_bytes
 from tunesmith_contract.agent import BASE_MODEL_NAME, DESIRED_FILE, STATE_FILE
-from tunesmith_contract.layout import ADAPTER_CACHE_DIR, CONFIG_DIR, SecretRole, secret_dir
+from tunesmith_contract.layout import ADAPTER_CACHE_DIR, CONFIG_DIR, ENGINE_SOCKET, SecretRole, secret_dir
 from tunesmith_contract.uris import MOUNT_ROOT, Scheme, StorageUri, mount_path, parse_uri
 
 from .engine_container import (
@@ -189,7 +189,7 @@ def _build_pod(
     number: int,
 ) -> dict[str, Any]:
     engine, image = deployment.spec.engine, inputs.image
-    volumes, mounts = _build_volumes(deployment)
+    volumes, mounts = _build_volumes(deployment, inputs)
     placement = pod_placement(engine.template, [engine.gpu_resource] if engine.gpus else [], environment)
     if engine.gpus:
         requirements = usable_node_requirements(environment.serving_needs(image))
@@ -203,7 +203,7 @@ def _build_pod(
         "enableServiceLinks": False,
         "securityContext": restricted_pod_security(),
         "topologySpreadConstraints": [_spread(set_labels(deployment, number))],
-        "initContainers": [build_engine_container(deployment, image, mounts[ENGINE], needs)],
+        "initContainers": [build_engine_container(deployment, inputs, mounts[ENGINE], needs)],
         "containers": [_build_agent(deployment, inputs, mounts[AGENT], environment, needs)],
         "volumes": volumes,
     }
@@ -219,7 +219,7 @@ def _spread(labels: dict[str, str]) -> dict[str, Any]:
 
 
 def _build_volumes(
-    deployment: AdapterDeployment,
+    deployment: AdapterDeployment, inputs: ServingInputs
 ) -> tuple[list[dict[str, Any]], dict[str, list[dict[str, Any]]]]:
     spec = deployment.spec
     claims = [StorageUri(Scheme.PVC, volume.claim) for volume in spec.artifact_volumes]
@@ -266,6 +266,12 @@ def _build_volumes(
         ],
     }
     own = [scratch, agent_scratch, adapters, cache, shared_memory]
+    if inputs.has_engine_socket:
+        # In memory, where sandboxed runtimes such as gVisor share sockets between containers, too.
+        own.append({"name": "engine-socket", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}})
+        mount = {"name": "engine-socket", "mountPath": str(ENGINE_SOCKET.parent)}
+        mounts[ENGINE].append(mount)
+        mounts[AGENT].append({**mount, "readOnly": True})
     return [*storage, credentials, *secrets, desired, *own], mounts
 
 
@@ -329,7 +335,7 @@ def _build_agent(
         "command": ["/opt/agent/bin/python", "-m", "tunesmith_agent"],
         # An agent that can't ask for keys does not know the argument and ends, so none is open by mistake.
         **({"args": [f"--keys-dir={secret_dir(SecretRole.CLIENTS)}"]} if deployment.spec.access else {}),
-        "env": _agent_environment(deployment, environment, needs),
+        "env": _agent_environment(deployment, inputs, environment, needs),
         "ports": [{"name": name, "containerPort": port, "protocol": "TCP"} for name, port in ports.items()],
         "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}},
         "securityContext": restricted_container_security(),
@@ -341,7 +347,7 @@ def _build_agent(
 
 
 def _agent_environment(
-    deployment: AdapterDeployment, environment: Environment, needs: EngineNeeds
+    deployment: AdapterDeployment, inputs: ServingInputs, environment: Environment, needs: EngineNeeds
 ) -> list[dict[str, Any]]:
     engine = deployment.spec.engine
     fields = {
@@ -361,6 +367,8 @@ def _agent_environment(
         "TUNESMITH_LAME_DUCK_SECONDS": str(int(duration_seconds(engine.lame_duck))),
         "TUNESMITH_QUEUE_REQUESTS": str(engine.max_queued_requests),
     }
+    if inputs.has_engine_socket:
+        values["TUNESMITH_ENGINE_SOCKET"] = str(ENGINE_SOCKET)
     if engine.proof.tolerance != AUTO:
         values["TUNESMITH_PROOF_TOLERANCE"] = engine.proof.tolerance
     if engine.media_hosts:

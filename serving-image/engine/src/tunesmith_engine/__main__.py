@@ -3,7 +3,14 @@
 import os
 import sys
 
-from .start import EngineProblem, engine_environment, find_problem, is_built_for_gpus, requested_gpus
+from .start import (
+    EngineProblem,
+    engine_environment,
+    find_problem,
+    is_built_for_gpus,
+    remove_old_socket,
+    requested_gpus,
+)
 
 
 def main() -> int:
@@ -12,6 +19,7 @@ def main() -> int:
     problem = find_problem(gpus, built_for_gpus=is_built_for_gpus())
     if problem is not None:
         return _refuse(problem)
+    remove_old_socket(sys.argv[1:])
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *sys.argv[1:]]
     os.execve(sys.executable, command, engine_environment(gpus, os.environ))
 

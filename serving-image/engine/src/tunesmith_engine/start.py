@@ -1,8 +1,9 @@
 """Devices and environment of the engine: what the pod asks for, and what the image is built for."""
 
+import argparse
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -78,6 +79,19 @@ def engine_environment(gpus: int, environment: Mapping[str, str]) -> dict[str, s
         # Without a GPU only the sampler would be compiled: 13 s at the first request, for nothing gained.
         changed["TORCH_COMPILE_DISABLE"] = "1"
     return changed
+
+
+def remove_old_socket(arguments: Sequence[str]) -> None:
+    """Remove the socket that an earlier process of this container has left; vLLM would not start beside it.
+
+    Args:
+        arguments: arguments of vLLM.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--uds", type=Path)
+    path = parser.parse_known_args(arguments)[0].uds
+    if path is not None:
+        path.unlink(missing_ok=True)
 
 
 def _is_installed(distribution: str) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 import aiohttp
 import orjson
 
+from tunesmith_agent.http.address import Address
 from tunesmith_contract.artifact import Probe
 
 from .log_probs import (
@@ -15,11 +16,18 @@ from .log_probs import (
     parse_log_probs,
     parse_prompt_log_probs,
 )
+from .session import open_session
 
 #: The first request after a start may compile kernels.
 GENERATE_SECONDS = 180.0
 LOAD_SECONDS = 120.0
 QUICK_SECONDS = 10.0
+
+#: Control requests at the same time.
+MAX_CONNECTIONS = 100
+
+#: A port that nothing listens at, or a socket that is not there yet.
+_AWAY = (ConnectionRefusedError, FileNotFoundError)
 
 #: Paths of every engine that generates text.
 _USUAL_PATHS = frozenset({"/v1/chat/completions", "/v1/completions"})
@@ -40,13 +48,13 @@ class EngineRefused(Exception):
 class EngineClient:
     """Client of one engine; an async context manager."""
 
-    def __init__(self, host: str, port: int, base_model: str) -> None:
-        self._url = f"http://{host}:{port}"
+    def __init__(self, address: Address, base_model: str) -> None:
+        self._address = address
         self._base_model = base_model
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> "EngineClient":
-        self._session = aiohttp.ClientSession(base_url=self._url)
+        self._session = open_session(self._address, MAX_CONNECTIONS)
         return self
 
     async def __aexit__(self, *exception: object) -> None:
@@ -154,7 +162,7 @@ class EngineClient:
                 answer = await response.read()
         except aiohttp.ClientConnectorError as error:
             # Other failures, such as too many open files, are this process's and say nothing about the engine.
-            kind = EngineGone if isinstance(error.os_error, ConnectionRefusedError) else EngineUnavailable
+            kind = EngineGone if isinstance(error.os_error, _AWAY) else EngineUnavailable
             raise kind(f"{method} {path}: {error}") from error
         except (aiohttp.ClientError, TimeoutError) as error:
             raise EngineUnavailable(f"{method} {path}: {error!r}") from error

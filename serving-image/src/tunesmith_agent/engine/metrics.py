@@ -6,6 +6,10 @@ import re
 
 import aiohttp
 
+from tunesmith_agent.http.address import Address
+
+from .session import open_session
+
 #: Scrapes within this time get the same answer; the engine sees one of them.
 KEPT_SECONDS = 1.0
 READ_SECONDS = 2.0
@@ -22,15 +26,15 @@ class EngineMetrics:
     Control traffic to the engine has another session, so that no number of scrapes can hold it up.
     """
 
-    def __init__(self, host: str, port: int) -> None:
-        self._url = f"http://{host}:{port}/metrics"
+    def __init__(self, address: Address) -> None:
+        self._address = address
         self._session: aiohttp.ClientSession | None = None
         self._reading: asyncio.Task[bytes] | None = None
         self._text = b""
         self._read_at = float("-inf")
 
     async def __aenter__(self) -> "EngineMetrics":
-        self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=1))
+        self._session = open_session(self._address, 1)
         return self
 
     async def __aexit__(self, *exception: object) -> None:
@@ -62,7 +66,7 @@ class EngineMetrics:
         assert self._session is not None, "use the reader as a context manager"
         timeout = aiohttp.ClientTimeout(total=READ_SECONDS)
         try:
-            async with self._session.get(self._url, timeout=timeout) as response:
+            async with self._session.get("/metrics", timeout=timeout) as response:
                 text = await _read_bounded(response) if response.status == 200 else b""
         except (aiohttp.ClientError, TimeoutError):
             text = b""

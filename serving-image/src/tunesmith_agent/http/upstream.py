@@ -6,6 +6,7 @@ from typing import Protocol, cast
 
 from httptools import HttpParserError, HttpResponseParser
 
+from .address import Address
 from .limits import Limits
 
 _CONTINUE = 100
@@ -172,9 +173,8 @@ class UpstreamPool:
         moved_at: the loop's time at which a piece of an answer came last, or a request was sent while none was busy.
     """
 
-    def __init__(self, host: str, port: int, limits: Limits) -> None:
-        self._host = host
-        self._port = port
+    def __init__(self, address: Address, limits: Limits) -> None:
+        self._address = address
         self._limits = limits
         self._idle: list[UpstreamConnection] = []
         self._open: set[UpstreamConnection] = set()
@@ -215,10 +215,7 @@ class UpstreamPool:
             OSError: the engine does not accept connections (TimeoutError is one).
         """
         async with asyncio.timeout(self._limits.connect_seconds):
-            _, connection = await self.loop.create_connection(
-                lambda: UpstreamConnection(self), self._host, self._port
-            )
-        return connection
+            return await self._address.connect(lambda: UpstreamConnection(self))
 
     def give_back(self, connection: UpstreamConnection, keep_alive: bool) -> None:
         """Return a connection after its answer is complete."""

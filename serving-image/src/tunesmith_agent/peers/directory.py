@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import replace
 
+from tunesmith_agent.http.address import TcpAddress
 from tunesmith_agent.http.limits import Limits
 from tunesmith_agent.http.upstream import UpstreamPool
 from tunesmith_agent.routing.homes import Homes
@@ -24,7 +25,7 @@ class PeerLink:
     def __init__(self, peer: Peer, limits: Limits) -> None:
         self.name = peer.name
         self.address = (peer.host, peer.port)
-        self.pool = UpstreamPool(peer.host, peer.port, limits)
+        self.pool = UpstreamPool(TcpAddress(peer.host, peer.port), limits)
         self._left_out_seconds = LEFT_OUT_SECONDS
         self._left_out_until = 0.0
         self._not_held: dict[str, float] = {}
