@@ -2,8 +2,8 @@
 
 The agent routes an alias with a stable version and a candidate at 50 % (so every request is hashed), counts,
 and checks both versions as in a pod. Its client has a key, one of a thousand, and every kind of limit. It writes a
-line of the access log on each request and a span on one of a hundred; further sides do without. It reaches the engine at
-a socket in the file system, as in a pod; all others on a port.
+line of the access log on each request and a span on one of a hundred; further sides do without. It reaches the engine
+at a socket in the file system, as in a pod; all others on a port.
 
 All sides run at the same time and are asked in turn, in rounds; figures are medians over the rounds. Then the memory
 of the agent under load, and vLLM on CPUs with eight adapters with and without the agent. Writes
