@@ -1,23 +1,22 @@
 """Against the real engine on a CPU: tiny random models of three architectures with PEFT adapters."""
 
 import asyncio
-import os
-import signal
-import subprocess
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
 import openai
 import pytest
 from agents.agent_harness import Running, running_agent
-from pydantic import TypeAdapter
+from engines.engine_process import (
+    ENGINE_PYTHON,
+    ENGINE_SECONDS,
+    EngineProcess,
+    make_versions,
+    running_engine,
+)
 
 from tunesmith_agent.engine.log_probs import build_prompt_requests, parse_prompt_log_probs
-from tunesmith_cluster.controlplane import free_ports
 from tunesmith_contract.agent import (
     STICKINESS_HEADER,
     VERSION_HEADER,
@@ -27,66 +26,14 @@ from tunesmith_contract.agent import (
     served_name,
 )
 from tunesmith_contract.artifact import Probe
-from tunesmith_images.venvs import make_environment
 
-ENGINE_PYTHON = os.environ.get("TUNESMITH_ENGINE_PYTHON", "")
-ENGINE_SECONDS = 300
-END_SECONDS = 30
-ROOT = Path(__file__).parents[2]
 #: Each takes one of two versions for the other.
 ROLLOUTS = 2
-ENVIRONMENT = {
-    "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1",
-    "HF_HUB_OFFLINE": "1", "TORCH_COMPILE_DISABLE": "1",
-}  # fmt: skip
-ARGUMENTS = [
-    "--served-model-name=base", "--enable-lora", "--max-loras=4", "--max-cpu-loras=8", "--max-lora-rank=16",
-    "--block-size=32", "--enable-prompt-tokens-details",
-    "--max-model-len=256", "--dtype=float32", "--enforce-eager", "--max-num-seqs=8", "--host=127.0.0.1",
-]  # fmt: skip
-
 pytestmark = [
     pytest.mark.engine,
     pytest.mark.skipif(not ENGINE_PYTHON, reason="TUNESMITH_ENGINE_PYTHON names no engine"),
     pytest.mark.timeout(2 * ENGINE_SECONDS),
 ]
-
-
-def make_versions(folder: Path, architecture: str) -> dict[str, Version]:
-    """Model and adapters, made where torch and PEFT are."""
-    python = os.environ.get("TUNESMITH_TRAINER_PYTHON") or make_environment("trainer") / "bin/python"
-    sources = f"{ROOT}/contract/src:{ROOT}/tests/support"
-    command = [python, ROOT / "tests/support/models/probed_adapters.py", folder, architecture]
-    subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": sources})
-    return TypeAdapter(dict[str, Version]).validate_json((folder / "versions.json").read_bytes())
-
-
-@pytest.fixture
-def free_port() -> int:
-    (port,) = free_ports(1)
-    return port
-
-
-@asynccontextmanager
-async def running_engine(model: Path, port: int) -> AsyncIterator[SimpleNamespace]:
-    """vLLM on a model, on loopback; its log lies beside the model."""
-    environment = {**os.environ, **ENVIRONMENT, "HOME": str(model), "PYTHONPATH": ""}
-    with (model.parent / "engine.log").open("wb") as log:
-        process = await asyncio.create_subprocess_exec(
-            ENGINE_PYTHON, "-m", "vllm.entrypoints.openai.api_server",
-            f"--model={model}", f"--port={port}", *ARGUMENTS, stdout=log, stderr=log, env=environment,
-            start_new_session=True,
-        )  # fmt: skip
-        try:
-            yield SimpleNamespace(port=port, pid=process.pid)
-        finally:
-            process.terminate()
-            try:
-                await asyncio.wait_for(process.wait(), END_SECONDS)
-            except TimeoutError:
-                # It forgets a signal that comes while it starts.
-                os.killpg(process.pid, signal.SIGKILL)
-                await process.wait()
 
 
 async def say(client: openai.AsyncOpenAI, model: str) -> tuple[str, str]:
@@ -116,12 +63,10 @@ async def say_streamed(client: openai.AsyncOpenAI, model: str) -> str:
         pytest.param("mistral", [], marks=pytest.mark.long),
     ],
 )
-async def test_proves_and_serves(
-    architecture: str, refused: list[str], tmp_path: Path, free_port: int
-) -> None:
+async def test_proves_and_serves(architecture: str, refused: list[str], tmp_path: Path) -> None:
     """Each architecture serves what is proved; that others are refused does not depend on it."""
-    versions = await asyncio.to_thread(make_versions, tmp_path, architecture)
-    async with running_engine(tmp_path / "model", free_port) as engine:
+    versions = await asyncio.to_thread(make_versions, tmp_path, "probed_adapters.py", architecture)
+    async with running_engine(tmp_path / "model") as engine:
         async with (
             running_agent(
                 engine,
@@ -138,9 +83,9 @@ async def test_proves_and_serves(
                 assert await running.failed(versions[name]) == "ProofFailed"
                 with pytest.raises(openai.InternalServerError, match="ProofFailed"):
                     await say(client, name)
-            await check_whole_prompts(running, free_port)
+            await check_whole_prompts(running, engine.port)
             if architecture == "llama":
-                await check_hang(running, engine.pid)
+                await check_hang(running, engine)
             await check_answers(running, client, versions["right"])
             if architecture == "llama":
                 await check_rollouts(running, versions["right"], versions["other"])
@@ -249,12 +194,6 @@ async def check_whole_prompts(running: Running, port: int) -> None:
         assert measured == pytest.approx(value, abs=1e-4)
 
 
-def core_of(pid: int) -> int:
-    """Process of the engine's core, a child of its API process."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return next(int(child) for child in children if "EngineCor" in Path(f"/proc/{child}/comm").read_text())
-
-
 async def ready(running: Running) -> tuple[int, str]:
     """Status and body of the readiness probe."""
     url = f"{running.monitoring_url}/readyz"
@@ -262,12 +201,10 @@ async def ready(running: Running) -> tuple[int, str]:
         return answer.status, await answer.text()
 
 
-async def check_hang(running: Running, pid: int) -> None:
+async def check_hang(running: Running, engine: EngineProcess) -> None:
     """A core that stands still makes the pod not ready, although the API process lists its models."""
-    core = core_of(pid)
-    os.kill(core, signal.SIGSTOP)
-    try:
-        async with openai.AsyncOpenAI(base_url=f"{running.url}/v1", api_key="none", max_retries=0) as client:
+    async with openai.AsyncOpenAI(base_url=f"{running.url}/v1", api_key="none", max_retries=0) as client:
+        with engine.core_stopped():
             asking = asyncio.create_task(say(client, "base"))
             async with asyncio.timeout(60):
                 while not running.agent.engine_watch.stalled:
@@ -276,10 +213,7 @@ async def check_hang(running: Running, pid: int) -> None:
             assert await running.agent.engine.adapters()
             status, reason = await ready(running)
             assert (status, reason[:17]) == (503, "The engine hangs:")
-            os.kill(core, signal.SIGCONT)
-            assert (await asking)[0]
-    finally:
-        os.kill(core, signal.SIGCONT)
+        assert (await asking)[0]
     async with asyncio.timeout(60):
         while True:
             if (await ready(running))[0] == 200:

@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 from agents.agent_harness import Storage, running_agent
 from agents.fake_engine import FakeEngine
-from aiohttp import web
+from agents.scripted_operator import NAME, NAMESPACE, ScriptedOperator
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from tenacity import RetryCallState
 
 from tunesmith_agent.control import operator_link
-from tunesmith_contract.agent import AGENT_PATH, AgentReport, DesiredAlias, SentState
+from tunesmith_contract.agent import DesiredAlias, SentState
 
 
 def write_certificate(folder: Path) -> None:
@@ -44,53 +44,13 @@ def write_certificate(folder: Path) -> None:
     (folder / "key.pem").write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain))
 
 
-class Operator:
-    """The operator's end: collects reports, pushes states."""
-
-    def __init__(self, folder: Path) -> None:
-        self.tokens: list[str] = []
-        self.reports: asyncio.Queue[AgentReport] = asyncio.Queue()
-        self.sockets: list[web.WebSocketResponse] = []
-        self.port = 0
-        self._context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        self._context.load_cert_chain(folder / "ca.crt", folder / "key.pem")
-
-    async def start(self) -> None:
-        app = web.Application()
-        app.router.add_get(AGENT_PATH.format(namespace="team", name="models"), self._serve)
-        self._runner = web.AppRunner(app, shutdown_timeout=0.01)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", self.port, ssl_context=self._context).start()
-        self.port = self._runner.addresses[0][1]
-
-    async def stop(self) -> None:
-        for socket in self.sockets:
-            await socket.close()
-        self.sockets.clear()
-        await self._runner.cleanup()
-
-    async def _serve(self, request: web.Request) -> web.WebSocketResponse:
-        self.tokens.append(request.headers["Authorization"])
-        socket = web.WebSocketResponse()
-        await socket.prepare(request)
-        self.sockets.append(socket)
-        async for message in socket:
-            self.reports.put_nowait(AgentReport.model_validate_json(message.data))
-        return socket
-
-    async def report(self, generation: int) -> AgentReport:
-        """The next report that has applied a generation."""
-        async with asyncio.timeout(10):
-            while (report := await self.reports.get()).applied_generation < generation:
-                pass
-        return report
-
-
 @pytest.fixture
-async def operator(tmp_path: Path) -> AsyncIterator[Operator]:
+async def operator(tmp_path: Path) -> AsyncIterator[ScriptedOperator]:
     write_certificate(tmp_path)
     (tmp_path / "token").write_text("first\n")
-    operator = Operator(tmp_path)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(tmp_path / "ca.crt", tmp_path / "key.pem")
+    operator = ScriptedOperator(context)
     await operator.start()
     yield operator
     await operator.stop()
@@ -99,14 +59,14 @@ async def operator(tmp_path: Path) -> AsyncIterator[Operator]:
 async def test_pushed_state_is_applied_and_reported(
     engine: FakeEngine,
     storage: Storage,
-    operator: Operator,
+    operator: ScriptedOperator,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.DEBUG)
     version = storage.commit()
     settings: dict[str, Any] = {
-        "operator_url": f"https://127.0.0.1:{operator.port}", "namespace": "team", "deployment": "models",
+        "operator_url": f"https://127.0.0.1:{operator.port}", "namespace": NAMESPACE, "deployment": NAME,
         "pod_name": "pod", "pod_uid": "uid", "credentials_dir": tmp_path,
     }  # fmt: skip
     async with running_agent(engine, storage.root, **settings) as running:
@@ -134,7 +94,11 @@ async def test_pushed_state_is_applied_and_reported(
 
 
 async def test_another_authority_is_not_trusted(
-    engine: FakeEngine, storage: Storage, operator: Operator, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    engine: FakeEngine,
+    storage: Storage,
+    operator: ScriptedOperator,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     other = tmp_path / "other"
     other.mkdir()
@@ -151,7 +115,11 @@ async def test_another_authority_is_not_trusted(
 
 
 async def test_pauses_are_short_again_after_a_connection(
-    engine: FakeEngine, storage: Storage, operator: Operator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    engine: FakeEngine,
+    storage: Storage,
+    operator: ScriptedOperator,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     attempts: asyncio.Queue[int] = asyncio.Queue()
 
@@ -161,7 +129,7 @@ async def test_pauses_are_short_again_after_a_connection(
 
     monkeypatch.setattr(operator_link, "RECONNECT_WAIT", wait)
     settings: dict[str, Any] = {
-        "operator_url": f"https://127.0.0.1:{operator.port}", "namespace": "team", "deployment": "models",
+        "operator_url": f"https://127.0.0.1:{operator.port}", "namespace": NAMESPACE, "deployment": NAME,
         "credentials_dir": tmp_path,
     }  # fmt: skip
     async with running_agent(engine, storage.root, **settings), asyncio.timeout(10):

@@ -18,6 +18,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from tunesmith_contract.answer_formats import ChatFormat
 from tunesmith_contract.artifact import File, Lineage, Manifest, Probe
 from tunesmith_contract.base import sha256_digest
 from tunesmith_contract.layout import MANIFEST_FILE
@@ -49,10 +50,10 @@ def make_adapter(model_folder: Path, texts: Sequence[str], steps: int) -> PeftMo
 
 
 @torch.no_grad()
-def token_log_probs(model: PeftModel, tokens: Sequence[int]) -> tuple[float, ...]:
-    """Of each token after the prompt, in nats."""
+def token_log_probs(model: PeftModel, tokens: Sequence[int], start: int = PROMPT_LENGTH) -> tuple[float, ...]:
+    """Of each token after the prompt of ``start`` tokens, in nats."""
     log_probs = torch.log_softmax(model(input_ids=torch.tensor([tokens])).logits[0].float(), -1)
-    positions = range(PROMPT_LENGTH, len(tokens))
+    positions = range(start, len(tokens))
     return tuple(log_probs[position - 1, tokens[position]].item() for position in positions)
 
 
@@ -79,12 +80,18 @@ def make_probes(model: PeftModel, model_folder: Path) -> tuple[Probe, ...]:
 
 
 def commit(
-    model: PeftModel, probes: tuple[Probe, ...], storage: Path, layers: str = LAYERS
+    model: PeftModel,
+    probes: tuple[Probe, ...],
+    storage: Path,
+    layers: str = LAYERS,
+    lineage: Lineage = LINEAGE,
+    chat: ChatFormat | None = None,
 ) -> dict[str, object]:
     """Save an adapter with a manifest; returns it as a Version in JSON.
 
     Args:
         layers: name of the model's list of layers in the names of the weights.
+        chat: form of its conversations.
     """
     staging = storage / "staging"
     model.save_pretrained(str(staging))
@@ -95,7 +102,9 @@ def commit(
         File(path=path.name, size_bytes=path.stat().st_size, sha256=sha256_digest(path.read_bytes()))
         for path in sorted(staging.iterdir())
     )
-    manifest = Manifest(rank=8, target_modules=("all-linear",), files=files, lineage=LINEAGE, probes=probes)
+    manifest = Manifest(
+        rank=8, target_modules=("all-linear",), files=files, lineage=lineage, probes=probes, chat=chat
+    )
     (staging / MANIFEST_FILE).write_bytes(manifest.to_bytes())
     name = manifest.digest.removeprefix("sha256:")
     (storage / "sha256").mkdir(exist_ok=True)

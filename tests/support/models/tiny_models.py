@@ -1,6 +1,6 @@
 """Tiny random language models: real architectures with 0.6 M parameters, trained in seconds."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -44,7 +44,9 @@ _CONFIGS: dict[Architecture, Callable[..., PreTrainedConfig]] = {
 
 
 def make_tokenizer(
-    texts: Iterable[str], chat_template: str | None = CHAT_TEMPLATE
+    texts: Iterable[str],
+    chat_template: str | None = CHAT_TEMPLATE,
+    special_tokens: Sequence[str] = (),
 ) -> PreTrainedTokenizerFast:
     """A byte-level BPE of at most 512 tokens learnt from `texts`; it encodes any text."""
     tokenizer = Tokenizer(models.BPE())
@@ -52,7 +54,7 @@ def make_tokenizer(
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY,
-        special_tokens=[PAD, START, END],
+        special_tokens=[PAD, START, END, *special_tokens],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
@@ -61,7 +63,7 @@ def make_tokenizer(
         tokenizer_object=tokenizer,
         pad_token=PAD,
         eos_token=END,
-        additional_special_tokens=[START],
+        additional_special_tokens=[START, *special_tokens],
         chat_template=chat_template,
         model_max_length=VOCABULARY,
     )

@@ -16,12 +16,13 @@ import json
 import random
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Protocol
 
 from agents.wire import Answer, Wire, post
-from rollouts.serving_pods import PodProcesses, ServingPods
+from rollouts.serving_pods import PodProcesses
 
 from tunesmith.manifests.serving_deployment import AGENT_PORT
 from tunesmith_contract.agent import STICKINESS_HEADER, VERSION_HEADER
@@ -73,6 +74,26 @@ class _Connection:
     wire: Wire
 
 
+class Endpoints(Protocol):
+    """Pods behind a Service: where a new connection may lead, and all that there were."""
+
+    @property
+    def endpoints(self) -> list[PodProcesses]: ...
+
+    @property
+    def all(self) -> list[PodProcesses]: ...
+
+
+def marks_of_pieces(pieces: Sequence[str]) -> set[str]:
+    """Marks in a stream each of whose pieces has a whole one."""
+    return set(pieces)
+
+
+def mark_of_text(pieces: Sequence[str]) -> set[str]:
+    """The mark that the pieces of a stream make together."""
+    return {"".join(pieces)}
+
+
 @dataclass
 class Load:
     """Clients that ask without end, until ``stop`` is set.
@@ -80,17 +101,19 @@ class Load:
     Args:
         aliases: each conversation is with one of them.
         rate: requests per second of all clients together, if the machine is fast enough.
+        read_pieces: gives the marks in the pieces of a stream.
 
     Attributes:
         expects_hang: a version that hangs has weight.
     """
 
-    pods: ServingPods
+    pods: Endpoints
     aliases: Sequence[str]
     conversations: int
     clients: int
     rate: float
     random: random.Random
+    read_pieces: Callable[[Sequence[str]], set[str]] = marks_of_pieces
     replies: list[Reply] = field(default_factory=list)
     refused: int = 0
     stop: asyncio.Event = field(default_factory=asyncio.Event)
@@ -163,7 +186,7 @@ class Load:
         self, conversation: int, began: float, pod: PodProcesses, answer: Answer, is_streamed: bool
     ) -> Reply:
         version, ended = answer.headers.get(VERSION_HEADER, ""), time.monotonic()
-        marks = _read_marks(answer.body, is_streamed) if answer.status == 200 else set()
+        marks = self._read_marks(answer.body, is_streamed) if answer.status == 200 else set()
         end, detail = End.ANSWERED, ""
         if answer.status == 500 and b"on purpose" in answer.body:
             end, marks = End.BAD, {FAILS}
@@ -173,6 +196,20 @@ class Load:
             detail = f"{answer.status} {sorted(marks)} {answer.body[:300]!r}"
         mark = marks.pop() if marks else ""
         return Reply(conversation, began, ended, end, pod.name, version, mark, detail)
+
+    def _read_marks(self, body: bytes, is_streamed: bool) -> set[str]:
+        """The marks in an answer.
+
+        Raises:
+            ValueError: it is not what the engine sent, or not whole.
+        """
+        if not is_streamed:
+            return {json.loads(body)["choices"][0]["message"]["content"]}
+        events = [part.removeprefix(b"data: ") for part in body.split(b"\n\n") if part]
+        if events[-1] != b"[DONE]":
+            raise ValueError("the stream has no end")
+        deltas = [json.loads(event)["choices"][0]["delta"] for event in events[:-1]]
+        return self.read_pieces([delta.get("content") or "" for delta in deltas])
 
     def _judge_break(self, conversation: int, began: float, pod: PodProcesses, error: Exception) -> Reply:
         ended = time.monotonic()
@@ -205,17 +242,3 @@ class Load:
                         return _Connection(pod, Wire(reader, writer))
                 self.refused += 1
                 await asyncio.sleep(CONNECT_PAUSE)
-
-
-def _read_marks(body: bytes, is_streamed: bool) -> set[str]:
-    """The marks in an answer.
-
-    Raises:
-        ValueError: it is not what the engine sent, or not whole.
-    """
-    if not is_streamed:
-        return {json.loads(body)["choices"][0]["message"]["content"]}
-    events = [part.removeprefix(b"data: ") for part in body.split(b"\n\n") if part]
-    if events[-1] != b"[DONE]":
-        raise ValueError("the stream has no end")
-    return {json.loads(event)["choices"][0]["delta"]["content"] for event in events[:-1]}

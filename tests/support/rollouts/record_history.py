@@ -40,55 +40,21 @@ class Reading:
     generation: int
 
 
-class RecordHistory:
-    """Published states by alias, each that differs from the one before, and the latest records.
-
-    Args:
-        look_seconds: time between two readings.
+class StateHistory:
+    """Published states by alias, each that differs from the one before.
 
     Attributes:
-        records: the latest record of each alias.
-        taken_back: monotonic time at which a record said that a version is rejected, by its name in answers.
+        taken_back: monotonic time from which on a version is rejected, by its name in answers.
     """
 
-    def __init__(self, server: ControlPlane, namespace: str, look_seconds: float = 0.05) -> None:
+    def __init__(self) -> None:
         self.readings: dict[str, list[Reading]] = {}
-        self.records: dict[str, AliasRecord] = {}
         self.taken_back: dict[str, float] = {}
-        self._server, self._look_seconds = server, look_seconds
-        self._path = f"/api/v1/namespaces/{namespace}/configmaps?labelSelector={OWNER_UID_LABEL}"
-        self._known: dict[str, str] = {}
-        self._state = DesiredState(generation=0)
 
-    async def run(self) -> None:
-        """Read until cancelled."""
-        while True:
-            began = time.monotonic()
-            try:
-                items = (await asyncio.to_thread(self._server.api.get, self._path))["items"]
-            except (ApiError, ConnectionError):
-                items = []
-            for item in items:
-                self._take(item)
-            for alias in self._state.aliases if items else ():
-                reading = Reading(began, time.monotonic(), _weights(alias), self._state.generation)
-                self._add(alias.name, reading)
-            await asyncio.sleep(self._look_seconds)
-
-    def _take(self, item: dict[str, Any]) -> None:
-        """Take over a ConfigMap that has changed."""
-        metadata, data = item["metadata"], item.get("data") or {}
-        if self._known.get(metadata["name"]) == metadata["resourceVersion"]:
-            return
-        self._known[metadata["name"]] = metadata["resourceVersion"]
-        if STATE_FILE in data:
-            self._state = DesiredState.model_validate_json(data[STATE_FILE])
-        elif RECORD_KEY in data and ALIAS_LABEL in metadata["labels"]:
-            record = AliasRecord.model_validate_json(data[RECORD_KEY])
-            self.records[record.name] = record
-            for rejection in record.rejections:
-                name = served_name(record.name, rejection.version.digest)
-                self.taken_back.setdefault(name, time.monotonic())
+    def note(self, state: DesiredState, began: float, ended: float) -> None:
+        """Take over a state that was published at two monotonic times, or between them."""
+        for alias in state.aliases:
+            self._add(alias.name, Reading(began, ended, _weights(alias), state.generation))
 
     def _add(self, alias: str, reading: Reading) -> None:
         readings = self.readings.setdefault(alias, [])
@@ -114,6 +80,54 @@ class RecordHistory:
                     after[0].generation if after else None,
                 )
                 at += len(readings)
+
+
+class RecordHistory(StateHistory):
+    """States and records that the API server has.
+
+    Args:
+        look_seconds: time between two readings.
+
+    Attributes:
+        records: the latest record of each alias.
+    """
+
+    def __init__(self, server: ControlPlane, namespace: str, look_seconds: float = 0.05) -> None:
+        super().__init__()
+        self.records: dict[str, AliasRecord] = {}
+        self._server, self._look_seconds = server, look_seconds
+        self._path = f"/api/v1/namespaces/{namespace}/configmaps?labelSelector={OWNER_UID_LABEL}"
+        self._known: dict[str, str] = {}
+        self._state = DesiredState(generation=0)
+
+    async def run(self) -> None:
+        """Read until cancelled."""
+        while True:
+            began = time.monotonic()
+            try:
+                items = (await asyncio.to_thread(self._server.api.get, self._path))["items"]
+            except (ApiError, ConnectionError):
+                items = []
+            for item in items:
+                self._take(item)
+            if items:
+                self.note(self._state, began, time.monotonic())
+            await asyncio.sleep(self._look_seconds)
+
+    def _take(self, item: dict[str, Any]) -> None:
+        """Take over a ConfigMap that has changed."""
+        metadata, data = item["metadata"], item.get("data") or {}
+        if self._known.get(metadata["name"]) == metadata["resourceVersion"]:
+            return
+        self._known[metadata["name"]] = metadata["resourceVersion"]
+        if STATE_FILE in data:
+            self._state = DesiredState.model_validate_json(data[STATE_FILE])
+        elif RECORD_KEY in data and ALIAS_LABEL in metadata["labels"]:
+            record = AliasRecord.model_validate_json(data[RECORD_KEY])
+            self.records[record.name] = record
+            for rejection in record.rejections:
+                name = served_name(record.name, rejection.version.digest)
+                self.taken_back.setdefault(name, time.monotonic())
 
 
 def _weights(alias: DesiredAlias) -> dict[str, int]:
@@ -199,7 +213,7 @@ class Hearing:
 
 def wrong_answers(
     replies: Iterable[Reply],
-    history: RecordHistory,
+    history: StateHistory,
     pods: Iterable[PodProcesses],
     marks: Mapping[str, str],
     changes: Iterable[ModelChange] = (),
@@ -298,7 +312,7 @@ class Share:
 
 
 def shares(
-    replies: Sequence[Reply], history: RecordHistory, pods: Iterable[PodProcesses], marks: Mapping[str, str]
+    replies: Sequence[Reply], history: StateHistory, pods: Iterable[PodProcesses], marks: Mapping[str, str]
 ) -> Iterator[Share]:
     """The share of each step of each rollout, from when all pods that answer have heard of it from the operator.
 

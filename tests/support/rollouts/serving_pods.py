@@ -14,7 +14,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -95,6 +95,17 @@ class PodProcesses:
     def takes_connections(self) -> bool:
         """True if a Service leads to it that selects it."""
         return self.is_ready and time.monotonic() < self.ended_at + ENDPOINT_SECONDS
+
+    def make_folders(self) -> None:
+        """Make the folders of its volumes."""
+        for name in ("config", "credentials", "state", "cache"):
+            (self.folder / name).mkdir(parents=True)
+
+    def end(self) -> None:
+        """Send the agent SIGTERM, as for a pod that is deleted."""
+        self.is_ending, self.ended_at = True, time.monotonic()
+        if self.agent is not None and self.agent.returncode is None:
+            self.agent.terminate()
 
     def kill(self) -> None:
         """Kill the agent in the middle of anything."""
@@ -194,9 +205,7 @@ class ServingPods:
         for uid, pod in self.pods.items():
             body = present.get(uid, {})
             if not pod.is_ending and ("deletionTimestamp" in body.get("metadata", {"deletionTimestamp": 1})):
-                pod.is_ending, pod.ended_at = True, time.monotonic()
-                if pod.agent is not None and pod.agent.returncode is None:
-                    pod.agent.terminate()
+                pod.end()
 
     async def delete(self, pod: PodProcesses) -> None:
         """Delete the pod as `kubectl delete` does."""
@@ -206,8 +215,7 @@ class ServingPods:
 
     async def _live(self, pod: PodProcesses) -> None:
         """From its start until its processes have ended; a deleted pod stays Terminating until then."""
-        for name in ("config", "credentials", "state", "cache"):
-            (pod.folder / name).mkdir(parents=True)
+        pod.make_folders()
         try:
             command = [sys.executable, "-m", "rollouts.stand_in_engine", str(pod.engine_port), pod.base_model]
             environment = {name: value for name, value in _environment().items() if name != _COVERAGE}
@@ -233,25 +241,8 @@ class ServingPods:
 
     async def _run_agent(self, pod: PodProcesses) -> None:
         """One life of the agent's container."""
-        folders = {name: pod.folder / name for name in ("state", "cache", "credentials")}
-        pod.agent = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "rollouts.pod_agent", f"--host={pod.address}", f"--port={AGENT_PORT}",
-            f"--monitoring-port={MONITORING_PORT}", f"--engine-port={pod.engine_port}",
-            f"--desired-dir={pod.folder / 'config'}", f"--mount-root={self._storage}",
-            *(f"--{name}-dir={folder}" for name, folder in folders.items()), *self._arguments,
-            stderr=asyncio.subprocess.PIPE, env=_environment() | _agent_environment(pod.body),
-        )  # fmt: skip
-        if pod.is_ending:
-            pod.agent.terminate()
-        assert pod.agent.stderr is not None
-        with (pod.folder / "agent.log").open("ab") as log:
-            async for line in pod.agent.stderr:
-                log.write(line)
-                with contextlib.suppress(ValueError):
-                    entry = json.loads(line)
-                    pod.events.append((time.monotonic(), entry.pop("message"), entry))
-        await pod.agent.wait()
-        pod.note_end()
+        arguments = (f"--mount-root={self._storage}", *self._arguments)
+        await run_agent(pod, arguments, _agent_environment(pod.body))
 
     async def _mount_credentials(self, pod: PodProcesses) -> None:
         await self._until(lambda: self._write_token(pod))
@@ -283,7 +274,7 @@ class ServingPods:
         """Probe readiness; the API server hears of each change."""
         told = False
         while True:
-            pod.is_ready = await _answers_ok(pod.address, b"/readyz")
+            pod.is_ready = await answers_ok(pod.address, b"/readyz")
             if pod.is_ready != told:
                 with contextlib.suppress(*_FAILED_READ):
                     await asyncio.to_thread(self._tell_ready, pod, pod.is_ready)
@@ -331,6 +322,29 @@ class ServingPods:
                 await asyncio.sleep(LOOK_SECONDS)
 
 
+async def run_agent(pod: PodProcesses, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
+    """One life of the agent's process, which keeps its folders and ports from one to the next."""
+    folders = {name: pod.folder / name for name in ("state", "cache", "credentials")}
+    pod.agent = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "rollouts.pod_agent", f"--host={pod.address}", f"--port={AGENT_PORT}",
+        f"--monitoring-port={MONITORING_PORT}", f"--engine-port={pod.engine_port}",
+        f"--desired-dir={pod.folder / 'config'}",
+        *(f"--{name}-dir={folder}" for name, folder in folders.items()), *arguments,
+        stderr=asyncio.subprocess.PIPE, env=_environment() | environment,
+    )  # fmt: skip
+    if pod.is_ending:
+        pod.agent.terminate()
+    assert pod.agent.stderr is not None
+    with (pod.folder / "agent.log").open("ab") as log:
+        async for line in pod.agent.stderr:
+            log.write(line)
+            with contextlib.suppress(ValueError):
+                entry = json.loads(line)
+                pod.events.append((time.monotonic(), entry.pop("message"), entry))
+    await pod.agent.wait()
+    pod.note_end()
+
+
 async def _end(pod: PodProcesses) -> None:
     """End what still runs of a pod."""
     for process in (pod.agent, pod.engine):
@@ -371,7 +385,7 @@ async def count_forwarded(pod: PodProcesses) -> int:
         writer.transport.abort()
 
 
-async def _answers_ok(address: str, path: bytes) -> bool:
+async def answers_ok(address: str, path: bytes) -> bool:
     """True if a probe of this path succeeds within a second."""
     try:
         async with asyncio.timeout(1):
