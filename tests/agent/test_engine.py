@@ -83,7 +83,7 @@ async def test_proves_and_serves(architecture: str, refused: list[str], tmp_path
                 assert await running.failed(versions[name]) == "ProofFailed"
                 with pytest.raises(openai.InternalServerError, match="ProofFailed"):
                     await say(client, name)
-            await check_whole_prompts(running, engine.port)
+            await check_whole_prompts(running, engine.socket)
             if architecture == "llama":
                 await check_hang(running, engine)
             await check_answers(running, client, versions["right"])
@@ -177,7 +177,7 @@ async def check_one_slot(engine: Any, storage: Path, right: Version) -> None:
         assert sum(stats.evictions for stats in running.agent.metrics.versions.values()) >= 2
 
 
-async def check_whole_prompts(running: Running, port: int) -> None:
+async def check_whole_prompts(running: Running, socket: str) -> None:
     """The way of measuring for older engines gives the same numbers, one by one: on CPUs this one can't batch them."""
     probes = [
         Probe(token_ids=(5, 6, 7, 8, 9)[:length], prompt_length=2, base_log_prob=0, tuned_log_prob=0)
@@ -185,7 +185,7 @@ async def check_whole_prompts(running: Running, port: int) -> None:
     ]
     expected = await running.agent.engine.log_probs("", probes, "tokens")
     answers = []
-    async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
+    async with aiohttp.ClientSession("http://localhost", connector=aiohttp.UnixConnector(socket)) as session:
         for probe in probes:
             [body] = build_prompt_requests("base", [probe], "prompts")
             async with session.post("/v1/completions", json=body, raise_for_status=True) as response:

@@ -50,8 +50,8 @@ class Place:
     version: Version
 
     @property
-    def port(self) -> int:
-        return self.engine.port
+    def socket(self) -> str:
+        return self.engine.socket
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +165,9 @@ async def test_engine_that_is_killed(place: Place, caplog: pytest.LogCaptureFixt
         await check_return(place, running, session, caplog)
 
 
-async def check_end(place: Place, running: Running, session: aiohttp.ClientSession, kill: Callable[[], None]) -> None:
+async def check_end(
+    place: Place, running: Running, session: aiohttp.ClientSession, kill: Callable[[], None]
+) -> None:
     """End the engine while it answers, and while more is asked of it until the pod is not ready."""
     assert (await ask(session))[0] == 200
     long = {"max_tokens": 200, "ignore_eos": True}

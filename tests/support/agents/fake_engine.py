@@ -2,13 +2,12 @@
 
 import asyncio
 import json
-import tempfile
-import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 from aiohttp import web
+from servers.ports import free_socket
 
 BASE = "base"
 BASE_LOG_PROB = -2.0
@@ -74,7 +73,7 @@ class FakeEngine:
         }  # fmt: skip
         self.port = 0
         #: Socket in the file system, as in a pod; it listens on the port, too.
-        self.socket = f"{tempfile.gettempdir()}/engine-{uuid.uuid4().hex}.sock"
+        self.socket = free_socket()
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> None:

@@ -71,7 +71,7 @@ class EnginePods:
         engine = EngineProcess(self._folder / model, *ENGINE_ARGUMENTS)
         self.engines[model] = engine
         engine.start()
-        pod = PodProcesses(model, model, self._folder / f"pod-{model}", {}, engine_port=engine.port)
+        pod = PodProcesses(model, model, self._folder / f"pod-{model}", {}, engine_socket=engine.socket)
         pod.make_folders()
         (pod.folder / "credentials" / TOKEN_FILE).write_text("token")
         self.all.append(pod)

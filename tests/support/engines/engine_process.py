@@ -11,8 +11,8 @@ from pathlib import Path
 
 from models.order import Order
 from pydantic import TypeAdapter
+from servers.ports import free_socket
 
-from tunesmith_cluster.controlplane import free_ports
 from tunesmith_contract.agent import Version
 from tunesmith_images.venvs import make_environment
 
@@ -32,12 +32,12 @@ SEQUENCES = 8
 ARGUMENTS = [
     "--served-model-name=base", "--enable-lora", "--max-loras=4", "--max-cpu-loras=8", "--max-lora-rank=16",
     "--block-size=32", "--enable-prompt-tokens-details", "--max-model-len=256", "--dtype=float32",
-    "--enforce-eager", f"--max-num-seqs={SEQUENCES}", "--host=127.0.0.1",
+    "--enforce-eager", f"--max-num-seqs={SEQUENCES}",
 ]  # fmt: skip
 
 
 class EngineProcess:
-    """vLLM on one port of loopback, which can be stopped, killed and started again.
+    """vLLM at one socket, which can be stopped, killed and started again.
 
     Args:
         model: folder of the model; the log lies beside it.
@@ -49,17 +49,19 @@ class EngineProcess:
 
     command: tuple[str, ...] = ("-m", "vllm.entrypoints.openai.api_server")
 
-    def __init__(self, model: Path, *arguments: str, port: int = 0) -> None:
-        self.port = port or free_ports(1)[0]
+    def __init__(self, model: Path, *arguments: str) -> None:
+        self.socket = free_socket()
         self._model, self._arguments = model, arguments
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start it; it listens some seconds later."""
         environment = {**os.environ, **ENVIRONMENT, "HOME": str(self._model), "PYTHONPATH": ""}
-        with self._model.with_name(f"engine-{self.port}.log").open("ab") as log:
+        # Where it was killed, the socket is left, and vLLM does not start beside it.
+        Path(self.socket).unlink(missing_ok=True)
+        with self._model.with_name(f"engine-of-{self._model.name}.log").open("ab") as log:
             self._process = subprocess.Popen(
-                [ENGINE_PYTHON, *self.command, f"--model={self._model}", f"--port={self.port}", *ARGUMENTS,
+                [ENGINE_PYTHON, *self.command, f"--model={self._model}", f"--uds={self.socket}", *ARGUMENTS,
                  *self._arguments],
                 stdout=log, stderr=log, env=environment, start_new_session=True,
             )  # fmt: skip
@@ -123,6 +125,7 @@ class EngineProcess:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(END_SECONDS)
         self.kill()
+        Path(self.socket).unlink(missing_ok=True)
 
 
 @asynccontextmanager

@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from control_plane.pod_credentials import issue_token
+from servers.ports import free_socket
 
 from tunesmith.manifests.serving_deployment import AGENT_PORT, MONITORING_PORT
 from tunesmith_cluster.api import ApiError, Document
-from tunesmith_cluster.controlplane import free_ports
 from tunesmith_cluster.fake import ControlPlane
 from tunesmith_contract.layout import CA_FILE, TOKEN_AUDIENCE, TOKEN_FILE
 
@@ -63,7 +63,7 @@ class PodProcesses:
     folder: Path
     body: Document
     address: str = field(default_factory=lambda: f"127.{1 + os.getpid() % 250}.1.{next(_ADDRESSES)}")
-    engine_port: int = field(default_factory=lambda: free_ports(1)[0])
+    engine_socket: str = field(default_factory=free_socket)
     agent: asyncio.subprocess.Process | None = None
     engine: asyncio.subprocess.Process | None = None
     is_ready: bool = False
@@ -217,7 +217,7 @@ class ServingPods:
         """From its start until its processes have ended; a deleted pod stays Terminating until then."""
         pod.make_folders()
         try:
-            command = [sys.executable, "-m", "rollouts.stand_in_engine", str(pod.engine_port), pod.base_model]
+            command = [sys.executable, "-m", "rollouts.stand_in_engine", pod.engine_socket, pod.base_model]
             environment = {name: value for name, value in _environment().items() if name != _COVERAGE}
             pod.engine = await asyncio.create_subprocess_exec(*command, env=environment)
             await self._until(lambda: self._begin(pod))
@@ -327,7 +327,7 @@ async def run_agent(pod: PodProcesses, arguments: Sequence[str], environment: Ma
     folders = {name: pod.folder / name for name in ("state", "cache", "credentials")}
     pod.agent = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "rollouts.pod_agent", f"--host={pod.address}", f"--port={AGENT_PORT}",
-        f"--monitoring-port={MONITORING_PORT}", f"--engine-port={pod.engine_port}",
+        f"--monitoring-port={MONITORING_PORT}", f"--engine-socket={pod.engine_socket}",
         f"--desired-dir={pod.folder / 'config'}",
         *(f"--{name}-dir={folder}" for name, folder in folders.items()), *arguments,
         stderr=asyncio.subprocess.PIPE, env=_environment() | environment,
@@ -355,6 +355,7 @@ async def _end(pod: PodProcesses) -> None:
                 continue
             process.kill()
             await process.wait()
+    await asyncio.to_thread(Path(pod.engine_socket).unlink, missing_ok=True)
 
 
 def _environment() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Stand-in for vLLM as a process of its own: ``python -m rollouts.stand_in_engine PORT BASE_MODEL``.
+"""Stand-in for vLLM as a process of its own: ``python -m rollouts.stand_in_engine SOCKET BASE_MODEL``.
 
 It has the same HTTP surface, as far as the agent uses it, and answers at once. An adapter is what its files say when it
 is loaded: ``adapter_config.json`` has the log-probability of each probed token and a ``note``, which is the mark that
@@ -114,12 +114,12 @@ class Engine(asyncio.Protocol):
         self._transport.write(_JSON % (status, _REASONS[status], len(data), data))
 
 
-async def serve(port: int) -> None:
-    """Answer until the process ends."""
-    server = await asyncio.get_running_loop().create_server(Engine, "127.0.0.1", port)
+async def serve(path: str) -> None:
+    """Answer at a socket until the process ends."""
+    server = await asyncio.get_running_loop().create_unix_server(Engine, path)
     await server.serve_forever()
 
 
 if __name__ == "__main__":
     Engine.base_log_prob = BASE_LOG_PROBS[sys.argv[2]]
-    uvloop.run(serve(int(sys.argv[1])))
+    uvloop.run(serve(sys.argv[1]))
