@@ -168,6 +168,7 @@ def test_a_hub_is_asked_only_where_one_is_named() -> None:
     assert variables(train_pod())["HF_HUB_OFFLINE"] == "1"
     values = variables(train_pod(baseModel={"uri": "hf://org/model@main", "secretRef": {"name": "hub"}}))
     assert "HF_HUB_OFFLINE" not in values
+    assert values["HF_HUB_DISABLE_TELEMETRY"] == "1"
     assert values["HF_TOKEN"] == {"secretKeyRef": {"name": "hub", "key": "token"}}
 
 

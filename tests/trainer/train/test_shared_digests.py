@@ -27,7 +27,7 @@ from tunesmith_trainer.train.distributed.control_group import WAIT_SECONDS_ENV
 from tunesmith_trainer.train.distributed.parallel import any_worker, is_first_rank
 from tunesmith_trainer.train.distributed.rendezvous import SILENCE_SECONDS_ENV
 from tunesmith_trainer.train.distributed.shared_digests import search_together
-from tunesmith_trainer.train.methods.trainer_mixins import WaitForSavedModel
+from tunesmith_trainer.train.methods.trainer_mixins import SavedCheckpoints
 from tunesmith_trainer.train.starting_point import find_starting_point
 
 SILENCE = 1.0
@@ -120,7 +120,7 @@ def save_model_slowly(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     class Trainer:
         save_model = slow_on_first(lambda *_: None)
 
-    class PatientTrainer(WaitForSavedModel, Trainer):
+    class PatientTrainer(SavedCheckpoints, Trainer):
         pass
 
     PatientTrainer().save_model("folder", _internal_call=True)

@@ -320,6 +320,8 @@ def _environment_variables(
         CA_CERT_ENV: str(CREDENTIALS_DIR / CA_FILE),
         TOKEN_ENV: str(CREDENTIALS_DIR / TOKEN_FILE),
         ATTEMPT_ENV: str(attempt),
+        # TRL reports each training to Hugging Face otherwise.
+        "HF_HUB_DISABLE_TELEMETRY": "1",
         **gang_variables(name, pod.nodes),
         **pod.variables,
     }

@@ -19,10 +19,10 @@ from tunesmith_trainer.train.context import TrainingContext
 
 from .online import prompt_arguments, require_prompts
 from .supervised import build_sft_trainer
-from .trainer_mixins import EpochSeededSampling, LoggedMetricsFilter, WaitForSavedModel
+from .trainer_mixins import EpochSeededSampling, LoggedMetricsFilter, SavedCheckpoints
 
 
-class _DistillationTrainer(WaitForSavedModel, EpochSeededSampling, LoggedMetricsFilter, DistillationTrainer):
+class _DistillationTrainer(SavedCheckpoints, EpochSeededSampling, LoggedMetricsFilter, DistillationTrainer):
     pass
 
 

@@ -24,7 +24,7 @@ from tunesmith_trainer.train.context import TrainingContext
 from tunesmith_trainer.train.distributed.control_group import wait_for_all
 from tunesmith_trainer.train.distributed.parallel import is_first_rank, whole_models, world_size
 
-from .trainer_mixins import EpochSeededSampling, LoggedMetricsFilter, WaitForSavedModel
+from .trainer_mixins import EpochSeededSampling, LoggedMetricsFilter, SavedCheckpoints
 
 # Maximum number of validation rows, since generating their answers takes time.
 _MAX_VALIDATION_ROWS = 64
@@ -38,11 +38,11 @@ _LOSSES = {
 _PROMPT_FEATURES = Features({"prompt": Json(), "answer": Value("string")})
 
 
-class _GRPOTrainer(WaitForSavedModel, EpochSeededSampling, LoggedMetricsFilter, GRPOTrainer):
+class _GRPOTrainer(SavedCheckpoints, EpochSeededSampling, LoggedMetricsFilter, GRPOTrainer):
     pass
 
 
-class _RLOOTrainer(WaitForSavedModel, EpochSeededSampling, LoggedMetricsFilter, RLOOTrainer):
+class _RLOOTrainer(SavedCheckpoints, EpochSeededSampling, LoggedMetricsFilter, RLOOTrainer):
     pass
 
 

@@ -25,7 +25,7 @@ from tunesmith_trainer.train.arguments import common_arguments
 from tunesmith_trainer.train.context import TrainingContext
 from tunesmith_trainer.train.distributed.parallel import micro_batch_size
 
-from .trainer_mixins import PretokenizedDataset, WaitForSavedModel, WeightedValidation
+from .trainer_mixins import PretokenizedDataset, SavedCheckpoints, WeightedValidation
 
 _DPO_LOSSES = {
     DPOLoss.SIGMOID: "sigmoid",
@@ -46,13 +46,13 @@ _KTO_LOSSES = {KTOLoss.KTO: "kto", KTOLoss.APO_ZERO_UNPAIRED: "apo_zero_unpaired
 _LOSSES_WITH_SMOOTHING = (DPOLoss.ROBUST, DPOLoss.EXO_PAIR, DPOLoss.AOT)
 
 
-class _DPOTrainer(WaitForSavedModel, PretokenizedDataset, WeightedValidation, DPOTrainer):
+class _DPOTrainer(SavedCheckpoints, PretokenizedDataset, WeightedValidation, DPOTrainer):
     def batch_weight(self, inputs: dict[str, Any]) -> int:
         """Number of pairs in the batch."""
         return len(inputs["input_ids"]) // 2
 
 
-class _KTOTrainer(WaitForSavedModel, PretokenizedDataset, WeightedValidation, KTOTrainer):
+class _KTOTrainer(SavedCheckpoints, PretokenizedDataset, WeightedValidation, KTOTrainer):
     def batch_weight(self, inputs: dict[str, Any]) -> int:
         """Number of labeled answers in the batch."""
         return len(inputs["input_ids"])

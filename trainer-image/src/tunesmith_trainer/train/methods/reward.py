@@ -11,10 +11,10 @@ from tunesmith_trainer.train.arguments import common_arguments
 from tunesmith_trainer.train.context import TrainingContext
 from tunesmith_trainer.train.models import REWARD_HEAD
 
-from .trainer_mixins import WaitForSavedModel, WeightedValidation
+from .trainer_mixins import SavedCheckpoints, WeightedValidation
 
 
-class _RewardTrainer(WaitForSavedModel, WeightedValidation, RewardTrainer):
+class _RewardTrainer(SavedCheckpoints, WeightedValidation, RewardTrainer):
     def batch_weight(self, inputs: dict[str, Any]) -> int:
         """Number of pairs in the batch."""
         return len(inputs["input_ids"]) // 2

@@ -15,7 +15,7 @@ from tunesmith_trainer.train.arguments import common_arguments, one_row_per_pass
 from tunesmith_trainer.train.context import TrainingContext
 from tunesmith_trainer.train.kernels import choose_batching
 
-from .trainer_mixins import WaitForSavedModel, WeightedValidation
+from .trainer_mixins import SavedCheckpoints, WeightedValidation
 
 #: Label of tokens without loss (torch.nn.CrossEntropyLoss).
 _IGNORE_INDEX = -100
@@ -23,7 +23,7 @@ _IGNORE_INDEX = -100
 _MIN_PIECE_TOKENS = 2
 
 
-class TokenTrainer(WaitForSavedModel, WeightedValidation, SFTTrainer):
+class TokenTrainer(SavedCheckpoints, WeightedValidation, SFTTrainer):
     """TRL's SFTTrainer with the validation loss averaged over tokens, as the training loss is."""
 
     def batch_weight(self, inputs: dict[str, Any]) -> torch.Tensor:

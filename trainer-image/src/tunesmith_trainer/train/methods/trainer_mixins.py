@@ -25,10 +25,11 @@ _LOGGED_METRICS = {
 }
 
 
-class WaitForSavedModel:
-    """Wait of all ranks for the model that the first one writes, outside the time limit of a step.
+class SavedCheckpoints:
+    """Checkpoints of several ranks, without TRL's draft of a model card: the artifact gets a card of its own.
 
-    In a checkpoint the next thing that the others do is a barrier of transformers or DeepSpeed, which has that limit.
+    All ranks wait for the model that the first one writes, outside the time limit of a step. In a checkpoint the next
+    thing that the others do is a barrier of transformers or DeepSpeed, which has that limit.
     """
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
@@ -36,6 +37,9 @@ class WaitForSavedModel:
         super().save_model(output_dir, _internal_call)  # type: ignore[misc]
         if _internal_call:
             wait_for_all()
+
+    def create_model_card(self, *arguments: Any, **options: Any) -> None:
+        """Create no card."""
 
 
 class WeightedValidation:
