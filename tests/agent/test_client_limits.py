@@ -441,6 +441,17 @@ def test_a_stream_that_breaks_off_counts_its_events(clock: Clock, tmp_path: Path
     admitted(client, {"max_tokens": 900})
 
 
+def test_events_are_counted_wherever_a_stream_is_cut(clock: Clock, tmp_path: Path) -> None:
+    for size in range(1, len(EVENT) + 1):
+        client = clock.client(tmp_path, tokensPerMinute=1000)
+        charge = admitted(client, {"max_tokens": 500, "stream": True}, 29)
+        stream = EVENT * 3
+        for begin in range(0, len(stream), size):
+            charge.count_events(stream[begin : begin + size])
+        charge.settle(None, answered=False, left=True)
+        assert client.counts.answer_tokens == 3, size
+
+
 @pytest.mark.parametrize(
     ("limits", "events", "answer"),
     [({"tokensPerMinute": 1000}, 3, 150), ({"tokensPerMinute": 1000}, 20, 500), ({}, 20, 1000)],

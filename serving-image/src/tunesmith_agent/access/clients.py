@@ -19,6 +19,9 @@ UNKNOWN_PODS = 16
 
 _LONGEST_RETRY = 3600
 
+#: Begin of an event of a stream.
+_EVENT_MARK = b"data:"
+
 #: Response headers that tell a client of its limits.
 LIMIT_HEADERS = (
     b"x-should-retry",
@@ -250,7 +253,7 @@ class Charge:
         headers: header lines for the answer.
     """
 
-    __slots__ = ("_client", "_events", "_reserved", "_size", "_tokens_per_event", "headers")
+    __slots__ = ("_client", "_events", "_piece_end", "_reserved", "_size", "_tokens_per_event", "headers")
 
     def __init__(
         self, client: Client, reserved: int, size: int, headers: bytes, tokens_per_event: int = 1
@@ -259,12 +262,16 @@ class Charge:
         self._reserved = reserved
         self._size = size
         self._events = 0
+        self._piece_end = b""
         self._tokens_per_event = tokens_per_event
         self.headers = headers
 
     def count_events(self, data: bytes) -> None:
         """Count the events in a piece of a stream."""
-        self._events += data.count(b"data:")
+        # The mark of an event may be cut in two.
+        data = self._piece_end + data
+        self._events += data.count(_EVENT_MARK)
+        self._piece_end = data[1 - len(_EVENT_MARK) :]
 
     def settle(self, usage: Usage | None, *, answered: bool, left: bool = False) -> None:
         """Replace the reservation by what was used; call it once.
