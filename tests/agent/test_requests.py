@@ -1,6 +1,7 @@
 """What a request may say: fields, their bounds, endpoints, and the header that asks for a version."""
 
 import json
+import re
 import time
 from typing import Annotated, Any, Literal, get_type_hints
 
@@ -395,6 +396,12 @@ def test_a_bad_schema_is_measured_in_a_moment(bad: dict[str, Any]) -> None:
     began = time.process_time()
     assert refusal(CHAT, response_format=schema(**bad)) != ""
     assert time.process_time() - began < 1
+
+
+@pytest.mark.parametrize("name", ["guided_jsn", "prompt_logprob", "function_calls"])
+def test_no_field_is_advised_that_would_be_refused(name: str) -> None:
+    advised = re.search(r"write (\w+)\.", refusal(CHAT, **{name: 1}))
+    assert advised is None or "is not served" not in refusal(CHAT, **{advised[1]: 1})
 
 
 JSON_VALUES = st.recursive(

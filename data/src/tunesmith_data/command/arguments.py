@@ -190,7 +190,11 @@ def _template_argument(written: str) -> tuple[str, Switch]:
         value = json.loads(text)
     except ValueError:
         value = None
-    if _TEMPLATE_NAME.fullmatch(name) and len(text) <= _TEMPLATE_VALUE and type(value) in {bool, int, float, str}:
+    if (
+        _TEMPLATE_NAME.fullmatch(name)
+        and len(text) <= _TEMPLATE_VALUE
+        and type(value) in {bool, int, float, str}
+    ):
         return name, value
     message = (
         f"--template-arguments {written}: write NAME=VALUE with true, false, a number, or a string in two pairs of "
