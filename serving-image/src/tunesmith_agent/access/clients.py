@@ -12,6 +12,7 @@ from .buckets import Bucket
 from .entries import Budget, Entry
 from .ledger import Account, Ledger
 from .periods import Calendar, seconds_to_end
+from .pod_shares import PodShares
 from .reservation import estimate_prompt, reserve
 
 #: Pods that share the limits before the operator has said how many there are.
@@ -41,15 +42,20 @@ class Shared:
         clock: seconds by a clock that never jumps.
         wall_clock: POSIX time.
         is_connected: tells if the operator is connected.
-        pods: number of pods that share the limits.
+        shares: how the pods divide the limits.
     """
 
     clock: Callable[[], float]
     wall_clock: Callable[[], float]
     is_connected: Callable[[], bool]
     ledger: Ledger
-    pods: int = UNKNOWN_PODS
+    shares: PodShares = field(default_factory=lambda: PodShares(UNKNOWN_PODS))
     calendar: Calendar = field(default_factory=Calendar)
+
+    @property
+    def pods(self) -> int:
+        """Number of pods that share the limits."""
+        return self.shares.pods
 
 
 @dataclass(slots=True)
@@ -82,6 +88,7 @@ class Client:
         "_requests",
         "_shared",
         "_tokens",
+        "_weight",
         "adapters",
         "counts",
         "name",
@@ -95,6 +102,7 @@ class Client:
         self._shared = shared
         self._requests: Bucket | None = None
         self._tokens: Bucket | None = None
+        self._weight = 1.0
         self.update(entry)
 
     def update(self, entry: Entry) -> None:
@@ -104,8 +112,11 @@ class Client:
         # Half of a small limit, so that a request that says nothing can be admitted.
         self._default_max_tokens = default if limit is None else max(1, min(default, limit // 2))
         self.adapters = None if entry.adapters is None else frozenset(entry.adapters)
-        self._requests = self._resized(self._requests, entry.requests_per_minute)
-        self._tokens = self._resized(self._tokens, entry.tokens_per_minute)
+        weight = self._shared.shares.weight(self.adapters)
+        # A pod that becomes a home has more from now on; what another one has used of that is not given again.
+        growth, self._weight = max(1.0, weight / self._weight), weight
+        self._requests = self._resized(self._requests, entry.requests_per_minute, growth)
+        self._tokens = self._resized(self._tokens, entry.tokens_per_minute, growth)
         self._header_lines = b"".join(
             b"x-ratelimit-limit-%b: %d\r\nx-ratelimit-remaining-%b: %%d\r\nx-ratelimit-reset-%b: %%ds\r\n"
             % (kind, bucket.per_minute, kind, kind)
@@ -114,17 +125,17 @@ class Client:
         )
 
     def share_limits(self) -> None:
-        """Take over another number of pods."""
+        """Take over another division among the pods."""
         self.update(self._entry)
 
-    def _resized(self, bucket: Bucket | None, limit: int | None) -> Bucket | None:
+    def _resized(self, bucket: Bucket | None, limit: int | None, growth: float) -> Bucket | None:
         if limit is None:
             return None
-        now, share = self._shared.clock(), limit / self._shared.pods
+        now, share = self._shared.clock(), limit * self._weight / self._shared.pods
         if bucket is None:
             return Bucket(share, now)
         bucket.fill(now)
-        bucket.resize(share)
+        bucket.resize(share, growth)
         return bucket
 
     def may_use(self, model: str) -> bool:
