@@ -1,15 +1,15 @@
-"""Load by clients that write the head of a request and its body one after the other, as most libraries do.
+"""Load by a client that writes the head of a request and its body one after the other, as many libraries do.
 
-    pieces.py URL MODEL KEY CONNECTIONS SECONDS PIECES
+    pieces.py URL MODEL KEY SECONDS PIECES
 
-``PIECES`` is 2, or 1 for clients that write both at once. Prints the number of answers, as JSON.
+``PIECES`` is 2, or 1 for a client that writes both at once. Prints the number of answers, as JSON.
 """
 
 import asyncio
 import json
 import sys
 import time
-from itertools import count
+from itertools import cycle
 from typing import cast
 from urllib.parse import urlsplit
 
@@ -23,9 +23,8 @@ _LENGTH = b"content-length: "
 class Client(asyncio.Protocol):
     """One connection that asks again as soon as it has an answer."""
 
-    def __init__(self, requests: list[tuple[bytes, ...]], first: int, until: float) -> None:
-        self._requests = requests
-        self._turn = count(first)
+    def __init__(self, requests: list[tuple[bytes, ...]], until: float) -> None:
+        self._requests = cycle(requests)
         self._until = until
         self._rest = b""
         self.answers = 0
@@ -42,15 +41,16 @@ class Client(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         data = self._rest + data
         head, end, body = data.partition(_HEAD_END)
-        begin = head.find(_LENGTH) + len(_LENGTH)
-        if not end or len(body) < int(head[begin:].partition(b"\r\n")[0]):
-            self._rest = data
+        self._rest = data
+        if not end:
             return
-        self._rest = b""
         if not head.startswith(b"HTTP/1.1 200 "):
-            self._rest = data
             self._transport.abort()
             return
+        begin = head.find(_LENGTH) + len(_LENGTH)
+        if len(body) < int(head[begin:].partition(b"\r\n")[0]):
+            return
+        self._rest = b""
         self.answers += 1
         if time.monotonic() < self._until:
             self._ask()
@@ -59,7 +59,7 @@ class Client(asyncio.Protocol):
             self._transport.close()
 
     def _ask(self) -> None:
-        for piece in self._requests[next(self._turn) % len(self._requests)]:
+        for piece in next(self._requests):
             self._transport.write(piece)
 
 
@@ -76,22 +76,22 @@ def build_requests(url: str, model: str, key: str, pieces: int) -> list[tuple[by
     return found
 
 
-async def ask(url: str, model: str, key: str, connections: int, seconds: float, pieces: int) -> int:
+async def ask(url: str, model: str, key: str, seconds: float, pieces: int) -> int:
     """Number of answers."""
     address = urlsplit(url)
-    requests = build_requests(url, model, key, pieces)
-    until = time.monotonic() + seconds
-    loop, clients = asyncio.get_running_loop(), []
-    for number in range(connections):
-        _, client = await loop.create_connection(
-            lambda number=number: Client(requests, 61 * number, until), address.hostname, address.port
-        )
-        clients.append(client)
-    await asyncio.gather(*(client.ended for client in clients))
-    return sum(client.answers for client in clients)
+    requests, until = build_requests(url, model, key, pieces), time.monotonic() + seconds
+    loop = asyncio.get_running_loop()
+    _, client = await loop.create_connection(lambda: Client(requests, until), address.hostname, address.port)
+    await client.ended
+    return client.answers
+
+
+def main() -> None:
+    """Ask and print."""
+    url, model, key, seconds, pieces = sys.argv[1:]
+    answers = uvloop.run(ask(url, model, key, float(seconds), int(pieces)))
+    sys.stdout.write(json.dumps({"answers": answers}) + "\n")
 
 
 if __name__ == "__main__":
-    _url, _model, _key, _connections, _seconds, _pieces = sys.argv[1:]
-    answers = uvloop.run(ask(_url, _model, _key, int(_connections), float(_seconds), int(_pieces)))
-    print(json.dumps({"answers": answers}))
+    main()

@@ -1,5 +1,6 @@
 """Heads that came before: whatever follows on a connection is read as a new connection reads it."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 
@@ -189,12 +190,17 @@ def test_a_body_that_does_not_come_is_refused() -> None:
         assert reader.parser.method == fresh.parser.method == b"POST"
 
 
+def allow(calls: int) -> Callable[[int], bool]:
+    """Counter of bytes in memory that says so many times that there is room."""
+    answers = iter([True] * calls)
+    return lambda size: size < 0 or next(answers, False)
+
+
 def test_too_much_in_memory_is_refused_as_ever() -> None:
     for pieces in ((message(),), parted(message()), (message()[:-5], message()[-5:])):
         for allowed in range(len(pieces)):
             reader = experienced()
-            calls = iter([True] * allowed)
-            reader.parser._hold = lambda size, calls=calls: size < 0 or next(calls, False)
+            reader.parser._hold = allow(allowed)
             found, *_ = reader.read(*pieces)
             assert [item.status for item in found if isinstance(item, Refusal)] == [503]
 

@@ -135,6 +135,7 @@ class RequestParser:
                     self._keep_head(data[: len(data) - self._body_size])
                 elif self._head and self._messages == messages:
                     self._keep_head(self._head)
+                self._head = b""
                 return
             if self._messages != messages:
                 self._head = data[: len(data) - self._piece_body] if is_new and not self._in_head else b""
