@@ -5,9 +5,11 @@ import json
 from typing import Any
 
 import pytest
-from agents.agent_harness import Running
+from agents.agent_harness import Running, Storage, running_agent
+from agents.fake_engine import FakeEngine
 from agents.wire import ASK, connect, once, post
 
+from tunesmith_agent.http.limits import Limits
 from tunesmith_contract.agent import Version
 
 MESSAGES = b'"messages":[{"role":"user","content":"x"}]'
@@ -143,3 +145,18 @@ async def test_a_body_is_asked_for_where_its_client_waits(
         wire.writer.write(head + end)
         await wire.writer.drain()
         assert (await wire.ask(data)).status == 200
+
+
+async def test_a_body_that_never_comes_takes_no_room(engine: FakeEngine, storage: Storage) -> None:
+    """Its head came before, so it is read without a parser."""
+    async with (
+        running_agent(engine, storage.root, Limits(read_seconds=0.1)) as running,
+        connect(running) as wire,
+    ):
+        request = post({**ASK, "model": "base"})
+        assert (await wire.ask(request)).status == 200
+        head, end, data = request.partition(b"\r\n\r\n")
+        refused = await wire.ask(head + end + data[:5])
+        assert (refused.status, refused.message) == (408, "The request did not arrive in time.")
+        assert await wire.reader.read() == b""
+        await running.until(lambda: not running.agent.server.shares.held)

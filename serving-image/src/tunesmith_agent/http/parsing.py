@@ -153,7 +153,6 @@ class RequestParser:
         """Queue a refusal; nothing more is parsed."""
         self.broken = True
         self._body = []
-        self._begun = None
         self.queue.append(refusal)
 
     # -- from the parser
