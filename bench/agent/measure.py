@@ -49,6 +49,27 @@ def measure_stream(side: Side, seconds: float) -> dict[str, float]:
     return {**figures, "processorMicrosecondsPerToken": round(1e6 * used / figures["tokens"], 1)}
 
 
+def measure_pieces(side: Side, seconds: float, pieces: int) -> dict[str, float]:
+    """Processor time of a request that its client writes in so many pieces, on one connection."""
+    before = cpu_seconds(side.pid)
+    script = str(Path(__file__).with_name("pieces.py"))
+    command = [
+        "taskset",
+        "-c",
+        LOAD_CORE,
+        sys.executable,
+        script,
+        side.url,
+        side.model,
+        KEY,
+        str(seconds),
+        str(pieces),
+    ]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    used = cpu_seconds(side.pid) - before
+    return {"processorMicrosecondsPerRequest": round(1e6 * used / json.loads(output)["answers"], 1)}
+
+
 def medians(rounds: list[dict[str, float]]) -> dict[str, float]:
     """Median of each figure."""
     return {name: round(statistics.median(one[name] for one in rounds), 4) for name in rounds[0]}
@@ -107,6 +128,12 @@ def compare(stack: ExitStack, folder: Path, options: argparse.Namespace) -> dict
             return load_steadily(vegeta, side, rate, seconds, folder)
 
         keep(f"rate{rate}", measure_sides(able, rounds, steadily))
+    for pieces in (1, 2):
+
+        def in_pieces(side: Side, pieces: int = pieces) -> dict[str, float]:
+            return measure_pieces(side, seconds, pieces)
+
+        keep(f"pieces{pieces}", measure_sides([agent], rounds, in_pieces))
     keep("stream", measure_sides(compared, rounds, lambda side: measure_stream(side, seconds)))
     for side in (engine, agent, *plain, *others):
         figures[side.name]["residentMiB"] = resident_mib(side.pid)

@@ -188,7 +188,7 @@ async def test_openai_clients_read_refusals(guarded: Running, secret: Secret) ->
             await client.models.list()
     secret.write(ada={"key": ADA, "requestsPerMinute": 1})
     await until(lambda: len(access_of(guarded).clients) == 1)
-    access_of(guarded).set_pods(1)
+    access_of(guarded).follow(DesiredState(generation=0, pods=1), "")
     async with openai.AsyncOpenAI(base_url=f"{guarded.url}/v1", api_key=ADA, max_retries=0) as client:
         asked: Any = {"model": "expenses", "messages": [{"role": "user", "content": "x"}]}
         raw = await client.chat.completions.with_raw_response.create(**asked)
@@ -296,7 +296,7 @@ async def test_a_reservation_ends_with_its_request_however_that_ends(
 ) -> None:
     secret.write(ada={"key": ADA, "budget": {"tokens": 10_000, "period": "Month"}})
     await until(lambda: access_of(guarded).clients[0].budget is not None)
-    access_of(guarded).set_pods(1)
+    access_of(guarded).follow(DesiredState(generation=0, pods=1), "")
     client, engine = access_of(guarded).clients[0], guarded.engine
     name = next(name for name in guarded.agent.proxy.table.routes if name[:9] == "expenses@")
     engine.fail_with[name] = 500
@@ -330,7 +330,7 @@ async def test_budgets_outlive_the_agent(
         async with running_agent(engine, storage.root, **settings) as running:
             running.generation = len(runs)
             running.want()
-            access_of(running).set_pods(1)
+            access_of(running).follow(DesiredState(generation=0, pods=1), "")
             answer = await once(running, with_key(ADA, model="base", max_tokens=400))
             assert answer.status == status, answer.body
             report = running.agent.make_report().access

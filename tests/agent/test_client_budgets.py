@@ -11,7 +11,7 @@ from tunesmith.decide.serving.clients.usage import UsageRecord
 from tunesmith_agent.access.access import Access
 from tunesmith_agent.access.clients import Charge
 from tunesmith_agent.metrics import Usage
-from tunesmith_contract.agent import AgentReport, UsageOfOthers
+from tunesmith_contract.agent import AgentReport, DesiredState, UsageOfOthers
 
 BUDGET = 60_000
 LARGEST = 400
@@ -36,7 +36,7 @@ class Pod:
             fleet.keys, self.disk, lambda: self.connected, lambda: fleet.time, lambda: fleet.time
         )
         self.access.load()
-        self.access.set_pods(fleet.count)
+        self.access.follow(DesiredState(generation=0, pods=fleet.count), "")
 
     def report(self) -> AgentReport:
         return AgentReport(

@@ -17,10 +17,18 @@ from tunesmith_agent.access.clients import Charge, Client, Shared
 from tunesmith_agent.access.entries import Entries, Entry, Period, digest_of, parse_entries, read_entries
 from tunesmith_agent.access.ledger import Ledger
 from tunesmith_agent.access.periods import Calendar, seconds_to_end
+from tunesmith_agent.access.pod_shares import PodShares, divide
 from tunesmith_agent.access.reservation import reserve
 from tunesmith_agent.http.messages import Refusal
 from tunesmith_agent.metrics import Usage
-from tunesmith_contract.agent import MAX_CLIENTS, CountedTokens, UsageOfOthers
+from tunesmith_contract.agent import (
+    MAX_CLIENTS,
+    CountedTokens,
+    DesiredAlias,
+    DesiredState,
+    Peer,
+    UsageOfOthers,
+)
 
 KEY = "sk-0123456789abcdef"
 CHAT = b"/v1/chat/completions"
@@ -38,7 +46,7 @@ class Clock:
 
     def client(self, folder: Path, pods: int = 1, **entry: Any) -> Client:
         ledger = Ledger(folder / "usage.json")
-        shared = Shared(lambda: self.time, lambda: self.wall, lambda: self.connected, ledger, pods)
+        shared = Shared(lambda: self.time, lambda: self.wall, lambda: self.connected, ledger, PodShares(pods))
         return Client("ada", Entry.model_validate_json(json.dumps({"key": KEY, **entry})), shared)
 
     def pass_seconds(self, seconds: float) -> None:
@@ -226,6 +234,75 @@ def test_requests_per_minute_are_shared_by_pods(clock: Clock, tmp_path: Path) ->
     headers = admitted(client).headers
     assert b"x-ratelimit-limit-requests: 2\r\nx-ratelimit-remaining-requests: 0\r\n" in headers
     assert b"x-ratelimit-reset-requests: 60s\r\n" in headers
+
+
+def divided(homes: dict[str, set[str]], pods: int, aliases: str = "ab") -> list[PodShares]:
+    """Division among these pods, as each of them sees it; homes are by pod."""
+    state = DesiredState(
+        generation=1,
+        aliases=tuple(DesiredAlias(name=name) for name in aliases),
+        peers=tuple(
+            Peer(name=name, host="127.0.0.1", port=1, homes=tuple(sorted(names)))
+            for name, names in homes.items()
+        ),
+        pods=pods,
+    )
+    return [divide(state, f"p{number}", 16) for number in range(pods)]
+
+
+@given(
+    homes=st.dictionaries(st.sampled_from(["p0", "p1", "p2", "p3"]), st.sets(st.sampled_from("ab"))),
+    adapters=st.none() | st.frozensets(st.sampled_from(["a", "b", "base", "unknown"])),
+    pods=st.integers(4, 9),
+)
+def test_shares_of_all_pods_are_the_limit(
+    homes: dict[str, set[str]], adapters: frozenset[str] | None, pods: int
+) -> None:
+    assert sum(each.weight(adapters) for each in divided(homes, pods)) == pytest.approx(pods)
+
+
+def test_home_pods_have_most_of_a_limit() -> None:
+    homes = {"p0": {"a"}, "p1": {"b"}, "p2": {"b"}}
+
+    def shares(*adapters: str) -> list[float]:
+        return [each.weight(adapters) / 8 for each in divided(homes, 8)]
+
+    other = 0.25 / 8
+    assert shares("a", "of another deployment") == pytest.approx([0.75 + other, *[other] * 7])
+    assert shares("b")[:3] == pytest.approx([other, 0.375 + other, 0.375 + other])
+    assert shares("a", "b")[:4] == pytest.approx([*[0.25 + other] * 3, other])
+    assert shares("a", "base") == shares("unknown") == [1 / 8] * 8
+    assert [each.weight(None) for each in divided(homes, 8)] == [1] * 8
+    # Nothing is placed while all fit.
+    assert [each.weight(["a"]) for each in divided({"p0": set(), "p1": set()}, 8)] == [1] * 8
+
+
+def test_homes_that_move_let_nobody_take_a_limit_twice(clock: Clock, tmp_path: Path) -> None:
+    clients = [clock.client(tmp_path, pods=8, requestsPerMinute=800, adapters=["a"]) for _ in range(8)]
+
+    def place(home: str) -> None:
+        for client, shares in zip(clients, divided({home: {"a"}, "p7": set()}, 8, "a"), strict=True):
+            client._shared.shares = shares
+            client.share_limits()
+
+    def take_all() -> int:
+        found = 0
+        for client in clients:
+            while isinstance(client.admit(CHAT, {}, 10), Charge):
+                found += 1
+        return found
+
+    place("p0")
+    taken = 0
+    for minute in range(3):
+        for home in ("p1", "p2", "p0"):
+            place(home)
+            taken += take_all()
+            clock.pass_seconds(20)
+        assert taken <= 800 * (minute + 2)
+    place("p0")
+    clock.pass_seconds(60)
+    assert take_all() == 800
 
 
 def test_a_share_below_one_request_admits_one_now_and_then(clock: Clock, tmp_path: Path) -> None:
@@ -439,6 +516,17 @@ def test_a_stream_that_breaks_off_counts_its_events(clock: Clock, tmp_path: Path
     charge.settle(None, answered=False, left=True)
     assert (client.counts.prompt_tokens, client.counts.answer_tokens) == (10, 20)
     admitted(client, {"max_tokens": 900})
+
+
+def test_events_are_counted_wherever_a_stream_is_cut(clock: Clock, tmp_path: Path) -> None:
+    for size in range(1, len(EVENT) + 1):
+        client = clock.client(tmp_path, tokensPerMinute=1000)
+        charge = admitted(client, {"max_tokens": 500, "stream": True}, 29)
+        stream = EVENT * 3
+        for begin in range(0, len(stream), size):
+            charge.count_events(stream[begin : begin + size])
+        charge.settle(None, answered=False, left=True)
+        assert client.counts.answer_tokens == 3, size
 
 
 @pytest.mark.parametrize(

@@ -434,7 +434,7 @@ async def test_the_pod_that_answers_holds_clients_to_their_limits(storage: Stora
         a, b = fleet.pods["a"].agent.access, fleet.pods["b"].agent.access
         assert a is not None and b is not None
         for access in (a, b):
-            access.set_pods(1)
+            access.follow(DesiredState(generation=0, pods=1), "")
         assert (await ask(fleet.pods["a"], "v0")).status == 401
         assert [(await ask(fleet.pods["a"], "v0", headers=headers)).status for _ in range(3)] == [
             200,

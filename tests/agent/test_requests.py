@@ -1,7 +1,9 @@
 """What a request may say: fields, their bounds, endpoints, and the header that asks for a version."""
 
+import json
+import re
 import time
-from typing import Any, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
 
 import openai.types
 import openai.types.chat.completion_create_params
@@ -13,9 +15,11 @@ from agents.agent_harness import Running, Storage
 from agents.wire import once, post
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel, Field
 
 from tunesmith_agent.http.messages import Refusal
 from tunesmith_agent.requests.endpoints import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, build_endpoints
+from tunesmith_agent.requests.expansion import measure
 from tunesmith_agent.requests.model_name import resolve_model
 from tunesmith_agent.requests.schemas import MAX_REGEX_STATES, count_states
 from tunesmith_agent.requests.switches import apply_switches
@@ -60,6 +64,47 @@ def deep(levels: int) -> dict[str, Any]:
     return found
 
 
+def wide(members: int, *, required: bool = False, value: Any = None) -> dict[str, Any]:
+    """A schema of an object with so many members."""
+    names = [f"m{number}" for number in range(members)]
+    inner = {"type": "string"} if value is None else value
+    return {
+        "type": "object",
+        "properties": dict.fromkeys(names, inner),
+        "required": names if required else [],
+    }
+
+
+def chain(length: int, members: int = 2, *, required: bool = True) -> dict[str, Any]:
+    """A schema whose definitions name the next one several times each."""
+    definitions = {
+        f"d{number}": wide(members, required=required, value={"$ref": f"#/$defs/d{number + 1}"})
+        for number in range(length)
+    }
+    return {"$defs": {**definitions, f"d{length}": {"type": "string"}}, "$ref": "#/$defs/d0"}
+
+
+def tool(parameters: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": "f", "parameters": parameters}}
+
+
+#: As pydantic writes a model that holds a list of itself.
+TREE = {
+    "$defs": {
+        "Node": {
+            "type": "object",
+            "properties": {
+                "name": {"type": "string"},
+                "children": {"type": "array", "items": {"$ref": "#/$defs/Node"}},
+                "parent": {"anyOf": [{"$ref": "#/$defs/Node"}, {"type": "null"}]},
+            },
+            "required": ["name", "children"],
+        }
+    },
+    "$ref": "#/$defs/Node",
+}
+
+
 @pytest.mark.parametrize(
     ("path", "fields"),
     [
@@ -74,6 +119,15 @@ def deep(levels: int) -> dict[str, Any]:
         (CHAT, {"response_format": {"type": "json_object"}}),
         (CHAT, {"response_format": schema(properties={"pattern": {"type": "string"}})}),
         (CHAT, {"response_format": schema(pattern=r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}$")}),
+        (CHAT, {"response_format": schema(**TREE)}),
+        (CHAT, {"response_format": schema(**chain(8))}),
+        (CHAT, {"response_format": schema(**chain(40, 1))}),
+        (CHAT, {"response_format": schema(**wide(200))}),
+        (CHAT, {"response_format": schema(**wide(1_000, required=True))}),
+        (CHAT, {"response_format": schema(**wide(20), patternProperties={"^x-": {}})}),
+        (CHAT, {"response_format": schema(**{"$ref": "#/$defs/missing"})}),
+        (CHAT, {"response_format": schema(**{"$ref": "#anchor"})}),
+        (CHAT, {"tools": [tool(wide(30))] * 64, "tool_choice": "required"}),
         (CHAT, {"structured_outputs": {"choice": ["yes", "no"]}}),
         (CHAT, {"structured_outputs": {"json": '{"type": "object"}'}}),
         (CHAT, {"tools": [{"type": "function", "function": {"name": "f", "parameters": {}}}]}),
@@ -161,6 +215,53 @@ def test_what_is_served(path: bytes, fields: dict[str, Any]) -> None:
         (CHAT, {"response_format": schema(enum=["x"] * 5_000)}, "more than 4,096 members"),
         (CHAT, {"response_format": schema(enum=["x" * 70_000])}, "more than 65,536 characters"),
         (CHAT, {"response_format": schema(**deep(40))}, "more than 32 levels"),
+        (
+            CHAT,
+            {"response_format": schema(**chain(20))},
+            "more than 100,000 members with each $ref written out",
+        ),
+        (CHAT, {"structured_outputs": {"json": json.dumps(chain(20))}}, "members with each $ref written out"),
+        (
+            CHAT,
+            {"response_format": schema(**chain(60, 1))},
+            "more than 128 levels with each $ref written out",
+        ),
+        (CHAT, {"response_format": schema(**{"$ref": "#"})}, "a $ref that leads back to itself"),
+        (
+            CHAT,
+            {"response_format": schema(**chain(3, 1), anyOf=[{"$ref": "#/anyOf/0"}])},
+            "a $ref that leads back to itself",
+        ),
+        (
+            CHAT,
+            {"response_format": schema(**TREE, patternProperties={"a": {}})},
+            "patternProperties and a recursive $ref",
+        ),
+        (
+            CHAT,
+            {"response_format": schema(**chain(3, 30, required=False), patternProperties={"a": {}})},
+            "members with each $ref written out",
+        ),
+        (
+            CHAT,
+            {"response_format": schema(**wide(300))},
+            "more than 256 members of an object that may be left out",
+        ),
+        (
+            CHAT,
+            {"response_format": schema(properties={"a": wide(200), "b": wide(200)})},
+            "more than 256 members of an object that may be left out",
+        ),
+        (
+            CHAT,
+            {"response_format": schema(items=[{"pattern": "a{4000}"}] * 9)},
+            "more than 32,768 states in its regular expressions",
+        ),
+        (
+            CHAT,
+            {"tools": [tool(wide(120, required=True))] * 100, "tool_choice": "required"},
+            "tools has a schema of more than 16,384 members",
+        ),
         (CHAT, {"structured_outputs": {"grammar": "root ::= root root"}}, "structured_outputs with grammar"),
         (CHAT, {"structured_outputs": {"regex": "(a{99}){99}"}}, "more than 4,096 states"),
         (CHAT, {"structured_outputs": {"jsn": {}}}, "has no member 'jsn'"),
@@ -235,6 +336,72 @@ def test_what_is_served(path: bytes, fields: dict[str, Any]) -> None:
 )
 def test_what_is_refused(path: bytes, fields: dict[str, Any], message: str) -> None:
     assert message in refusal(path, **fields)
+
+
+class Money(BaseModel):
+    amount: Annotated[str, Field(pattern=r"^\d{1,12}\.\d{2}$")]
+    currency: Literal["EUR", "USD"]
+
+
+class Item(BaseModel):
+    name: Annotated[str, Field(max_length=200)]
+    price: Money
+    discount: Money | None = None
+    parts: list["Item"] = []
+
+
+class Receipt(BaseModel):
+    items: Annotated[list[Item], Field(max_length=100)]
+    total: Money
+    notes: dict[str, str] = {}
+
+
+def test_models_of_pydantic_are_served() -> None:
+    assert refusal(CHAT, response_format=schema(**Receipt.model_json_schema())) == ""
+
+
+def written_out(root: Any, node: Any) -> tuple[int, int]:
+    """Members and levels of a schema without recursion, by writing it out."""
+    if type(node) not in {dict, list}:
+        return 0, 0
+    inner = list(node.values()) if type(node) is dict else list(node)
+    if type(node) is dict and "$ref" in node:
+        inner.append(root["$defs"][node["$ref"].removeprefix("#/$defs/")])
+    found = [written_out(root, each) for each in inner]
+    return 1 + len(node) + sum(each[0] for each in found), 1 + max((each[1] for each in found), default=0)
+
+
+@given(st.lists(st.lists(st.integers(0, 9), max_size=3), min_size=1, max_size=6))
+def test_a_schema_is_measured_as_if_it_was_written_out(references: list[list[int]]) -> None:
+    """Each definition names later ones."""
+    definitions = {
+        f"d{number}": {
+            "anyOf": [{"$ref": f"#/$defs/d{min(number + 1 + each, len(references))}"} for each in named]
+        }
+        for number, named in enumerate(references)
+    }
+    root = {"$defs": {**definitions, f"d{len(references)}": {"type": "string"}}, "$ref": "#/$defs/d0"}
+    found = measure(root, repeats_optional=False)
+    assert (found.members, found.levels) == written_out(root, root)
+    assert not found.recurs and not found.is_endless
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [chain(600, 1), chain(250, 4), wide(1_300, value={"$ref": "#"}),
+     {"prefixItems": [{"$ref": "#/prefixItems/1"}] * 1_300},
+     {"$defs": {f"d{n}": {"$ref": f"#/$defs/d{n + 1}"} for n in range(1_300)}, "$ref": "#/$defs/d0"}],
+)  # fmt: skip
+def test_a_bad_schema_is_measured_in_a_moment(bad: dict[str, Any]) -> None:
+    began = time.process_time()
+    assert refusal(CHAT, response_format=schema(**bad)) != ""
+    assert time.process_time() - began < 1
+
+
+@pytest.mark.parametrize("name", ["guided_jsn", "prompt_logprob", "function_calls"])
+def test_no_field_is_advised_that_would_be_refused(name: str) -> None:
+    advised = re.search(r"write (\w+)\.", refusal(CHAT, **{name: 1}))
+    assert advised is None or "is not served" not in refusal(CHAT, **{advised[1]: 1})
 
 
 JSON_VALUES = st.recursive(

@@ -64,6 +64,62 @@ def test_a_stream_may_be_cut_at_any_byte(both: bool) -> None:
         assert reader.usage() == Usage(40, 7, 32)
 
 
+#: An empty line behind a line, each with one of the three ends that lines may have.
+EVENT_ENDS = [b"\n\n", b"\r\n\r\n", b"\r\r", b"\n\r\n", b"\r\n\n", b"\r\n\r", b"\n\r", b"\r\r\n"]
+
+
+def ended(events: list[bytes], ends: list[bytes]) -> list[bytes]:
+    """Events that end otherwise, in turn."""
+    return [each[:-2] + ends[number % len(ends)] for number, each in enumerate(events)]
+
+
+@pytest.mark.parametrize("end", EVENT_ENDS)
+@pytest.mark.parametrize("is_last", [False, True])
+def test_events_may_end_in_every_way_and_be_cut_at_any_byte(end: bytes, is_last: bool) -> None:
+    first, ping, counts, done = ended(
+        [
+            text_event("yes", "stop"),
+            b": ping\n\n",
+            event({"choices": [], "usage": COUNTS}),
+            b"data: [DONE]\n\n",
+        ],
+        [end],
+    )
+    rest = b"" if is_last else done
+    stream = first + ping + counts + rest
+    for place in range(len(stream)):
+        for width in range(4):
+            pieces = cut(stream, [place, place + width])
+            passed, reader = read(pieces, is_stream=True, hides_usage=True)
+            assert passed == first + ping + rest, (place, width)
+            assert reader.usage() == Usage(40, 7, 32)
+
+
+@given(
+    texts=st.lists(TEXTS, min_size=1, max_size=4),
+    ends=st.lists(st.sampled_from(EVENT_ENDS), min_size=1, max_size=3),
+    places=st.lists(st.integers(0, 900), max_size=8),
+)
+def test_the_event_is_hidden_however_others_end(
+    texts: list[str], ends: list[bytes], places: list[int]
+) -> None:
+    counts, done = event({"choices": [], "usage": COUNTS}), b"data: [DONE]\n\n"
+    events = ended([*map(text_event, texts), text_event("", "length"), counts, done], ends)
+    passed, reader = read(cut(b"".join(events), places), is_stream=True, hides_usage=True)
+    assert passed == b"".join([*events[:-2], events[-1]])
+    assert reader.usage() == Usage(40, 7, 32)
+    assert reader.finish_reasons()[-1] == "length"
+
+
+@pytest.mark.parametrize("line_end", [b"\n", b"\r\n", b"\r"])
+def test_a_token_is_passed_on_as_soon_as_it_has_come(line_end: bytes) -> None:
+    reader = AnswerReader(hides_usage=True, reads_reasons=False)
+    reader.is_stream = True
+    for text in ("a", "b", "c"):
+        token = text_event(text).replace(b"\n", line_end)
+        assert reader.read(token) == token
+
+
 @pytest.mark.parametrize("hides_usage", [False, True])
 @pytest.mark.parametrize(
     ("error", "failed"),
@@ -143,6 +199,16 @@ def test_a_piece_is_not_kept_back_without_need() -> None:
     reader.is_stream = True
     for piece in (b": ping\n\n", text_event("a")[:-5], b"half of anything", b"x" * 10_000):
         assert reader.read(piece) == piece
+
+
+@pytest.mark.parametrize("hides_usage", [False, True])
+def test_a_finish_reason_is_read_once_wherever_it_is_cut(hides_usage: bool) -> None:
+    for before in (b"", text_event("x" * 16_300)):
+        stream = before + text_event("yes", "function_call") + text_event("no", "stop")
+        for place in range(len(before), len(stream)):
+            _, reader = read(cut(stream, [place]), is_stream=True, hides_usage=hides_usage)
+            reader.usage()
+            assert reader.finish_reasons() == ("function_call", "stop"), place
 
 
 def test_finish_reasons_are_words_of_a_list() -> None:

@@ -219,7 +219,7 @@ class Agent:
 
     def _apply(self) -> None:
         if self.access is not None and self.store.current is not None:
-            self.access.set_pods(self.store.current.pods)
+            self.access.follow(self.store.current, self.settings.pod_name)
         self.reconciler.apply()
 
     def _reload_failed(self, key: Key) -> None:

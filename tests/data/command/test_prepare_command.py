@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -119,6 +120,19 @@ def test_bad_rows_can_be_dropped_and_are_shown(desk: Desk, make: RowBuilders) ->
     assert "maxInvalidFraction" in desk.output[1]
 
 
+def test_rows_are_rendered_with_the_template_arguments_of_a_job(desk: Desk, make: RowBuilders) -> None:
+    file = desk.write("rows.jsonl", make.rows(60))
+    desk.model = Path(shutil.copytree(desk.model, desk.folder / "switched"))
+    template = desk.model / "chat_template.jinja"
+    template.write_text("{% if preamble is defined %}{{ preamble }} {% endif %}" + template.read_text())
+    lengths = []
+    for arguments in ([], ["--template-arguments", 'preamble="one two three"']):
+        assert desk.prepare(file, *arguments) == ExitCode.SUCCEEDED
+        report = read_report(desk.folder / "tunesmith-data/data-report")
+        lengths.append(report.tokens)
+    assert lengths[0] != lengths[1]
+
+
 def test_warnings_fail_where_people_are_strict(desk: Desk, make: RowBuilders) -> None:
     file = desk.write("few.jsonl", make.rows(30))
     assert desk.prepare(file) == ExitCode.SUCCEEDED
@@ -162,6 +176,11 @@ def test_the_estimate_needs_a_gpu_and_a_price(desk: Desk, make: RowBuilders) -> 
         (["rows.jsonl", "--validation", "1.5"], "a fraction from 0 on"),
         (["rows.jsonl", "--epochs", "0"], "--epochs"),
         (["rows.jsonl", "--output", "rows.jsonl"], "is a file"),
+        (["rows.jsonl", "--template-arguments", "enable_thinking"], "write NAME=VALUE"),
+        (["rows.jsonl", "--template-arguments", "enable_thinking=False"], "write NAME=VALUE"),
+        (["rows.jsonl", "--template-arguments", "a-b=1"], "write NAME=VALUE"),
+        (["rows.jsonl", "--template-arguments", "a=[1]"], "write NAME=VALUE"),
+        (["rows.jsonl", "--template-arguments", "enable_thinking=false"], "no argument enable_thinking"),
         ([], "write prepare FILE"),
     ],
 )

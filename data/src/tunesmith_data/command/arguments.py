@@ -1,12 +1,15 @@
 """Command-line arguments of ``prepare``, and the prepare configuration made from them."""
 
 import argparse
+import json
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
 
+from tunesmith_contract.answer_formats import Switch
 from tunesmith_contract.methods import Method
 from tunesmith_contract.run_config import (
     Deduplicate,
@@ -29,6 +32,9 @@ SEED = 42
 
 #: Rows of these methods are checked; GRPO and RLOO need a reward, but no check depends on which.
 METHODS = ("sft", "dpo", "kto", "reward", "pretraining", "grpo", "rloo")
+#: Name, and most characters of a value, of an argument of a chat template.
+_TEMPLATE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
+_TEMPLATE_VALUE = 256
 _ONLINE = frozenset({"grpo", "rloo"})
 _REWARD = {"name": "length", "length": {"maxTokens": 256}}
 
@@ -73,6 +79,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="share of dropped rows (0.01)",
     )
     add("--max-length", type=int, metavar="TOKENS", help="maximum row length (the method's default)")
+    add(
+        "--template-arguments",
+        metavar="NAME=VALUE",
+        nargs="+",
+        action="extend",
+        default=[],
+        help="arguments of the chat template, with values in JSON, such as enable_thinking=false",
+    )
     add("--group-field", metavar="FIELD", help="rows with the same value stay together")
     add("--stratify-field", metavar="FIELD", help="each value is held out in the same proportion")
     add("--epochs", type=int, metavar="N", default=EPOCHS, help=f"for the estimate ({EPOCHS})")
@@ -133,6 +147,7 @@ def _config(options: argparse.Namespace) -> PrepareConfig:
         deduplicate=options.deduplicate,
         personal_data=options.personal_data,
         method=_method(options.method, options.max_length),
+        template_arguments=dict(map(_template_argument, options.template_arguments)) or None,
         seed=SEED,
         output=host_uri(options.output),
     )
@@ -166,6 +181,26 @@ def _held_out(written: str) -> HeldOut:
     except ValidationError:
         message = f"--held-out {written}: write a name of at most 32 lower-case letters, digits and hyphens"
         raise UserError("InvalidOption", message) from None
+
+
+def _template_argument(written: str) -> tuple[str, Switch]:
+    """Name and value of one argument of the chat template, as ``templateArguments`` of a job has them."""
+    name, _, text = written.partition("=")
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if (
+        _TEMPLATE_NAME.fullmatch(name)
+        and len(text) <= _TEMPLATE_VALUE
+        and type(value) in {bool, int, float, str}
+    ):
+        return name, value
+    message = (
+        f"--template-arguments {written}: write NAME=VALUE with true, false, a number, or a string in two pairs of "
+        "quotes, such as enable_thinking=false or 'reasoning_effort=\"low\"'"
+    )
+    raise UserError("InvalidOption", message)
 
 
 def _method(key: str, max_length: int | None) -> Method:

@@ -18,12 +18,14 @@ from tunesmith_contract.agent import (
     AccessReport,
     ClientFault,
     ClientUsage,
+    DesiredState,
     UsageOfOthers,
 )
 
 from .clients import UNKNOWN_PODS, Charge, Client, Shared
 from .entries import digest_of, list_entries, read_entries
 from .ledger import Ledger
+from .pod_shares import divide
 
 log = logging.getLogger(__name__)
 
@@ -131,10 +133,15 @@ class Access:
         """Take over what other pods have counted."""
         self._shared.ledger.learn(usage)
 
-    def set_pods(self, pods: int | None) -> None:
-        """Take over the number of pods that share the limits; None: unknown."""
-        if (pods or UNKNOWN_PODS) != self._shared.pods:
-            self._shared.pods = pods or UNKNOWN_PODS
+    def follow(self, state: DesiredState, own_name: str) -> None:
+        """Take over how the pods of a state divide the limits.
+
+        Args:
+            own_name: name of this pod.
+        """
+        shares = divide(state, own_name, UNKNOWN_PODS)
+        if shares != self._shared.shares:
+            self._shared.shares = shares
             for client in self._clients.values():
                 client.share_limits()
 

@@ -33,10 +33,14 @@ class Bucket:
         self.level = level if level < self.per_minute else self.per_minute
         self._at = now
 
-    def resize(self, per_minute: float) -> None:
-        """Hold and fill in another amount from now on: it stays as full as it is, and what it owes stays."""
+    def resize(self, per_minute: float, growth: float = 1.0) -> None:
+        """Hold and fill in another amount from now on: it stays as full as it is, and what it owes stays.
+
+        Args:
+            growth: factor of what it holds by which it does not become fuller: that part has yet to fill in.
+        """
         if self.level > 0:
-            self.level *= per_minute / self.per_minute
+            self.level *= per_minute / self.per_minute / growth
         self.per_minute = per_minute
 
     def wait(self, amount: float) -> float:

@@ -12,12 +12,16 @@ from .buckets import Bucket
 from .entries import Budget, Entry
 from .ledger import Account, Ledger
 from .periods import Calendar, seconds_to_end
+from .pod_shares import PodShares
 from .reservation import estimate_prompt, reserve
 
 #: Pods that share the limits before the operator has said how many there are.
 UNKNOWN_PODS = 16
 
 _LONGEST_RETRY = 3600
+
+#: Begin of an event of a stream.
+_EVENT_MARK = b"data:"
 
 #: Response headers that tell a client of its limits.
 LIMIT_HEADERS = (
@@ -38,15 +42,20 @@ class Shared:
         clock: seconds by a clock that never jumps.
         wall_clock: POSIX time.
         is_connected: tells if the operator is connected.
-        pods: number of pods that share the limits.
+        shares: how the pods divide the limits.
     """
 
     clock: Callable[[], float]
     wall_clock: Callable[[], float]
     is_connected: Callable[[], bool]
     ledger: Ledger
-    pods: int = UNKNOWN_PODS
+    shares: PodShares = field(default_factory=lambda: PodShares(UNKNOWN_PODS))
     calendar: Calendar = field(default_factory=Calendar)
+
+    @property
+    def pods(self) -> int:
+        """Number of pods that share the limits."""
+        return self.shares.pods
 
 
 @dataclass(slots=True)
@@ -79,6 +88,7 @@ class Client:
         "_requests",
         "_shared",
         "_tokens",
+        "_weight",
         "adapters",
         "counts",
         "name",
@@ -92,6 +102,7 @@ class Client:
         self._shared = shared
         self._requests: Bucket | None = None
         self._tokens: Bucket | None = None
+        self._weight = 1.0
         self.update(entry)
 
     def update(self, entry: Entry) -> None:
@@ -101,8 +112,11 @@ class Client:
         # Half of a small limit, so that a request that says nothing can be admitted.
         self._default_max_tokens = default if limit is None else max(1, min(default, limit // 2))
         self.adapters = None if entry.adapters is None else frozenset(entry.adapters)
-        self._requests = self._resized(self._requests, entry.requests_per_minute)
-        self._tokens = self._resized(self._tokens, entry.tokens_per_minute)
+        weight = self._shared.shares.weight(self.adapters)
+        # A pod that becomes a home has more from now on; what another one has used of that is not given again.
+        growth, self._weight = max(1.0, weight / self._weight), weight
+        self._requests = self._resized(self._requests, entry.requests_per_minute, growth)
+        self._tokens = self._resized(self._tokens, entry.tokens_per_minute, growth)
         self._header_lines = b"".join(
             b"x-ratelimit-limit-%b: %d\r\nx-ratelimit-remaining-%b: %%d\r\nx-ratelimit-reset-%b: %%ds\r\n"
             % (kind, bucket.per_minute, kind, kind)
@@ -111,17 +125,17 @@ class Client:
         )
 
     def share_limits(self) -> None:
-        """Take over another number of pods."""
+        """Take over another division among the pods."""
         self.update(self._entry)
 
-    def _resized(self, bucket: Bucket | None, limit: int | None) -> Bucket | None:
+    def _resized(self, bucket: Bucket | None, limit: int | None, growth: float) -> Bucket | None:
         if limit is None:
             return None
-        now, share = self._shared.clock(), limit / self._shared.pods
+        now, share = self._shared.clock(), limit * self._weight / self._shared.pods
         if bucket is None:
             return Bucket(share, now)
         bucket.fill(now)
-        bucket.resize(share)
+        bucket.resize(share, growth)
         return bucket
 
     def may_use(self, model: str) -> bool:
@@ -250,7 +264,7 @@ class Charge:
         headers: header lines for the answer.
     """
 
-    __slots__ = ("_client", "_events", "_reserved", "_size", "_tokens_per_event", "headers")
+    __slots__ = ("_client", "_events", "_piece_end", "_reserved", "_size", "_tokens_per_event", "headers")
 
     def __init__(
         self, client: Client, reserved: int, size: int, headers: bytes, tokens_per_event: int = 1
@@ -259,12 +273,16 @@ class Charge:
         self._reserved = reserved
         self._size = size
         self._events = 0
+        self._piece_end = b""
         self._tokens_per_event = tokens_per_event
         self.headers = headers
 
     def count_events(self, data: bytes) -> None:
         """Count the events in a piece of a stream."""
-        self._events += data.count(b"data:")
+        # The mark of an event may be cut in two.
+        data = self._piece_end + data
+        self._events += data.count(_EVENT_MARK)
+        self._piece_end = data[1 - len(_EVENT_MARK) :]
 
     def settle(self, usage: Usage | None, *, answered: bool, left: bool = False) -> None:
         """Replace the reservation by what was used; call it once.

@@ -1,7 +1,8 @@
 """Head of a request that is read once: the next request of a connection mostly has the same, but for its length.
 
-A head that llhttp has read means the same whenever the same bytes come again. So a request with such a head, whose body
-has come with it as a whole, needs no parser. Everything else is left to llhttp.
+A head that llhttp has read means the same whenever the same bytes come again. So a request with such a head needs no
+parser; its body may come with it or later, as many clients write both one after the other. Everything else is left to
+llhttp.
 """
 
 from typing import Any
@@ -43,8 +44,8 @@ class KnownHead:
             request.method, request.path, {**request.headers}, b"", keep_alive=True, http_10=False, size=0
         )
 
-    def read(self, data: bytes, largest: int) -> Request | None:
-        """Request that ``data`` is, if it has this head and is complete; else None.
+    def read(self, data: bytes, largest: int) -> tuple[Request, int] | None:
+        """Request that ``data`` begins, if it has this head, and the bytes of its body that are missing; else None.
 
         Args:
             largest: bytes that its body may have.
@@ -55,15 +56,16 @@ class KnownHead:
         if stop < 0 or not digits.isdigit():
             return None
         end = stop + self._suffix_size
-        length = len(data) - end
-        if length != int(digits) or length > largest or data[:start] + data[stop:end] not in self._heads:
+        length, whole = len(data) - end, int(digits)
+        if length > whole or whole > largest or data[:start] + data[stop:end] not in self._heads:
             return None
         known = self._request
         headers = known.headers.copy()
         headers[b"content-length"] = digits
         size = self._size + len(digits) + length
         # By position, as this is on the way of each request: kept alive, not of HTTP/1.0, of no client yet.
-        return Request(known.method, known.path, headers, data[end:], True, False, size, "", self._derived)
+        request = Request(known.method, known.path, headers, data[end:], True, False, size, "", self._derived)
+        return request, whole - length
 
 
 def keep_head(head: bytes, request: Request, size: int) -> KnownHead | None:

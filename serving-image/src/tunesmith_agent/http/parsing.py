@@ -64,9 +64,10 @@ class RequestParser:
     """
 
     __slots__ = (
-        "_body", "_body_size", "_chunks", "_excess", "_head_size", "_headers", "_hold", "_http_10", "_in_head",
-        "_known", "_limits", "_lines", "_messages", "_method", "_parser", "_path", "_piece_body", "_unheld",
-        "_unparsed_size", "_upgrade", "_url", "_vain", "broken", "in_message", "queue", "waits_for_continue",
+        "_begun", "_body", "_body_size", "_chunks", "_excess", "_head", "_head_size", "_headers", "_hold", "_http_10",
+        "_in_head", "_known", "_limits", "_lines", "_messages", "_method", "_missing", "_parser", "_path",
+        "_piece_body", "_unheld", "_unparsed_size", "_upgrade", "_url", "_vain", "broken", "in_message", "queue",
+        "waits_for_continue",
     )  # fmt: skip
 
     def __init__(self, limits: Limits, hold: Callable[[int], bool]) -> None:
@@ -86,19 +87,31 @@ class RequestParser:
         self._method = b""
         self._known: KnownHead | None = None
         self._vain = 0
+        #: Head of the request that llhttp reads, if it came in one piece with nothing before it; else empty.
+        self._head = b""
+        #: Request with the known head that is arriving, and the bytes of its body that are missing.
+        self._begun: Request | None = None
+        self._missing = 0
 
     # -- for the connection
 
     @property
     def method(self) -> bytes:
         """Method of the request that is arriving; empty before its target."""
+        if self._begun is not None:
+            return self._begun.method
         method: bytes = self._parser.get_method() if self._url else b""
         return method
 
     def feed(self, data: bytes) -> None:
         """Parse the next bytes."""
-        if self._known is not None and not self.in_message and not self.queue and self._read_by_known(data):
-            return
+        if self._known is not None:
+            if not self.in_message:
+                if not self.queue and self._read_by_known(data):
+                    return
+            elif self._begun is not None:
+                self._read_body(self._begun, data)
+                return
         if len(data) > SLICE_BYTES:
             for start in range(0, len(data), SLICE_BYTES):
                 if not self.broken:
@@ -116,10 +129,16 @@ class RequestParser:
         except HttpParserError as error:
             self.refuse(Refusal(400, f"This is not HTTP/1.1: {error}.", code="bad_framing"))
         else:
+            is_new = is_first and self._messages == messages + 1 and self._vain < VAIN_HEADS
             if not self.in_message:
-                if is_first and self._messages == messages + 1 and self._vain < VAIN_HEADS:
-                    self._keep_head(data)
+                if is_new:
+                    self._keep_head(data[: len(data) - self._body_size])
+                elif self._head and self._messages == messages:
+                    self._keep_head(self._head)
+                self._head = b""
                 return
+            if self._messages != messages:
+                self._head = data[: len(data) - self._piece_body] if is_new and not self._in_head else b""
             if not self._hold_new_bytes():
                 self.refuse(TOO_BUSY)
             elif self._messages == messages:
@@ -208,24 +227,48 @@ class RequestParser:
     # -- inside
 
     def _read_by_known(self, data: bytes) -> bool:
-        """Queue the request that has the known head; False if the data is anything else."""
+        """Take the request that has the known head; False if the data is anything else."""
         assert self._known is not None, "tested by the caller, as this is on the way of each request"
-        request = self._known.read(data, self._limits.body_bytes)
-        if request is None:
+        found = self._known.read(data, self._limits.body_bytes)
+        if found is None:
             return False
+        request, missing = found
         if not self._hold(request.size):
             self._hold(-request.size)
             return False
         self._vain = 0
-        self.queue.append(request)
+        if missing:
+            self._begun, self._missing = request, missing
+            self._body = [request.body]
+            self.in_message = True
+        else:
+            self.queue.append(request)
         return True
 
-    def _keep_head(self, data: bytes) -> None:
-        """Keep the head of the request that ``data`` is, to recognize the next one by."""
+    def _read_body(self, request: Request, data: bytes) -> None:
+        """Take more of the body of a request with the known head."""
+        size = min(len(data), self._missing)
+        self._body.append(data[:size])
+        self._missing -= size
+        request.size += size
+        if not self._hold(size):
+            self.refuse(TOO_BUSY)
+            return
+        if self._missing:
+            return
+        request.body = b"".join(self._body)
+        self._body = []
+        self._begun = None
+        self.in_message = False
+        self.queue.append(request)
+        if len(data) > size:
+            self.feed(data[size:])
+
+    def _keep_head(self, head: bytes) -> None:
+        """Keep the head of the request that has come, to recognize the next one by."""
         request = self.queue[-1]
         if isinstance(request, Request):
             self._vain += 1
-            head = data[: len(data) - self._body_size]
             self._known = keep_head(head, request, self._head_size) or self._known
 
     def _hold_new_bytes(self) -> bool:

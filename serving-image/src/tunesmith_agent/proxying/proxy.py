@@ -423,7 +423,7 @@ def _parse_body(request: Request) -> dict[str, Any] | Refusal:
     content_type = request.headers.get(b"content-type", b"")
     if not content_type.lower().startswith(b"application/json"):
         return _NOT_JSON_TYPE
-    if request.headers.get(b"content-encoding", b"identity") != b"identity":
+    if request.headers.get(b"content-encoding", b"identity").lower() != b"identity":
         return _ENCODED
     try:
         body = orjson.loads(request.body)

@@ -4,6 +4,7 @@ A check returns what is wrong, as the end of a sentence that begins with the nam
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -98,17 +99,18 @@ def only(*values: object) -> Check:
     return check
 
 
-def refused(advice: str) -> Check:
-    """No value at all.
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Check that refuses every value.
 
-    Args:
+    Attributes:
         advice: what to write instead, as a clause.
     """
 
-    def check(value: Any) -> str:
-        return f"is not served: {advice}"
+    advice: str
 
-    return check
+    def __call__(self, value: Any) -> str:
+        return f"is not served: {self.advice}"
 
 
 def prompts(count: int) -> Check:

@@ -12,6 +12,7 @@ from tunesmith_agent.http.messages import Refusal
 
 from .bounds import (
     Check,
+    Refused,
     count_prompts,
     flags,
     integer,
@@ -20,7 +21,6 @@ from .bounds import (
     members,
     only,
     prompts,
-    refused,
     text,
     texts,
 )
@@ -84,7 +84,8 @@ class Endpoint:
         return None
 
     def _refuse_unknown(self, name: str) -> Refusal:
-        close = difflib.get_close_matches(name[:64], self.fields, 1)
+        served = [known for known, check in self.fields.items() if not isinstance(check, Refused)]
+        close = difflib.get_close_matches(name[:64], served, 1)
         advice = f"write {close[0]}" if close else "leave it out"
         return Refusal(
             400, f"{name[:64]!r} is not known here: {advice}.", code="unknown_parameter", param=name[:64]
@@ -97,10 +98,10 @@ _COMMON: dict[str, Check | None] = {
     "user": text(1_024),
     "priority": only(0),
     "cache_salt": text(128),
-    "request_id": refused("send the header x-request-id"),
-    "session_id": refused("the header x-tunesmith-key keeps a client on one version"),
-    "mm_processor_kwargs": refused(_INTERNAL),
-    "media_io_kwargs": refused(_INTERNAL),
+    "request_id": Refused("send the header x-request-id"),
+    "session_id": Refused("the header x-tunesmith-key keeps a client on one version"),
+    "mm_processor_kwargs": Refused(_INTERNAL),
+    "media_io_kwargs": Refused(_INTERNAL),
 }
 
 #: Fields of all endpoints that generate text.
@@ -129,14 +130,14 @@ _GENERATION: dict[str, Check | None] = {
     "service_tier": only("auto", "default"),
     "metadata": members(64),
     "store": only(False),
-    "prompt_logprobs": refused("the engine computes no log-probabilities of prompts for clients"),
-    "prompt_embeds": refused("send the prompt as text or token IDs"),
-    "kv_transfer_params": refused(_INTERNAL),
-    "ec_transfer_params": refused(_INTERNAL),
-    "vllm_xargs": refused(_INTERNAL),
-    "logits_processors": refused("it would run code in the engine"),
+    "prompt_logprobs": Refused("the engine computes no log-probabilities of prompts for clients"),
+    "prompt_embeds": Refused("send the prompt as text or token IDs"),
+    "kv_transfer_params": Refused(_INTERNAL),
+    "ec_transfer_params": Refused(_INTERNAL),
+    "vllm_xargs": Refused(_INTERNAL),
+    "logits_processors": Refused("it would run code in the engine"),
     **{
-        name: refused(_ANOTHER_FORM)
+        name: Refused(_ANOTHER_FORM)
         for name in (
             "guided_json",
             "guided_regex",
@@ -181,7 +182,7 @@ _CONVERSATION: dict[str, Check | None] = {
     "parallel_tool_calls": None,
     "top_logprobs": integer(0, MAX_LOG_PROBS),
     "include_reasoning": None,
-    "chat_template": refused(_TEMPLATE),
+    "chat_template": Refused(_TEMPLATE),
     "chat_template_kwargs": check_switches,
 }
 
@@ -219,11 +220,11 @@ def _build_chat(hosts: frozenset[str]) -> Endpoint:
         "continue_final_message": None,
         "return_prompt_text": None,
         "echo": only(False),
-        "audio": refused("the engine answers with text"),
-        "functions": refused("write tools"),
-        "function_call": refused("write tool_choice"),
-        "web_search_options": refused("the engine calls no tools itself"),
-        "moderation": refused("the engine knows none"),
+        "audio": Refused("the engine answers with text"),
+        "functions": Refused("write tools"),
+        "function_call": Refused("write tool_choice"),
+        "web_search_options": Refused("the engine calls no tools itself"),
+        "moderation": Refused("the engine knows none"),
     }
     return Endpoint(fields, _check_tools, switches="chat_template_kwargs")
 
@@ -257,14 +258,14 @@ def _build_responses(hosts: frozenset[str]) -> Endpoint:
         "truncation": None,
         "background": only(False),
         "stream_options": only({"include_obfuscation": False}),
-        "previous_response_id": refused(_NOT_KEPT),
-        "previous_input_messages": refused("send messages in input"),
-        "conversation": refused(_NOT_KEPT),
-        "prompt": refused(_NOT_KEPT),
-        "context_management": refused(_NOT_KEPT),
-        "moderation": refused("the engine knows none"),
-        "access_programs": refused("the engine knows none"),
-        "image": refused("the engine answers with text"),
+        "previous_response_id": Refused(_NOT_KEPT),
+        "previous_input_messages": Refused("send messages in input"),
+        "conversation": Refused(_NOT_KEPT),
+        "prompt": Refused(_NOT_KEPT),
+        "context_management": Refused(_NOT_KEPT),
+        "moderation": Refused("the engine knows none"),
+        "access_programs": Refused("the engine knows none"),
+        "image": Refused("the engine answers with text"),
     }
     # The engine's own default is to keep the answer, in the memory of one pod.
     return Endpoint(fields, _check_tools, fixed={"store": False}, switches="chat_template_kwargs")
@@ -277,7 +278,7 @@ def _build_embeddings() -> Endpoint:
         "input": prompts(MAX_INPUTS),
         "dimensions": integer(1, 65_536),
         "encoding_format": only("float", "base64"),
-        "messages": refused("write input"),
+        "messages": Refused("write input"),
     }
     return Endpoint(fields)
 

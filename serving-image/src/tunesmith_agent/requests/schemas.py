@@ -1,7 +1,8 @@
 """Bounds of structured outputs: the engine compiles schemas and expressions before it answers anybody.
 
 A compiler may take minutes for a few hundred characters: for nested counted repeats, for thousands of members, for
-deeply nested schemas. Grammars can't be bounded by looking at them, so they are refused.
+deeply nested schemas, for references that are written out. Grammars can't be bounded by looking at them, so they are
+refused.
 """
 
 import re
@@ -10,10 +11,20 @@ from typing import Any
 import orjson
 
 from .bounds import items
+from .expansion import count_optional, measure
 
 MAX_SCHEMA_CHARACTERS = 65_536
 MAX_SCHEMA_NODES = 4_096
 MAX_SCHEMA_DEPTH = 32
+#: Members and levels of a schema with each ``$ref`` written out.
+MAX_EXPANDED_NODES = 100_000
+MAX_EXPANDED_DEPTH = 128
+#: Members of one object that may be left out: in all objects together, their squares are bounded by its square.
+MAX_OPTIONAL = 256
+#: States of all expressions in a schema.
+MAX_SCHEMA_STATES = 32_768
+#: The tools of a request whose schemas are compiled may be as large together as so many schemas.
+TOOL_SCHEMAS = 4
 MAX_REGEX_CHARACTERS = 512
 #: States that an expression may have once its counted repeats are written out.
 MAX_REGEX_STATES = 4_096
@@ -90,11 +101,12 @@ def check_strict_tools(body: dict[str, Any]) -> str:
     if not tools:
         return ""
     compiled = body.get("tool_choice") not in (None, "auto", "none")
+    size = _Size(TOOL_SCHEMAS)
     for tool in tools:
         function = tool.get("function", tool)
         if type(function) is not dict or not (compiled or function.get("strict") or tool.get("strict")):
             continue
-        if problem := check_schema(function.get("parameters")):
+        if problem := check_schema(function.get("parameters")) or size.add(function.get("parameters")):
             return problem
     return ""
 
@@ -108,29 +120,94 @@ def check_schema(schema: Any) -> str:
             schema = orjson.loads(schema)
         except orjson.JSONDecodeError:
             return "must be a JSON schema"
-    characters = nodes = 0
-    level: list[Any] = [schema]
-    for _ in range(MAX_SCHEMA_DEPTH):
-        below: list[Any] = []
-        for node in level:
-            if type(node) is dict:
-                if problem := _check_keywords(node):
+    return _Size(1).add(schema) or _check_expansion(schema)
+
+
+class _Size:
+    """Size of one or several schemas as they are written.
+
+    Args:
+        schemas: they may be as large together as so many of the largest ones.
+    """
+
+    def __init__(self, schemas: int) -> None:
+        self._schemas = schemas
+        self._nodes = self._characters = self._states = self._optional = 0
+
+    def add(self, schema: Any) -> str:
+        """Add a schema; returns what is wrong with it, or with all of them."""
+        level: list[Any] = [schema]
+        for _ in range(MAX_SCHEMA_DEPTH):
+            below: list[Any] = []
+            for node in level:
+                if type(node) is dict and (problem := _check_keywords(node)):
                     return problem
-                characters += sum(map(len, node))
-                children = list(node.values())
-            else:
-                children = node if type(node) is list else []
-            nodes += len(children) + 1
-            characters += sum(len(child) for child in children if type(child) is str)
-            below += [child for child in children if type(child) in {dict, list}]
-        if nodes > MAX_SCHEMA_NODES:
-            return _too_large("members", MAX_SCHEMA_NODES)
-        if characters > MAX_SCHEMA_CHARACTERS:
-            return _too_large("characters", MAX_SCHEMA_CHARACTERS)
-        if not below:
-            return ""
-        level = below
-    return _too_large("levels", MAX_SCHEMA_DEPTH)
+                below += self._add_node(node)
+            if problem := self._check():
+                return problem
+            if not below:
+                return ""
+            level = below
+        return _too_large("levels", MAX_SCHEMA_DEPTH)
+
+    def _add_node(self, node: Any) -> list[Any]:
+        """Add a node; returns the objects and lists in it."""
+        if type(node) is dict:
+            self._characters += sum(map(len, node))
+            self._states += sum(map(count_states, _expressions(node)))
+            self._optional += count_optional(node) ** 2
+            children = list(node.values())
+        else:
+            children = node if type(node) is list else []
+        self._nodes += len(children) + 1
+        self._characters += sum(len(child) for child in children if type(child) is str)
+        return [child for child in children if type(child) in {dict, list}]
+
+    def _check(self) -> str:
+        for unit, found, most in (
+            ("members", self._nodes, MAX_SCHEMA_NODES),
+            ("characters", self._characters, MAX_SCHEMA_CHARACTERS),
+            ("states in its regular expressions", self._states, MAX_SCHEMA_STATES),
+        ):
+            if found > self._schemas * most:
+                return _too_large(unit, self._schemas * most)
+        if self._optional > self._schemas * MAX_OPTIONAL**2:
+            return (
+                f"has a schema with more than {MAX_OPTIONAL} members of an object that may be left out, or with many "
+                "in several objects: list members in required"
+            )
+        return ""
+
+
+def _check_expansion(schema: Any) -> str:
+    """Check what a schema is with its references written out."""
+    if type(schema) not in {dict, list}:
+        return ""
+    # The engine compiles only these by a compiler that repeats what may be left out, and writes out recursion.
+    has_patterns = _has_patterns(schema)
+    expansion = measure(schema, repeats_optional=has_patterns)
+    if expansion.is_endless:
+        return "has a schema with a $ref that leads back to itself"
+    if expansion.recurs and has_patterns:
+        return "has a schema with patternProperties and a recursive $ref: write it without one of them"
+    if expansion.levels > MAX_EXPANDED_DEPTH:
+        return _too_large("levels with each $ref written out", MAX_EXPANDED_DEPTH)
+    if expansion.members > MAX_EXPANDED_NODES:
+        return _too_large("members with each $ref written out", MAX_EXPANDED_NODES)
+    return ""
+
+
+def _has_patterns(schema: Any) -> bool:
+    stack = [schema]
+    while stack:
+        node = stack.pop()
+        if type(node) is dict:
+            if "patternProperties" in node:
+                return True
+            stack += node.values()
+        elif type(node) is list:
+            stack += node
+    return False
 
 
 def check_regex(regex: Any) -> str:
@@ -201,15 +278,18 @@ def _check_keywords(node: dict[str, Any]) -> str:
     for name in _COUNTS & node.keys():
         if type(node[name]) in {int, float} and node[name] > MAX_COUNT:
             return f"has a schema with {name} above {MAX_COUNT:,}"
-    pattern, reference = node.get("pattern"), node.get("$ref")
-    if type(pattern) is str and (problem := check_regex(pattern)):
-        return problem
+    reference = node.get("$ref")
     if type(reference) is str and not reference.startswith("#"):
         return 'has a schema with a $ref to another document: write it into "$defs"'
-    patterns = node.get("patternProperties")
-    if type(patterns) is dict:
-        return next(filter(None, map(check_regex, patterns)), "")
-    return ""
+    return next(filter(None, map(check_regex, _expressions(node))), "")
+
+
+def _expressions(node: dict[str, Any]) -> list[str]:
+    pattern, patterns = node.get("pattern"), node.get("patternProperties")
+    return [
+        *([pattern] if type(pattern) is str else []),
+        *(patterns if type(patterns) is dict else []),
+    ]
 
 
 def _check_choices(choice: Any) -> str:

@@ -16,7 +16,8 @@ _KEY = b'"usage":'
 #: Begin of an event with an error: the engine has sent 200 by then.
 _ERROR = b'data: {"error":'
 _CODE = re.compile(rb'"code":\s*(\d{3})[,}\s]')
-_OVERLAP = len(_ERROR) - 1
+#: Bytes of a piece that are searched again with the next one: more than anything that is looked for but the counts.
+_OVERLAP = 64
 #: An object, mostly with the prompt's count first; before the end there may be null.
 _COUNTS = re.compile(rb'"usage":\s*\{(?:\s*"(?:prompt|input)_tokens":\s*(\d{1,9})[,}\s])?')
 #: Counts of OpenAI's chat and text completions, or of its responses.
@@ -29,7 +30,11 @@ _REASON = re.compile(rb'"finish_reason":\s*"(\w+)"')
 _REASONS = frozenset(("stop", "length", "tool_calls", "function_call", "content_filter", "abort", "error"))
 _MAX_REASONS = 16
 
-_EVENT_END = b"\n\n"
+#: End of an event as vLLM writes it.
+_PLAIN_END = b"\n\n"
+#: End of an event: an empty line, or several. A line may also end with a carriage return, alone or before a line feed.
+_EVENT_END = re.compile(rb"(?:\r\n|\r(?!\n)|\n){2,}")
+_LINE_ENDS = b"\r\n"
 _EVENT_BEGIN = b"data:"
 #: Longest part of an event that is kept back until its rest has come.
 _MAX_HELD = 4096
@@ -74,15 +79,15 @@ class AnswerReader:
     """
 
     __slots__ = (
-        "_awaits_code", "_held", "_hides_usage", "_reads_reasons", "_reasons", "_text", "_unread", "failed",
-        "is_stream",
+        "_awaits_code", "_held", "_hides_usage", "_reads_reasons", "_reasons", "_tail", "_text", "_unread",
+        "failed", "is_stream",
     )  # fmt: skip
 
     def __init__(self, hides_usage: bool, reads_reasons: bool) -> None:
         self.is_stream = self.failed = self._awaits_code = False
         self._hides_usage = hides_usage
         self._reads_reasons = reads_reasons
-        self._held = self._unread = self._text = b""
+        self._held = self._unread = self._tail = self._text = b""
         self._reasons: list[str] = []
 
     def read(self, data: bytes) -> bytes:
@@ -90,7 +95,7 @@ class AnswerReader:
         if self.is_stream and self._hides_usage:
             if self._held:
                 data, self._held = self._held + data, b""
-            if not data.endswith(_EVENT_END):
+            if not data.endswith(_PLAIN_END):
                 data = self._hold_back(data)
             if _KEY in data:
                 self._search(data)
@@ -98,18 +103,23 @@ class AnswerReader:
             # Most pieces are tokens, in which there is nothing to be found.
             if self._text or self._awaits_code or self._reads_reasons or _ERROR in data:
                 self._search(data)
+            else:
+                self._tail = b""
             return data
         # Most answers come in one piece, which is searched once, at the end.
         self._unread += data
         if len(self._unread) > _MAX_UNREAD:
             self._search(self._unread)
-            self._unread = self._unread[-_OVERLAP:]
+            self._unread = b""
         return data
 
     def end(self) -> bytes:
         """Note the end of the answer; returns what was kept back of it."""
         rest, self._held = self._held, b""
-        return rest
+        if _KEY not in rest:
+            return rest
+        self._search(rest)
+        return _without_usage(rest)
 
     def usage(self) -> Usage | None:
         """Tokens of the answer as far as it was read; None if it did not say."""
@@ -132,40 +142,65 @@ class AnswerReader:
         return tuple(self._reasons)
 
     def _hold_back(self, data: bytes) -> bytes:
-        """Keep an incomplete event that may have the counts; returns the rest."""
-        cut = data.rfind(_EVENT_END) + len(_EVENT_END) if _EVENT_END in data else 0
-        begin = data[cut:]
+        """Keep an incomplete event that may have the counts; returns the rest.
+
+        After a carriage return the second half of a line end may come. So an event that ends with one may be
+        incomplete.
+        """
+        cut = _end_of_events(data)
+        begin = data[cut:].lstrip(_LINE_ENDS)
         is_event = begin.startswith(_EVENT_BEGIN) or _EVENT_BEGIN.startswith(begin)
         if is_event and b'"choices":[{' not in begin and len(begin) <= _MAX_HELD:
-            self._held = begin
+            self._held = data[cut:]
             return data[:cut]
-        if data.endswith(b"\n"):
+        text = data.rstrip(_LINE_ENDS)
+        if len(text) < len(data) and not _EVENT_END.match(data, len(text)):
             # Perhaps half of the end of this event: it must not be left out with the event behind it.
-            self._held = b"\n"
-            return data[:-1]
+            self._held = data[len(text) :]
+            return text
         return data
 
-    def _search(self, data: bytes) -> None:
+    def _search(self, piece: bytes) -> None:
+        seen = len(self._tail)
+        data = self._tail + piece
+        self._tail = data[-_OVERLAP:]
         at = data.rfind(_KEY)
         if at >= 0:
             self._text = data[at : at + _MAX_TEXT]
         elif self._text and len(self._text) < _MAX_TEXT:
-            self._text += data[_OVERLAP : _OVERLAP + _MAX_TEXT - len(self._text)]
+            self._text += piece[: _MAX_TEXT - len(self._text)]
         begin = data.find(_ERROR) if self.is_stream else -1
         if begin >= 0 or self._awaits_code:
             code = _CODE.search(data, max(begin, 0))
             self._awaits_code = code is None
             self.failed = code is None or code[1] >= b"500"
-        if self._reads_reasons and len(self._reasons) < _MAX_REASONS:
-            for reason in _REASON.findall(data):
-                word = reason.decode()
+        if self._reads_reasons:
+            self._collect_reasons(data, seen)
+
+    def _collect_reasons(self, data: bytes, seen: int) -> None:
+        """Collect the finish reasons; what ends in the first ``seen`` bytes was collected before."""
+        for match in _REASON.finditer(data):
+            if match.end() > seen and len(self._reasons) < _MAX_REASONS:
+                word = match[1].decode()
                 self._reasons.append(word if word in _REASONS else "other")
 
 
+def _end_of_events(data: bytes) -> int:
+    """Position behind the last event that is complete, whatever comes."""
+    if b"\r" not in data:
+        last = data.rfind(_PLAIN_END)
+        return last + len(_PLAIN_END) if last >= 0 else 0
+    ends = (match.end() for match in _EVENT_END.finditer(data))
+    return max((end for end in ends if end < len(data) or not data.endswith(b"\r")), default=0)
+
+
 def _without_usage(events: bytes) -> bytes:
-    kept = [
-        event
-        for event in events.split(_EVENT_END)
-        if not (_KEY in event and _NO_CHOICES.search(event) is not None)
-    ]
-    return _EVENT_END.join(kept)
+    """Leave out the event with the counts, and its end; line ends before it belong to the event before."""
+    kept, position = b"", 0
+    for end in _EVENT_END.finditer(events):
+        event = events[position : end.end()]
+        if _KEY in event and _NO_CHOICES.search(event) is not None:
+            event = event[: len(event) - len(event.lstrip(_LINE_ENDS))]
+        kept += event
+        position = end.end()
+    return kept + events[position:]
