@@ -135,7 +135,9 @@ async def test_a_pass_in_progress_ends_and_agents_are_told_before_the_operator_e
     desired = DesiredState(generation=1)
 
     def publish(*_: Any) -> Plan:
-        return Plan((Create(CHILD), Push(Publication(desired, DesiredState(generation=0)))), {"phase": "Made"})
+        return Plan(
+            (Create(CHILD), Push(Publication(desired, DesiredState(generation=0)))), {"phase": "Made"}
+        )
 
     async with running(publish) as harness:
         create = harness.api.create

@@ -652,6 +652,8 @@ class World:
             counts = dict.fromkeys(("replicas", "updatedReplicas", "availableReplicas"), ready)
             stored["status"] = {**counts, "observedGeneration": 1}
             stored["metadata"]["generation"] = 1
+            known = self.objects.get(_key(stored), {}).get("metadata", {})
+            stored["metadata"]["creationTimestamp"] = known.get("creationTimestamp", self.now.isoformat())
         return self._versioned(stored)
 
     def _versioned(self, body: dict[str, Any]) -> dict[str, Any]:
