@@ -92,6 +92,7 @@ class FakePod:
         slots: number of adapters that its engine keeps in memory; 0: an agent that does not say it.
         told: the operator that leads has sent it a state.
         heard: it has reported to the operator that leads.
+        is_slow: it does not act yet on what it is told.
     """
 
     name: str
@@ -122,10 +123,13 @@ class FakePod:
 
     told: bool = True
     heard: bool = True
+    is_slow: bool = False
 
     def take(self, desired: DesiredState) -> None:
         """Act on a desired state; an older one is left out."""
         self.told = True
+        if self.is_slow:
+            return
         desired = desired.for_features(self.features)
         if desired.generation < self.generation:
             return

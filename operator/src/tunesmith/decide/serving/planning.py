@@ -93,7 +93,7 @@ from tunesmith.manifests.serving_network_policy import build_serving_network_pol
 from tunesmith.manifests.serving_service import build_serving_service
 from tunesmith_contract.agent import Version
 
-from .publication import SharedState, needed_by_pods, next_state, plan_publication
+from .publication import SharedState, generations_of, needed_by_pods, next_state, plan_publication
 
 #: Interval while something is in progress whose end causes no watch event.
 BUSY_SECONDS = 2.0
@@ -214,6 +214,7 @@ def plan_serving(
         fleet=fleet,
         generation=desired.whole.generation,
         aliases=advanced.aliases,
+        generations=generations_of(advanced.records, stored, desired),
         versions=advanced.versions,
         obstacle=pods.obstacle,
         fit=pods.fit,

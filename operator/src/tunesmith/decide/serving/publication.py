@@ -137,6 +137,15 @@ def needed_by_pods(state: NextState, published: DesiredState) -> int:
     return published.generation if before == after else state.whole.generation
 
 
+def generations_of(
+    records: tuple[AliasRecord, ...], stored: StoredServing, state: NextState
+) -> dict[str, int]:
+    """Generation that a pod must have applied to answer as the record of an alias says, by the alias's name."""
+    withheld = dict.fromkeys(state.waiting.withheld, state.whole.generation + 1)
+    numbered = (_with_generation(record, stored, state) for record in records)
+    return {record.name: record.generation for record in numbered} | withheld
+
+
 def _is_urgent(before: DesiredAlias, after: DesiredAlias) -> bool:
     """True if a version must not get requests any more that may get some now."""
     if before.stable and after.stable != before.stable and before.stable.digest in after.rejected:

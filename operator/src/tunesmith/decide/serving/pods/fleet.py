@@ -145,6 +145,13 @@ class Fleet:
         """True if the agent of a ready pod is connected."""
         return any(pod.agent and pod.agent.connected for pod in self.ready)
 
+    def has_confirmed(self, alias: str, digest: str, generation: int) -> bool:
+        """True if a ready pod has the version active and applied this generation, or no agent can say so now."""
+        heard = [pod for pod in self.ready if pod.agent is not None and pod.agent.connected]
+        return not heard or any(
+            pod.generation >= generation and pod.has_active(alias, digest) for pod in heard
+        )
+
     def open_breakers(self, alias: str, digest: str) -> tuple[str, ...]:
         """Names of pods that send no more requests to the version, because so many failed in a row."""
         versions = ((pod.name, pod.version(alias, digest)) for pod in self.pods)

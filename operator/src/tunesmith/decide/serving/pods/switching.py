@@ -8,8 +8,8 @@ Everything follows from the observed Deployments and the Service, so an operator
 are never more than two sets: another change replaces the one that does not answer.
 
 A set is complete when as many of its pods as answer now are ready, have applied the latest state, and hold each version
-that gets requests. They are also waited for, within limits, until they hold the versions that were replaced a short while
-ago, so that a way back is as quick after the switch as before.
+that gets requests. Versions that were replaced a short while ago are waited for too, within limits, so that a way back
+is as quick after the switch as before.
 """
 
 from collections.abc import Callable, Mapping

@@ -1,6 +1,6 @@
 """Status of an AdapterDeployment, rebuilt each time and written only when it differs."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
@@ -87,6 +87,7 @@ class ServingState:
         service_is_foreign: a Service of this name belongs to another owner.
         generation: the generation of the desired state.
         aliases: record and context of each alias, ordered by name.
+        generations: the generation that a pod must have applied to answer as the record of an alias says, by name.
         versions: all past and present versions.
         obstacle: reason and message why no pod is started or replaced.
         fit: the memory verdict on the engine; None if the last one holds, or without GPUs.
@@ -104,6 +105,7 @@ class ServingState:
     fleet: Fleet
     generation: int
     aliases: tuple[tuple[AliasRecord, AliasContext], ...]
+    generations: Mapping[str, int]
     versions: tuple[VersionRecord, ...]
     obstacle: Explanation | None = None
     fit: EngineFit | None = None
@@ -140,7 +142,8 @@ def plan_status(
 ) -> tuple[dict[str, Any] | None, tuple[Event, ...], float | None]:
     """Status to write, or None; events about aliases with trouble; seconds until counters may be written."""
     adapters = tuple(
-        build_adapter_status(record, context, state.versions) for record, context in state.aliases
+        build_adapter_status(record, context, state.versions, state.generations[record.name])
+        for record, context in state.aliases
     )
     after = _build_status(deployment, state, adapters, now)
     before = deployment.status
