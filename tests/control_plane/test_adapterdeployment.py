@@ -4,9 +4,10 @@ Most agents follow a script; one test has the real agent in front of a fake engi
 """
 
 import asyncio
+import copy
 import socket
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,14 @@ import pytest
 from agents.agent_harness import Storage, running_agent
 from agents.fake_engine import FakeEngine
 from agents.scripted_agent import ScriptedAgent
-from control_plane.served_adapters import Serving
+from control_plane.served_adapters import KIND, Serving
 from control_plane.served_jobs import install_crds
 from simulation.serving_world import build_adapter, digest_of
 
 from tunesmith.manifests.names import ALIAS_LABEL
 from tunesmith.manifests.serving_config_maps import RECORD_KEY
-from tunesmith_cluster.client import eventually
+from tunesmith_cluster.api import ApiError
+from tunesmith_cluster.client import KubectlError, eventually
 from tunesmith_cluster.fake import ControlPlane
 from tunesmith_contract.agent import AccessReport, ClientUsage
 from tunesmith_contract.layout import CA_FILE, TOKEN_FILE
@@ -194,6 +196,51 @@ def test_restored_without_status_what_was_rolled_back_stays_so(
         )
         serving.apply(build_adapter("three"))
         assert serving.wait("Progressing", digest_of("one"))["candidate"]["version"] == 3
+
+
+@contextmanager
+def rules_of_names_lifted(serving: Serving) -> Iterator[None]:
+    """Within the block adapters may have any name, as in a release without the rules."""
+    path = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{KIND}"
+    versions = serving.server.api.get(path)["spec"]["versions"]
+    lifted = copy.deepcopy(versions)
+    spec = lifted[0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
+    del spec["adapters"]["items"]["properties"]["name"]["x-kubernetes-validations"]
+    serving.server.api.merge(path, {"spec": {"versions": lifted}})
+    yield
+    serving.server.api.merge(path, {"spec": {"versions": versions}})
+
+
+def test_an_alias_that_a_rule_refuses_now_is_named_and_holds_up_no_other(serving: Serving) -> None:
+    adapters = [build_adapter("one"), build_adapter("red", "base")]
+
+    def is_taken() -> bool:
+        try:
+            serving.apply(adapters[0], adapters=adapters)
+        except KubectlError as refused:
+            assert "write another name" in refused.stderr
+            return False
+        return True
+
+    with rules_of_names_lifted(serving):
+        eventually(is_taken, what="the end of the rules")
+    # The API server takes a while to know a rule, and then still takes the status of what breaks it.
+    renamed = [build_adapter("one"), build_adapter("red", "a..b")]
+    dry = {"spec": {"adapters": renamed}}
+    path = f"/apis/tunesmith.dev/v1alpha1/namespaces/{serving.namespace}/adapterdeployments/ad?dryRun=All"
+
+    def is_refused() -> bool:
+        try:
+            serving.server.api.merge(path, dry)
+        except ApiError:
+            return True
+        return False
+
+    eventually(is_refused, what="the rules")
+    eventually(lambda: serving.condition("Stalled").get("reason") == "InvalidAlias", what="the refused name")
+    assert serving.condition("Stalled")["message"].startswith("spec.adapters[1].name: base is the name of")
+    with serving.agent():
+        serving.wait("Stable", digest_of("one"), timeout=60)
 
 
 @pytest.fixture

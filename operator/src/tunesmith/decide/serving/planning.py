@@ -195,7 +195,8 @@ def plan_serving(
     peers = next_peers(deployment, advanced.records, fleet, stored.published.peers)
     shared = SharedState(peers.peers, other, sharing_pods(deployment, fleet))
     leading = observed.leading_seconds
-    desired = next_state(stored, advanced.records, sets.everyone, environment.term, shared, leading)
+    refused = deployment.refused_aliases
+    desired = next_state(stored, advanced.records, sets.everyone, environment.term, shared, leading, refused)
     usage = fold_usage(deployment, observed.config_maps, sets.everyone, sets.everyone.uids, now)
     demand = Demand(
         needed_by_pods(desired, stored.published),

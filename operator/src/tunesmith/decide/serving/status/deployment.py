@@ -307,6 +307,8 @@ def _stalled_reasons(
     if state.foreign_history:
         message = f"ConfigMap {state.foreign_history} is not Tunesmith's: delete it, or give this resource another name"
         yield Reason.HISTORY_NAME_TAKEN, message
+    if deployment.refused_aliases:
+        yield Reason.INVALID_ALIAS, _refused_aliases_message(deployment)
     if state.wait and state.wait.is_stalled:
         yield state.wait.reason, state.wait.message
     access = access_condition(deployment, state.fleet, state.has_network_policy)
@@ -315,6 +317,16 @@ def _stalled_reasons(
     for adapter in adapters:
         if _is_stalled(adapter):
             yield _alias_reason(adapter)
+
+
+def _refused_aliases_message(deployment: AdapterDeployment) -> str:
+    names = ", ".join(deployment.refused_aliases)
+    faults = "; ".join(deployment.refused_aliases.values())
+    message = (
+        f"{faults} Until {names} is renamed in spec.adapters, it stays at its stable version, and an artifact that its "
+        "source names is not rolled out"
+    )
+    return message[:MAX_CONDITION_MESSAGE]
 
 
 def _is_stalled(adapter: AdapterStatus) -> bool:
