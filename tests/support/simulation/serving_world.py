@@ -602,7 +602,7 @@ class World:
     def record(self, alias: str = "expenses") -> AliasRecord:
         """The stored record of an alias."""
         body = self.objects["ConfigMap", self.record_name(alias)]
-        return AliasRecord.model_validate_json(body["data"][RECORD_KEY])
+        return AliasRecord.read(body["data"][RECORD_KEY])
 
     def adapter(self, name: str = "expenses") -> dict[str, Any]:
         """The status of an alias."""

@@ -721,17 +721,21 @@ class AdapterStatus(StatusModel):
         description="The version that was stable before. It stays loaded during the rollback window, without requests.",
     )
     history: Annotated[tuple[PastVersion, ...], Field(max_length=MAX_HISTORY)] = Field(
-        (), description="The most recently promoted versions, newest first. At most 5 are kept."
+        (),
+        description="The most recently promoted versions, newest first. At most 5 are shown, fewer where "
+        "status would be too large.",
     )
     rejected: Annotated[tuple[RejectedDigest, ...], Field(max_length=MAX_REJECTED)] = Field(
         (),
-        description="The artifacts that were rolled back most recently, newest first. At most 5 are shown. None "
+        description="The artifacts that were rolled back most recently, newest first. At most 5 are shown, fewer "
+        "where status would be too large. None "
         "is tried again, also under a new resource of this name, without the action retry.",
         json_schema_extra=keyed_by("digest"),
     )
     actions: Annotated[tuple[ActionResult, ...], Field(max_length=MAX_ACTIONS)] = Field(
         (),
-        description="The results of the latest actions, newest first. At most 5 are shown. An action is requested by "
+        description="The results of the latest actions, newest first. At most 5 are shown, fewer where status would "
+        "be too large. An action is requested by "
         'the annotation tunesmith.dev/action, such as {"id": "1", "adapter": "expenses", "verb": "undo"}.',
     )
 
@@ -748,7 +752,8 @@ class PodStatus(StatusModel):
         tuple[Annotated[str, Field(max_length=80)], ...], Field(max_length=2 * MAX_ADAPTERS)
     ] = Field(
         (),
-        description="The versions that are active on the pod, each as <alias>@<first 12 digits of the digest>.",
+        description="The versions that are active on the pod, each as <alias>@<first 12 digits of the digest>. They "
+        "are left out where status would be too large.",
         json_schema_extra={"x-kubernetes-list-type": "set"},
     )
     message: str | None = Field(

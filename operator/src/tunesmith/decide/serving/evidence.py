@@ -9,7 +9,10 @@ from tunesmith_contract.base import Report
 
 
 class Counts(Report):
-    """Requests by their end, with sums over sticky keys, as in ``VersionCounters``."""
+    """Requests by their end, with sums over sticky keys, as in ``VersionCounters``.
+
+    Records hold the numbers in the order of these fields: further ones come last.
+    """
 
     requests: int = 0
     errors: int = 0

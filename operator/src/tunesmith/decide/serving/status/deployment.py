@@ -41,6 +41,7 @@ from tunesmith_contract.agent import FEATURES, OTHER, PEERS, PODS, PREVIOUS, REJ
 
 from .alias import MAX_MESSAGE, build_adapter_status
 from .pod_sets import SwitchWait, build_set_status, service_name_taken
+from .size import bounded
 
 #: Minimum interval between writes that change counters only.
 WRITE_SECONDS = 10.0
@@ -145,7 +146,7 @@ def plan_status(
         build_adapter_status(record, context, state.versions, state.generations[record.name])
         for record, context in state.aliases
     )
-    after = _build_status(deployment, state, adapters, now)
+    after = bounded(_build_status(deployment, state, adapters, now))
     before = deployment.status
     if _content(before) == _content(after):
         return None, (), None
