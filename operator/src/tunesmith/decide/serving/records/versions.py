@@ -94,6 +94,8 @@ def plan_deletions(
     rejected = sorted((version for version in old if version.rejected), key=_rejection_order, reverse=True)
     others = sorted((version for version in old if not version.rejected), key=_promotion_order, reverse=True)
     dropped = {version.version.digest for version in (*others[limit:], *rejected[MAX_REJECTED_DIGESTS:])}
+    if not dropped:
+        return ()
     stored = ((revision, _read_version(revision)) for revision in revisions)
     return tuple(
         Delete.of(revision)
