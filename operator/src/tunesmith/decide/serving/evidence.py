@@ -115,9 +115,7 @@ class Arm(Report):
         reported = {reading.boot_id for reading in readings}
         # An agent that has ended and is not reported any more is left out.
         silent = pod_uids.difference(reading.pod_uid for reading in readings)
-        runs = {
-            boot: run for boot, run in self.runs.items() if boot in reported or run.pod_uid in silent
-        }
+        runs = {boot: run for boot, run in self.runs.items() if boot in reported or run.pod_uid in silent}
         for reading in readings:
             run = runs.get(reading.boot_id)
             if run is not None and run.latest == reading.counts:
