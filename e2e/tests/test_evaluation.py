@@ -65,6 +65,22 @@ def pods_of(installation: Installation, selector: str) -> list[dict[str, Any]]:
     return pods
 
 
+def ended_pods(installation: Installation, selector: str) -> list[dict[str, Any]]:
+    """Pods that a label selector finds, once all their containers have ended; the verdict comes with the first end."""
+
+    def read() -> list[dict[str, Any]]:
+        pods = pods_of(installation, selector)
+        states = [
+            each["state"]
+            for pod in pods
+            for kind in ("initContainerStatuses", "containerStatuses")
+            for each in pod["status"].get(kind, ())
+        ]
+        return pods if all("terminated" in state for state in states) else []
+
+    return eventually(read, what="the end of all containers")
+
+
 def ends_of_containers(pod: dict[str, Any]) -> dict[str, int]:
     """Exit codes of a pod's containers; one that is killed after the grace period has 137."""
     statuses = (*pod["status"]["initContainerStatuses"], *pod["status"]["containerStatuses"])
@@ -124,13 +140,13 @@ def test_pods_share_the_items_and_lose_one(installation: Installation, begun: No
     results = {result["suite"]: float(result["candidate"]) for result in status["results"]}
     # Two of the five words of the second answer are in the first; which is no Python.
     assert results == {"invoices": 1.0, "words": pytest.approx(0.4), CODES: 0.0}
-    (second,) = pods_of(installation, f"{SELECTOR.format('shared', 1)},tunesmith.dev/attempt=2")
+    (second,) = ended_pods(installation, f"{SELECTOR.format('shared', 1)},tunesmith.dev/attempt=2")
     assert ends_of_containers(second) == {"sandbox": 0, "suite-words": 0, "pause": 0, "trainer": 0}
 
 
 def test_an_engine_beside_the_evaluation_ends_with_it(installation: Installation, begun: None) -> None:
     run = wait_for(installation, "er", "engine", lambda status: "verdict" in status, SECONDS_OF_A_RUN)
     assert (run["status"]["verdict"], run["status"]["attempts"]) == ("Pass", 1)
-    (pod,) = pods_of(installation, SELECTOR.format("engine", 0))
+    (pod,) = ended_pods(installation, SELECTOR.format("engine", 0))
     assert ends_of_containers(pod) == {"engine": 0, "pause": 0, "trainer": 0}
     assert all(each["restartCount"] == 0 for each in pod["status"]["initContainerStatuses"])

@@ -152,16 +152,14 @@ def test_status_comes_back_from_the_records(installation: Installation, served: 
         )
     installation.client.kubectl("-n", "tunesmith-system", "delete", "pod", "--all", "--now")
     for kind, name in kinds.items():
-        phase = before[kind].get("phase")
-        after = wait_for(
-            installation,
-            kind,
-            name,
-            lambda status, phase=phase: status.get("phase") == phase and status.get("observedGeneration"),
-            120,
-        )["status"]
-        for field in ("artifact", "verdict", "policyDigest", "dataset", "failure"):
-            assert after.get(field) == before[kind].get(field), field
+        fields = ("phase", "artifact", "verdict", "policyDigest", "dataset", "failure")
+        wanted = {field: before[kind].get(field) for field in fields}
+
+        def is_back(status: dict[str, Any], wanted: dict[str, Any] = wanted) -> bool:
+            restored = all(status.get(field) == value for field, value in wanted.items())
+            return restored and "observedGeneration" in status
+
+        wait_for(installation, kind, name, is_back, 120)
 
 
 def test_pods_leave_no_trace_of_rights(installation: Installation, served: tuple[str, str]) -> None:

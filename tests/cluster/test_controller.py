@@ -17,9 +17,10 @@ from tunesmith.controller_runtime.client import Client
 from tunesmith.controller_runtime.errors import ApiError, Conflict, Gone, Refused, Retryable
 from tunesmith.controller_runtime.events import EventRecorder
 from tunesmith.controller_runtime.metrics import Metrics
-from tunesmith.decide.plan import Create, Event, Plan
+from tunesmith.decide.plan import Create, Event, Plan, Publication, Push
 from tunesmith.manifests.environment import Environment
 from tunesmith.manifests.names import API_VERSION
+from tunesmith_contract.agent import AgentReport, DesiredState
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 ENVIRONMENT = Environment("trainer", "serving", "https://operator", "pem")
@@ -126,6 +127,44 @@ async def test_an_invalid_spec_stalls_until_it_is_changed() -> None:
         assert ("ConfigMap", "ns", "child") not in harness.api.objects
         harness.add()
         await until(lambda: harness.status == {"phase": "Made"})
+
+
+async def test_a_pass_in_progress_ends_and_agents_are_told_before_the_operator_ends() -> None:
+    """Between the state that pods mount and its way to their agents there is nothing that a signal could cut off."""
+    written, go_on = asyncio.Event(), asyncio.Event()
+    desired = DesiredState(generation=1)
+
+    def publish(*_: Any) -> Plan:
+        return Plan(
+            (Create(CHILD), Push(Publication(desired, DesiredState(generation=0)))), {"phase": "Made"}
+        )
+
+    async with running(publish) as harness:
+        create = harness.api.create
+
+        async def write(manifest: Any) -> Any:
+            written.set()
+            await go_on.wait()
+            return await create(manifest)
+
+        harness.api.create = write  # type: ignore[method-assign]
+        hub = harness.controller.live.agents
+        connection = hub.connect("job-uid", "pod")
+        report = AgentReport(
+            pod_name="pod", pod_uid="pod", boot_id="b", engine_ready=True, applied_generation=0
+        )
+        hub.report("job-uid", report, NOW)
+        harness.add()
+        await written.wait()
+        draining = asyncio.create_task(harness.controller.drain())
+        sender = asyncio.create_task(connection.next())
+        await asyncio.sleep(0)
+        go_on.set()
+        assert await sender == desired
+        following = asyncio.create_task(connection.next())
+        await draining
+        assert harness.status == {"phase": "Made"}
+        following.cancel()
 
 
 async def test_a_conflict_is_read_again() -> None:

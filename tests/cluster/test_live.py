@@ -72,6 +72,28 @@ async def test_agents_get_the_newest_state_only_once() -> None:
     assert await generations(early) == [6]
 
 
+async def test_all_agents_that_reported_are_sent_the_latest_state_before_an_operator_ends() -> None:
+    hub = AgentHub(lambda uid, seconds: None)
+    await hub.flush()
+    slow, left = hub.connect("ad", "slow"), hub.connect("ad", "left")
+    hub.connect("ad", "silent")
+    for pod in ("slow", "left"):
+        hub.report("ad", build_report(pod=pod), NOW)
+    hub.push("ad", DesiredState(generation=1))
+    flushing = asyncio.create_task(hub.flush())
+    sender = asyncio.create_task(slow.next())
+    await asyncio.sleep(0)
+    await sender
+    await asyncio.sleep(0)
+    assert not flushing.done(), "it was taken, but not sent"
+    sender = asyncio.create_task(slow.next())
+    await asyncio.sleep(0)
+    assert not flushing.done(), "the other one has not taken it"
+    hub.disconnect("ad", "left", left)
+    await flushing
+    sender.cancel()
+
+
 async def test_agents_that_answer_for_each_other_get_a_key_of_their_deployment() -> None:
     hub = AgentHub(lambda uid, seconds: None)
     hub.peer_secret = "secret of the installation"

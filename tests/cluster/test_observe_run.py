@@ -109,7 +109,7 @@ async def test_an_alias_is_read_from_the_records_and_not_from_a_status(api: Any,
     revision = build_version_revision(
         deployment, "tone", version, "Pass", "", "", datetime(2030, 1, 1, tzinfo=UTC)
     )
-    revision["metadata"]["annotations"] = promotion_patch(datetime(2030, 1, 1, tzinfo=UTC))["metadata"][
+    revision["metadata"]["annotations"] = promotion_patch(datetime(2030, 1, 1, tzinfo=UTC), "")["metadata"][
         "annotations"
     ]
     api.index.put("apps/v1", "ControllerRevision", api.add(revision))

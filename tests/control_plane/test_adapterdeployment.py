@@ -4,9 +4,10 @@ Most agents follow a script; one test has the real agent in front of a fake engi
 """
 
 import asyncio
+import copy
 import socket
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,14 @@ import pytest
 from agents.agent_harness import Storage, running_agent
 from agents.fake_engine import FakeEngine
 from agents.scripted_agent import ScriptedAgent
-from control_plane.served_adapters import Serving
+from control_plane.served_adapters import KIND, Serving
 from control_plane.served_jobs import install_crds
 from simulation.serving_world import build_adapter, digest_of
 
 from tunesmith.manifests.names import ALIAS_LABEL
 from tunesmith.manifests.serving_config_maps import RECORD_KEY
-from tunesmith_cluster.client import eventually
+from tunesmith_cluster.api import ApiError
+from tunesmith_cluster.client import KubectlError, eventually
 from tunesmith_cluster.fake import ControlPlane
 from tunesmith_contract.agent import AccessReport, ClientUsage
 from tunesmith_contract.layout import CA_FILE, TOKEN_FILE
@@ -47,8 +49,7 @@ def agent(serving: Serving) -> Iterator[ScriptedAgent]:
 def test_a_version_goes_up_step_by_step_and_a_bad_one_comes_back(
     serving: Serving, agent: ScriptedAgent
 ) -> None:
-    conditions = {each["type"]: each["status"] for each in serving.status["conditions"]}
-    assert conditions["Ready"] == conditions["Available"] == "True"
+    eventually(lambda: {"Ready", "Available"} <= serving.true_conditions(), what="a ready deployment")
     assert serving.status["url"] == f"http://ad.{serving.namespace}.svc"
     assert serving.server.get("service", "ad", serving.namespace)["spec"]["ports"][0]["port"] == 80
 
@@ -71,7 +72,8 @@ def test_a_version_goes_up_step_by_step_and_a_bad_one_comes_back(
     serving.apply(build_adapter("three"))
     assert serving.wait("RolledBack", digest_of("two")).get("candidate") is None
 
-    assert {"Loading", "StepStarted", "Promoted", "RolledBack"} <= serving.event_reasons()
+    told = {"Loading", "StepStarted", "Promoted", "RolledBack"}
+    eventually(lambda: told <= serving.event_reasons(), what="the events of both rollouts")
 
 
 def test_tokens_of_clients_are_counted_shown_and_kept(serving: Serving) -> None:
@@ -84,15 +86,15 @@ def test_tokens_of_clients_are_counted_shown_and_kept(serving: Serving) -> None:
         shown = {"client": "ada", "period": month, "used": 41, "budget": 100}
         eventually(lambda: serving.status.get("access") == {"clients": 1, "budgets": [shown]}, what="status")
         eventually(lambda: agent.usage and agent.usage.counted_by_others[0].tokens == 0, what="a message")
-        assert agent.desired.pods == 1
+        eventually(lambda: agent.desired.pods == 1, what="the number of pods that share limits")
         # The pod lost its disk, and the operator its memory.
         agent.access = AccessReport(run="second", clients=1, usage=(used.model_copy(update={"tokens": 1}),))
         serving.operator.kill()
         serving.operator.start()
         eventually(lambda: serving.status["access"]["budgets"][0]["used"] == 42, 40, what="the sum of both")
         eventually(lambda: agent.usage and agent.usage.counted_by_others[0].tokens == 41, what="a message")
-    conditions = {each["type"]: each for each in serving.status["conditions"]}
-    assert conditions["AccessRestricted"]["message"] == "clients with keys in Secret clients: 1"
+        message = "clients with keys in Secret clients: 1"
+        eventually(lambda: serving.condition("AccessRestricted").get("message") == message, what="condition")
 
 
 def test_killed_upgraded_and_with_status_wiped_it_goes_on_from_the_records_with_the_same_pods(
@@ -129,7 +131,8 @@ def test_another_engine_takes_over_when_its_pod_holds_the_adapters(
         eventually(lambda: serving.selected_pods() == {second}, what="the switch to the new pod")
         eventually(lambda: first not in serving.pod_names(), 60, what="the end of the former pod")
         serving.wait("Stable", digest_of("one"))
-        assert [(each["number"], each["role"]) for each in serving.status["sets"]] == [(2, "Serving")]
+        # The former Deployment goes before the status that no longer has it is written.
+        eventually(lambda: serving.sets() == [(2, "Serving")], what="the new set alone in status")
 
 
 def test_people_act_by_an_annotation(serving: Serving, agent: ScriptedAgent) -> None:
@@ -149,7 +152,7 @@ def test_people_act_by_an_annotation(serving: Serving, agent: ScriptedAgent) -> 
     assert [action["verb"] for action in actions] == ["undo", "promote", "retry", "abort", "pause"]
     assert {(action["manager"], action["result"]) for action in actions} == {("kubectl-annotate", "Done")}
     assert (actions[-1]["by"], actions[-1]["reason"]) == ("ada", "lunch")
-    assert "ActionDone" in serving.event_reasons()
+    eventually(lambda: "ActionDone" in serving.event_reasons(), what="an event about an action")
 
 
 def test_an_edited_record_is_rebuilt_from_the_revisions(serving: Serving, agent: ScriptedAgent) -> None:
@@ -186,10 +189,57 @@ def test_restored_without_status_what_was_rolled_back_stays_so(
     with serving.agent() as restored:
         adapter = serving.wait("RolledBack", digest_of("one"), timeout=60)
         assert adapter["rejected"][0]["digest"] == digest_of("two")
-        aliases = eventually(lambda: restored.desired.aliases, what="the pod to be told")
-        assert (aliases[0].candidate, aliases[0].rejected) == (None, (digest_of("two"),))
+        told = [(None, (digest_of("two"),))]
+        eventually(
+            lambda: [(alias.candidate, alias.rejected) for alias in restored.desired.aliases] == told,
+            what="the pod to be told",
+        )
         serving.apply(build_adapter("three"))
         assert serving.wait("Progressing", digest_of("one"))["candidate"]["version"] == 3
+
+
+@contextmanager
+def rules_of_names_lifted(serving: Serving) -> Iterator[None]:
+    """Within the block adapters may have any name, as in a release without the rules."""
+    path = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{KIND}"
+    versions = serving.server.api.get(path)["spec"]["versions"]
+    lifted = copy.deepcopy(versions)
+    spec = lifted[0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
+    del spec["adapters"]["items"]["properties"]["name"]["x-kubernetes-validations"]
+    serving.server.api.merge(path, {"spec": {"versions": lifted}})
+    yield
+    serving.server.api.merge(path, {"spec": {"versions": versions}})
+
+
+def test_an_alias_that_a_rule_refuses_now_is_named_and_holds_up_no_other(serving: Serving) -> None:
+    adapters = [build_adapter("one"), build_adapter("red", "base")]
+
+    def is_taken() -> bool:
+        try:
+            serving.apply(adapters[0], adapters=adapters)
+        except KubectlError:
+            return False
+        return True
+
+    with rules_of_names_lifted(serving):
+        eventually(is_taken, what="the end of the rules")
+    # The API server takes a while to know a rule, and then still takes the status of what breaks it.
+    renamed = [build_adapter("one"), build_adapter("red", "a..b")]
+    dry = {"spec": {"adapters": renamed}}
+    path = f"/apis/tunesmith.dev/v1alpha1/namespaces/{serving.namespace}/adapterdeployments/ad?dryRun=All"
+
+    def is_refused() -> bool:
+        try:
+            serving.server.api.merge(path, dry)
+        except ApiError:
+            return True
+        return False
+
+    eventually(is_refused, what="the rules")
+    eventually(lambda: serving.condition("Stalled").get("reason") == "InvalidAlias", what="the refused name")
+    assert serving.condition("Stalled")["message"].startswith("spec.adapters[1].name: base is the name of")
+    with serving.agent():
+        serving.wait("Stable", digest_of("one"), timeout=60)
 
 
 @pytest.fixture

@@ -219,14 +219,23 @@ def test_two_teams_own_an_adapter_each(server: ControlPlane, namespace: str) -> 
     body = load_good("adapterdeployment")
     body["spec"]["adapters"] = []
     apply(server, body, namespace, "--server-side", "--field-manager=platform")
-    for team in ("red", "blue"):
-        adapter = {"name": team, "source": {"fineTuneJobRef": {"name": team}}}
-        patch = merge(body, {"spec": {"adapters": [adapter]}})
+
+    def apply_as(team: str, *jobs: str) -> dict[str, str]:
+        """Apply what a team's pipeline holds; returns the job of each adapter after it, by name."""
+        adapters = [{"name": team, "source": {"fineTuneJobRef": {"name": job}}} for job in jobs]
+        patch = merge(body, {"spec": {"adapters": adapters}})
         for member in body["spec"].keys() - {"adapters"}:
             del patch["spec"][member]
         apply(server, patch, namespace, "--server-side", f"--field-manager={team}")
-    stored = server.get("ad", "assistants", namespace)["spec"]["adapters"]
-    assert {adapter["name"] for adapter in stored} == {"red", "blue"}
+        stored = server.get("ad", "assistants", namespace)["spec"]["adapters"]
+        return {adapter["name"]: adapter["source"]["fineTuneJobRef"]["name"] for adapter in stored}
+
+    assert apply_as("red", "first") == {"red": "first"}
+    assert apply_as("blue", "first") == {"red": "first", "blue": "first"}
+    assert apply_as("red", "second") == {"red": "second", "blue": "first"}
+    assert apply_as("blue") == {"red": "second"}
+    apply(server, body, namespace, "--server-side", "--field-manager=platform")
+    assert apply_as("red", "second") == {"red": "second"}
 
 
 def test_what_people_see_of_a_running_job(server: ControlPlane, namespace: str) -> None:

@@ -71,14 +71,14 @@ def test_killed_and_wiped_it_comes_back(runs: Runs, operator: RestartableOperato
     runs.finish(names["failed"], "evaluate", 1, 10, failure("evaluate", "UserError", "no such suite"))
     runs.wait(KIND, "failed", "Failed")
     eventually(lambda: runs.status(KIND, "retries").get("attempts") == 2, what="the second attempt in status")
+    runs.wait(KIND, "runs", "Running")
     before = {name: lasting(runs.status(KIND, name)) for name in names}
     operator.kill()
     for name in names:
         runs.wipe_status(KIND, name)
     operator.start()
     for name in names:
-        runs.wait(KIND, name, before[name]["phase"])
-        assert lasting(runs.status(KIND, name)) == before[name]
+        runs.wait_restored(KIND, name, before[name])
     operator.kill()
     runs.finish(names["runs"], "evaluate", 1, 0, success("evaluate"))
     operator.start()

@@ -195,6 +195,7 @@ def test_wiped_status_comes_back_from_the_records(runs: Runs, operator: Restarta
     bad = begin(runs, "bad")
     runs.finish(trains, "train", 1, ExitCode.PREEMPTED)
     runs.pod(trains, "train", 2)
+    eventually(lambda: runs.status(KIND, "trains")["attempts"] == 3, what="the third attempt in status")
     runs.patch(KIND, "held", {"spec": {"suspend": True}})
     runs.wait(KIND, "held", "Suspended")
     runs.finish(good, "train", 1, 0, success("train"))
@@ -212,8 +213,7 @@ def test_wiped_status_comes_back_from_the_records(runs: Runs, operator: Restarta
         runs.wipe_status(KIND, name)
     operator.start()
     for name in names:
-        runs.wait(KIND, name, before[name]["phase"])
-        assert lasting(runs.status(KIND, name)) == before[name]
+        runs.wait_restored(KIND, name, before[name])
         assert runs.children(names[name]) == children[name]
 
 

@@ -83,6 +83,23 @@ async def test_waiting_workers_wake_up() -> None:
     assert sorted(await asyncio.gather(*workers)) == ["a", "b", "c"]
 
 
+async def test_a_stopped_queue_gives_out_nothing_and_waits_for_what_is_worked_on() -> None:
+    queue: WorkQueue[str] = WorkQueue(FakeClock())
+    for key in "ab":
+        queue.add(key)
+    assert [await queue.get(), await queue.get()] == ["a", "b"]
+    stopping = asyncio.create_task(queue.stop())
+    waiting = asyncio.create_task(queue.get())
+    for key in "ba":
+        await asyncio.sleep(0)
+        assert not stopping.done()
+        queue.add(key)
+        queue.done(key)
+    await stopping
+    assert not waiting.done()
+    waiting.cancel()
+
+
 async def test_urgent_keys_go_first() -> None:
     queue: WorkQueue[str] = WorkQueue(FakeClock())
     queue.add("resync")

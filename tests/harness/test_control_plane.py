@@ -59,7 +59,11 @@ def test_a_job_stays_running_until_its_pod_is_told_to_succeed(control_plane: Con
     namespace = control_plane.namespace()
     control_plane.apply(build_job("good"), namespace)
     pod = pod_of(control_plane, namespace, "good")
-    assert control_plane.get("job", "good", namespace)["status"]["active"] == 1
+
+    def active() -> bool:
+        return bool(control_plane.get("job", "good", namespace)["status"].get("active") == 1)
+
+    eventually(active, what="the Job to count its pod")
 
     control_plane.finish_pod(namespace, pod, message='{"schemaVersion": 1}')
 

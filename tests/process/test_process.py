@@ -129,6 +129,9 @@ async def test_nothing_is_left_of_the_work(by_signal: bool) -> None:
         finally:
             ended.append("part")
 
+    async def drain() -> None:
+        ended.append("drained")
+
     async def work() -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(part())
@@ -140,9 +143,9 @@ async def test_nothing_is_left_of_the_work(by_signal: bool) -> None:
 
     stop = asyncio.Event()
     if by_signal:
-        await run_until(stop, work())
+        await run_until(stop, work(), drain)
     else:
         with pytest.raises(ExceptionGroup):
-            await run_until(stop, work())
-    assert ended == ["part"]
+            await run_until(stop, work(), drain)
+    assert ended == (["drained", "part"] if by_signal else ["part"])
     assert asyncio.all_tasks() == {asyncio.current_task()}

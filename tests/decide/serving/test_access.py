@@ -8,7 +8,14 @@ from typing import Any
 import pytest
 from simulation.serving_world import NAME, World, build_adapter
 
-from tunesmith.decide.serving.clients.usage import ClientTokens, CountingRun, UsageRecord, is_over
+from tunesmith.decide.serving.clients import usage
+from tunesmith.decide.serving.clients.usage import (
+    MAX_BYTES,
+    ClientTokens,
+    CountingRun,
+    UsageRecord,
+    is_over,
+)
 from tunesmith.manifests.environment import ServingNetwork
 from tunesmith_contract.agent import MAX_CLIENTS, AccessReport, ClientFault, ClientUsage
 
@@ -171,26 +178,54 @@ def test_a_record_that_was_edited_is_begun_anew_and_said(world: World) -> None:
     assert used(world) == 30
 
 
-def test_the_largest_record_fits_into_a_config_map() -> None:
-    """All clients with budgets, two periods of each, on 100 pods that are being replaced."""
-    runs = tuple(CountingRun(run=f"{number:032}", pod_uid=f"{number:036}") for number in range(200))
+def largest_usage(pods: int) -> UsageRecord:
+    """All clients with budgets, two periods of each."""
+    runs = tuple(CountingRun(run=f"{number:032}", pod_uid=f"{number:036}") for number in range(pods))
     tokens = tuple(
         ClientTokens(
-            client=f"{number:063}", period=period, budget=10**12, ended=10**12, counts=(1_234_567,) * 200
+            client=f"{number:063}", period=period, budget=10**12, ended=10**12, counts=(1_234_567,) * pods
         )
         for number in range(MAX_CLIENTS)
         for period in ("2029-12-31", DAY)
     )
-    assert len(UsageRecord(runs=runs, tokens=tokens, written=NOON).to_json()) < 1024**2
+    return UsageRecord(runs=runs, tokens=tokens, written=NOON)
+
+
+@pytest.mark.parametrize(("connected", "kept"), [(1000, 0), (980, 20), (500, 0)])
+def test_the_record_fits_into_a_config_map_on_a_thousand_pods(connected: int, kept: int) -> None:
+    record = largest_usage(1000)
+    stored = record.within_limit({run.run for run in record.runs[:connected]})
+    assert len(stored.to_json()) <= MAX_BYTES < 0.75 * 1024**2
+    assert [len(each.counts) for each in stored.tokens] == [kept] * 2 * MAX_CLIENTS
+    assert stored.runs == (record.runs[connected:] if kept else ())
+    assert largest_usage(100).within_limit(()) == largest_usage(100)
+
+
+def test_counts_that_have_no_room_are_kept_once_their_pod_has_ended(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count(world, "pod-0", 30)
+    world.pass_seconds(20)
+    monkeypatch.setattr(usage, "MAX_BYTES", len(usage_map(world)["data"]["usage.json"]) - 1)
+    count(world, "pod-1", 12)
+    world.pass_seconds(20)
+    assert used(world) == 42
+    assert UsageRecord.model_validate_json(usage_map(world)["data"]["usage.json"]).runs == ()
+    world.remove_pod("pod-0")
+    world.settle()
+    world.ended.clear()
+    world.settle()
+    world.pass_seconds(12)
+    assert used(world) == 42
 
 
 def test_agents_can_not_make_the_record_grow(world: World) -> None:
-    usage = tuple(
+    clients = tuple(
         ClientUsage(client=f"c{number}", period=DAY, tokens=1, budget=1) for number in range(2 * MAX_CLIENTS)
     )
     for pod in world.pods.values():
         assert pod.access is not None
-        renamed = (each.model_copy(update={"client": f"{pod.name}-{each.client}"}) for each in usage)
+        renamed = (each.model_copy(update={"client": f"{pod.name}-{each.client}"}) for each in clients)
         pod.access = pod.access.model_copy(update={"usage": tuple(renamed)})
     world.pass_seconds(12)
     record = UsageRecord.model_validate_json(usage_map(world)["data"]["usage.json"])

@@ -9,6 +9,7 @@ from simulation.serving_world import digest_of
 from tunesmith.api.adapterdeployment import MAX_HISTORY, MAX_REJECTED
 from tunesmith.decide.serving.admission.targets import TargetVersion, VersionRecord
 from tunesmith.decide.serving.evidence import Evidence
+from tunesmith.decide.serving.pods.fleet import Fleet
 from tunesmith.decide.serving.records.record import AliasRecord, Watch
 from tunesmith.decide.serving.rollout.transition import AliasContext
 from tunesmith.decide.serving.status.alias import MAX_MESSAGE, build_adapter_status, summarize_phase
@@ -219,9 +220,26 @@ CASES = [
 
 @pytest.mark.parametrize("case", CASES, ids=[case.title for case in CASES])
 def test_phase(case: Case) -> None:
-    summary = summarize_phase(case.record, case.context, [])
+    summary = summarize_phase(case.record, case.context, [], 0)
     assert (summary.phase, summary.reason) == (case.phase, case.reason)
     assert case.message in summary.message
+
+
+@pytest.mark.parametrize(
+    ("pods", "generation", "phase"),
+    [
+        (ONE, 1, "Stable"),
+        (ONE, 2, "Progressing"),
+        (fleet(), 1, "Progressing"),
+        (fleet(active=("one",), connected=False), 2, "Stable"),
+    ],
+    ids=["it has", "it was told an earlier state", "it has not loaded it", "there is none to ask"],
+)
+def test_a_version_is_stable_once_a_ready_pod_has_confirmed_it(
+    pods: Fleet, generation: int, phase: str
+) -> None:
+    summary = summarize_phase(record("one"), context(target("one", 1), pods), [], generation)
+    assert summary.phase == phase
 
 
 def past(word: str, number: int, **fields: Any) -> VersionRecord:
@@ -229,12 +247,14 @@ def past(word: str, number: int, **fields: Any) -> VersionRecord:
 
 
 def test_a_stable_version_with_a_verdict_is_promoted() -> None:
-    status = build_adapter_status(record("one"), context(target("one", 1), ONE), [past("one", 1)])
+    status = build_adapter_status(record("one"), context(target("one", 1), ONE), [past("one", 1)], 0)
     assert (status.phase, status.reason, status.evaluated) == ("Stable", "Promoted", "Pass")
 
 
 def test_shares_add_up_to_all_requests() -> None:
-    status = build_adapter_status(record("one", candidate("two", 25, 30)), context(target("two"), BOTH), [])
+    status = build_adapter_status(
+        record("one", candidate("two", 25, 30)), context(target("two"), BOTH), [], 0
+    )
     assert status.stable is not None
     assert status.candidate is not None
     assert (status.stable.weight, status.candidate.weight) == (75, 25)
@@ -244,7 +264,7 @@ def test_shares_add_up_to_all_requests() -> None:
 
 
 def test_a_candidate_without_weight_has_no_checks() -> None:
-    status = build_adapter_status(record("one", candidate("two")), context(target("two"), BOTH), [])
+    status = build_adapter_status(record("one", candidate("two")), context(target("two"), BOTH), [], 0)
     assert status.candidate is not None
     assert (status.candidate.analysis, status.candidate.step_start_time) == ((), None)
 
@@ -256,11 +276,11 @@ def test_history_and_rejections_are_the_newest_of_this_alias() -> None:
         for n in range(MAX_REJECTED + 2)
     ]
     other = VersionRecord("tickets", version("x", 99), "Pass", promoted=ago(0), rejected=ago(0))
-    status = build_adapter_status(record(), context(), [*versions, other])
+    status = build_adapter_status(record(), context(), [*versions, other], 0)
     assert [version.version for version in status.history] == [7, 6, 5, 4, 3]
     assert [rejected.digest for rejected in status.rejected] == [digest_of(f"r{n}") for n in (6, 5, 4, 3, 2)]
 
 
 def test_a_long_message_is_cut() -> None:
     blocked = TargetVersion(reason="SourceUnreachable", message="x" * 1000)
-    assert build_adapter_status(record(), context(blocked), []).message == "x" * MAX_MESSAGE
+    assert build_adapter_status(record(), context(blocked), [], 0).message == "x" * MAX_MESSAGE

@@ -181,6 +181,38 @@ def test_an_undo_meanwhile_goes_on_with_the_pods_that_answer() -> None:
     assert stable_words(world) == dict.fromkeys(NAMES, "three")
 
 
+def test_an_undo_to_a_version_on_the_former_model_is_refused_with_what_to_write() -> None:
+    world = build_world()
+    change(world, expenses="two", tickets="three")
+    world.settle()
+    world.settle()
+    assert stable_words(world) == {"expenses": "two", "tickets": "three"}
+    refused = world.ask("undo", toVersion=1)
+    assert refused["result"] == "Refused"
+    assert f"write baseModel.uri: {OLD} and name pvc://artifacts/one as source" in refused["message"]
+    refused = world.ask("undo", "no-version")
+    assert refused["message"] == f"it names no version that served before on {NEW}; these did: none"
+    assert world.condition("Ready")["status"] == "True"
+    # What the message says brings it back.
+    change(world, OLD, expenses="one", tickets="one")
+    world.settle()
+    world.settle()
+    assert stable_words(world) == dict.fromkeys(NAMES, "one")
+
+
+def test_an_undo_on_the_same_model_at_another_place_goes_back_over_the_move() -> None:
+    world = build_world()
+    world.trained_on = {}
+    change(world, "pvc://artifacts/copy-of-base")
+    world.settle()
+    world.settle()
+    world.set_adapter(build_adapter("two", rollout={"steps": [{"weight": 100}], "rollbackWindow": "0s"}))
+    world.settle()
+    assert stable_words(world)["expenses"] == "two"
+    assert world.ask("undo")["result"] == "Done"
+    assert stable_words(world)["expenses"] == "one"
+
+
 def test_behind_a_service_of_someone_else_no_pods_on_another_model_start() -> None:
     world = build_world()
     name = "assistants"

@@ -188,12 +188,36 @@ def test_a_version_that_cannot_be_proved_is_promoted_and_said_once() -> None:
 def test_numbers_alone_are_written_every_ten_seconds_at_most() -> None:
     world = World(build_adapter("one"))
     world.settle()
-    world.pass_seconds(10)
-    world.slow.add(digest_of("one"))
+    world.pods["pod-0"].aliases = {}
     world.pass_seconds(1)
     assert world.adapter()["stable"]["loadedOn"] == 2
     world.pass_seconds(9)
-    assert world.adapter()["stable"]["loadedOn"] == 0
+    assert world.adapter()["stable"]["loadedOn"] == 1
+
+
+def test_status_says_that_a_version_answers_when_a_ready_pod_has_confirmed_it() -> None:
+    world = World(build_adapter("one"))
+    world.reconcile()
+    for pod in world.pods.values():
+        pod.is_slow = True
+    world.settle()
+    assert world.record().stable is not None
+    assert world.adapter()["phase"] == "Progressing"
+    assert world.condition("Ready")["status"] == "False"
+    world.pods["pod-1"].is_slow = False
+    world.pods["pod-1"].take(world.desired)
+    world.settle()
+    assert world.adapter()["phase"] == "Stable"
+
+
+def test_the_change_of_one_alias_leaves_the_others_stable_meanwhile() -> None:
+    world = World(build_adapter("one"), build_adapter("red", "tickets"))
+    world.settle()
+    world.set_adapter(build_adapter("blue", "tickets"))
+    for pod in world.pods.values():
+        pod.is_slow = True
+    world.settle()
+    assert world.adapter()["phase"] == "Stable"
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,52 @@ def test_a_new_set_answers_once_its_pods_hold_all_that_gets_requests() -> None:
     ]
 
 
+def begin_second_set_after_promotion(**rollout: Any) -> World:
+    """Version 2 was promoted a moment ago; the pods of a second set are ready but for version 1, which loads."""
+    quick = {"steps": [{"weight": 100}], "analysis": {"minimumRequests": 0}, **rollout}
+    world = build_world(build_adapter("one", rollout=quick))
+    world.set_adapter(build_adapter("two", rollout=quick))
+    world.settle()
+    assert world.adapter()["previous"]["digest"] == digest_of("one")
+    world.slow.add(digest_of("one"))
+    world.change_engine(image=SECOND)
+    world.settle()
+    return world
+
+
+def test_a_set_answers_once_it_also_holds_what_an_undo_needs_at_once() -> None:
+    world = begin_second_set_after_promotion()
+    assert (selected(world), world.status["nextSet"]) == (1, "0/2")
+    world.slow.clear()
+    world.settle()
+    assert selected(world) == 3
+    assert world.ask("undo")["result"] == "Done"
+    assert world.adapter()["stable"]["digest"] == digest_of("one")
+
+
+def test_a_previous_version_that_can_not_be_loaded_holds_up_no_set() -> None:
+    world = begin_second_set_after_promotion()
+    world.failing[digest_of("one")] = ("ArtifactNotFound", "it is gone")
+    world.settle()
+    assert selected(world) == 3
+
+
+def test_a_previous_version_is_waited_for_until_the_progress_deadline() -> None:
+    world = begin_second_set_after_promotion(progressDeadline="5m", rollbackWindow="2h")
+    world.pass_seconds(290)
+    assert selected(world) == 1
+    world.pass_seconds(20)
+    assert selected(world) == 3
+
+
+def test_pods_that_lack_the_previous_version_answer_where_nobody_else_does() -> None:
+    world = begin_second_set_after_promotion()
+    for pod in world.pods.values():
+        pod.ready = set_number(pod.to_body()) != 1
+    world.reconcile()
+    assert selected(world) == 3
+
+
 def counted(world: World) -> int:
     """Requests of the candidate in its step."""
     candidate = world.record().candidate

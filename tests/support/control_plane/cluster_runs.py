@@ -68,6 +68,19 @@ class Runs:
 
         return eventually(told, timeout, what=f"{kind} {name} not ready because of {reason}")
 
+    def wait_restored(self, kind: str, name: str, before: Body) -> None:
+        """Return once the status is what it was before, but for what passes (``lasting``)."""
+
+        def is_restored() -> bool:
+            status = self.status(kind, name)
+            return "conditions" in status and lasting(status) == before
+
+        try:
+            eventually(is_restored, 40, what=f"the former status of {kind} {name}")
+        except TimeoutError as error:
+            error.add_note(f"{self.status(kind, name)} instead of {before}")
+            raise
+
     def finish(
         self,
         run: Body,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from agents.scripted_agent import ScriptedAgent
+from control_plane.cluster_runs import condition
 from control_plane.restartable_operator import RestartableOperator
 
 from tunesmith_cluster.client import eventually
@@ -57,6 +58,18 @@ class Serving:
         """The status as it stands now."""
         status: dict[str, Any] = self.server.get(KIND, "ad", self.namespace).get("status", {})
         return status
+
+    def condition(self, kind: str) -> dict[str, Any]:
+        """One condition as it stands now; empty when it is not there."""
+        return condition(self.status, kind)
+
+    def true_conditions(self) -> set[str]:
+        """Types of the conditions that are true now."""
+        return {each["type"] for each in self.status.get("conditions", ()) if each["status"] == "True"}
+
+    def sets(self) -> list[tuple[int, str]]:
+        """Number and role of each set of pods in status."""
+        return [(each["number"], each["role"]) for each in self.status.get("sets", ())]
 
     def act(self, verb: str, **fields: str) -> None:
         """Annotate the resource with this action, as a person does."""

@@ -123,7 +123,7 @@ class RecordHistory(StateHistory):
         if STATE_FILE in data:
             self._state = DesiredState.model_validate_json(data[STATE_FILE])
         elif RECORD_KEY in data and ALIAS_LABEL in metadata["labels"]:
-            record = AliasRecord.model_validate_json(data[RECORD_KEY])
+            record = AliasRecord.read(data[RECORD_KEY])
             self.records[record.name] = record
             for rejection in record.rejections:
                 name = served_name(record.name, rejection.version.digest)

@@ -92,6 +92,7 @@ class FakePod:
         slots: number of adapters that its engine keeps in memory; 0: an agent that does not say it.
         told: the operator that leads has sent it a state.
         heard: it has reported to the operator that leads.
+        is_slow: it does not act yet on what it is told.
     """
 
     name: str
@@ -122,10 +123,13 @@ class FakePod:
 
     told: bool = True
     heard: bool = True
+    is_slow: bool = False
 
     def take(self, desired: DesiredState) -> None:
         """Act on a desired state; an older one is left out."""
         self.told = True
+        if self.is_slow:
+            return
         desired = desired.for_features(self.features)
         if desired.generation < self.generation:
             return
@@ -598,7 +602,7 @@ class World:
     def record(self, alias: str = "expenses") -> AliasRecord:
         """The stored record of an alias."""
         body = self.objects["ConfigMap", self.record_name(alias)]
-        return AliasRecord.model_validate_json(body["data"][RECORD_KEY])
+        return AliasRecord.read(body["data"][RECORD_KEY])
 
     def adapter(self, name: str = "expenses") -> dict[str, Any]:
         """The status of an alias."""
@@ -652,6 +656,8 @@ class World:
             counts = dict.fromkeys(("replicas", "updatedReplicas", "availableReplicas"), ready)
             stored["status"] = {**counts, "observedGeneration": 1}
             stored["metadata"]["generation"] = 1
+            known = self.objects.get(_key(stored), {}).get("metadata", {})
+            stored["metadata"]["creationTimestamp"] = known.get("creationTimestamp", self.now.isoformat())
         return self._versioned(stored)
 
     def _versioned(self, body: dict[str, Any]) -> dict[str, Any]:

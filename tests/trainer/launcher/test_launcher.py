@@ -187,6 +187,64 @@ def test_the_cause_wins_over_lost_connections(tmp_path: Path) -> None:
     assert (report.failure.rank, report.failure.message) == (1, "rank 1 knows")
 
 
+LOST = "stage(lambda: fail(RuntimeError('gloo: Connection closed')))"
+KILLED = "os.kill(os.getpid(), signal.SIGKILL)"
+#: Ways in which two workers end, of which the one of rank 1 is killed.
+ONE_KILLED = {
+    "the other one hears of it": f"""
+        signal.signal(signal.SIGTERM, lambda *_: {LOST})
+        {KILLED} if rank == 1 else signal.pause()
+        """,
+    "the other one ends before": f"""
+        signal.signal(signal.SIGTERM, lambda *_: {KILLED})
+        ready = Path(sys.argv[-1]).with_name("ready")
+        if rank == 1:
+            ready.touch()
+            signal.pause()
+        while not ready.exists():
+            time.sleep(0.01)
+        {LOST}
+        """,
+}
+
+
+@pytest.mark.parametrize("body", ONE_KILLED.values(), ids=ONE_KILLED)
+def test_a_killed_worker_is_the_cause_of_lost_connections(tmp_path: Path, body: str) -> None:
+    returned, report, _ = Pod(tmp_path, body, workers=2).finish()
+    assert returned == ExitCode.INFRASTRUCTURE
+    assert report
+    assert report.failure
+    assert (report.failure.reason, report.failure.rank) == ("WorkerDied", 1)
+    assert "SIGKILL" in report.failure.message
+
+
+def test_the_worker_that_the_memory_limit_ended_is_named(tmp_path: Path) -> None:
+    body = ONE_KILLED["the other one ends before"]
+    returned, report, _ = Pod(tmp_path, body, workers=2, oom_kills=(0, 1)).finish()
+    assert returned == ExitCode.OUT_OF_MEMORY
+    assert report
+    assert report.failure
+    assert report.failure.rank == 1
+
+
+def test_a_worker_that_the_launcher_ends_is_no_cause(tmp_path: Path) -> None:
+    body = f"""
+        ready = Path(sys.argv[-1]).with_name("ready")
+        if rank == 1:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            ready.touch()
+            signal.pause()
+        while not ready.exists():
+            time.sleep(0.01)
+        {LOST}
+        """
+    returned, report, _ = Pod(tmp_path, body, workers=2, patience=0.3).finish()
+    assert returned == ExitCode.COMMUNICATION
+    assert report
+    assert report.failure
+    assert report.failure.rank == 0
+
+
 def test_workers_know_their_place(tmp_path: Path) -> None:
     body = """
     print({k: os.environ[k] for k in ('RANK', 'WORLD_SIZE', 'MASTER_PORT')}, flush=True)

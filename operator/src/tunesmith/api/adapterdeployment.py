@@ -1,10 +1,11 @@
 """AdapterDeployment resource: adapters on one base model, each behind an alias, with step-by-step rollouts."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import Field, PrivateAttr, ValidationError
+from pydantic_core import ErrorDetails
 
 from tunesmith_contract.agent import BASE_MODEL_NAME
 
@@ -19,7 +20,7 @@ from .common import (
     SecretName,
     StatusModel,
     StrictModel,
-    describe_faults,
+    describe_details,
 )
 from .engine_arguments import EngineArgument
 from .pod_settings import GPU_RESOURCE, CacheVolume, EngineEnv, GPUResource, gpu_rules
@@ -46,6 +47,8 @@ from .values import (
 
 #: Place of the arguments of the engine in a resource.
 _ARGUMENTS = ("spec", "engine", "args")
+#: Place of the adapters in a resource.
+_ADAPTERS = ("spec", "adapters")
 
 MAX_ADAPTERS = 64
 MAX_STEPS = 10
@@ -718,17 +721,21 @@ class AdapterStatus(StatusModel):
         description="The version that was stable before. It stays loaded during the rollback window, without requests.",
     )
     history: Annotated[tuple[PastVersion, ...], Field(max_length=MAX_HISTORY)] = Field(
-        (), description="The most recently promoted versions, newest first. At most 5 are kept."
+        (),
+        description="The most recently promoted versions, newest first. At most 5 are shown, fewer where "
+        "status would be too large.",
     )
     rejected: Annotated[tuple[RejectedDigest, ...], Field(max_length=MAX_REJECTED)] = Field(
         (),
-        description="The artifacts that were rolled back most recently, newest first. At most 5 are shown. None "
+        description="The artifacts that were rolled back most recently, newest first. At most 5 are shown, fewer "
+        "where status would be too large. None "
         "is tried again, also under a new resource of this name, without the action retry.",
         json_schema_extra=keyed_by("digest"),
     )
     actions: Annotated[tuple[ActionResult, ...], Field(max_length=MAX_ACTIONS)] = Field(
         (),
-        description="The results of the latest actions, newest first. At most 5 are shown. An action is requested by "
+        description="The results of the latest actions, newest first. At most 5 are shown, fewer where status would "
+        "be too large. An action is requested by "
         'the annotation tunesmith.dev/action, such as {"id": "1", "adapter": "expenses", "verb": "undo"}.',
     )
 
@@ -745,7 +752,8 @@ class PodStatus(StatusModel):
         tuple[Annotated[str, Field(max_length=80)], ...], Field(max_length=2 * MAX_ADAPTERS)
     ] = Field(
         (),
-        description="The versions that are active on the pod, each as <alias>@<first 12 digits of the digest>.",
+        description="The versions that are active on the pod, each as <alias>@<first 12 digits of the digest>. They "
+        "are left out where status would be too large.",
         json_schema_extra={"x-kubernetes-list-type": "set"},
     )
     message: str | None = Field(
@@ -877,17 +885,24 @@ class AdapterDeployment(Resource):
         AdapterDeploymentStatus(), description="The observed state. It is written by the operator only."
     )
     _refused_arguments: str = PrivateAttr("")
+    _refused_aliases: Mapping[str, str] = PrivateAttr(default_factory=dict)
 
     @property
     def refused_arguments(self) -> str:
         """Sentences about arguments of the engine that were written before a rule refused them; empty without any."""
         return self._refused_arguments
 
+    @property
+    def refused_aliases(self) -> Mapping[str, str]:
+        """Sentence about each alias that was written before a rule refused its name, by that name."""
+        return self._refused_aliases
+
     @classmethod
     def parse(cls, body: Mapping[str, Any]) -> Self:
-        """Resource from an object of the API server; refused arguments of the engine are left out of it.
+        """Resource from an object of the API server.
 
-        Rollouts of the pods that run go on: without checks a failing version would keep its requests.
+        What was written before a rule refused it, arguments of the engine and names of adapters, is left out of it.
+        Rollouts of all else go on: without checks a failing version would keep its requests.
 
         Raises:
             InvalidResource: anything else is wrong.
@@ -895,13 +910,30 @@ class AdapterDeployment(Resource):
         try:
             return cls.model_validate(body)
         except ValidationError as error:
-            faults = describe_faults(error)
-            places = [detail["loc"] for detail in error.errors()]
-        if any(place[: len(_ARGUMENTS)] != _ARGUMENTS or len(place) == len(_ARGUMENTS) for place in places):
-            raise InvalidResource(faults)
-        refused = {place[len(_ARGUMENTS)] for place in places}
-        engine = body["spec"]["engine"]
-        left = [argument for index, argument in enumerate(engine["args"]) if index not in refused]
-        resource = super().parse({**body, "spec": {**body["spec"], "engine": {**engine, "args": left}}})
-        resource._refused_arguments = faults
+            details = error.errors()
+        arguments = [detail for detail in details if _is_item(detail["loc"], _ARGUMENTS)]
+        names = [detail for detail in details if _is_item(detail["loc"], _ADAPTERS, "name")]
+        if len(arguments) + len(names) < len(details):
+            raise InvalidResource(describe_details(details))
+        spec = body["spec"]
+        engine, adapters = spec.get("engine", {}), spec.get("adapters", ())
+        if arguments:
+            engine = {**engine, "args": _without(engine["args"], arguments, _ARGUMENTS)}
+        left = _without(adapters, names, _ADAPTERS)
+        resource = super().parse({**body, "spec": {**spec, "engine": engine, "adapters": left}})
+        resource._refused_arguments = describe_details(arguments)
+        resource._refused_aliases = {
+            adapters[detail["loc"][len(_ADAPTERS)]]["name"]: describe_details([detail]) for detail in names
+        }
         return resource
+
+
+def _is_item(place: tuple[int | str, ...], items: tuple[str, ...], *field: str) -> bool:
+    """True for the place of an item of this list, or of this field of an item."""
+    return place[: len(items)] == items and len(place) > len(items) and place[len(items) + 1 :] == field
+
+
+def _without(items: Sequence[Any], details: Iterable[ErrorDetails], place: tuple[str, ...]) -> list[Any]:
+    """The items without those that have faults."""
+    faulty = {detail["loc"][len(place)] for detail in details}
+    return [item for index, item in enumerate(items) if index not in faulty]

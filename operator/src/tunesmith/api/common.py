@@ -1,6 +1,6 @@
 """Base models and parts shared by the three kinds: references, pod settings, conditions and metadata."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -295,7 +295,12 @@ class Resource(Model):
 
 def describe_faults(error: ValidationError) -> str:
     """All faults, each with the path of its field and what to write."""
-    return "; ".join(_describe_fault(detail) for detail in error.errors())
+    return describe_details(error.errors())
+
+
+def describe_details(details: Iterable[ErrorDetails]) -> str:
+    """These faults of an error, each with the path of its field and what to write."""
+    return "; ".join(map(_describe_fault, details))
 
 
 def _describe_fault(detail: ErrorDetails) -> str:

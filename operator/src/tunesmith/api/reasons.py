@@ -184,6 +184,7 @@ class AdapterDeploymentReason(StrEnum):
     CLAIM_ON_ONE_NODE = "ClaimOnOneNode"
     CLAIM_NOT_SHARED = "ClaimNotShared"
     HISTORY_NAME_TAKEN = "HistoryNameTaken"
+    INVALID_ALIAS = "InvalidAlias"
     KEYS_REQUIRED = "KeysRequired"
     OPEN_TO_NETWORK = "OpenToNetwork"
     PODS_OPEN = "PodsOpen"

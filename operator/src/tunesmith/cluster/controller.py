@@ -132,6 +132,11 @@ class Controller:
             finally:
                 self.queue.done(key)
 
+    async def drain(self) -> None:
+        """Begin no more passes, finish those in progress, and send the states that they published."""
+        await self.queue.stop()
+        await self.live.agents.flush()
+
     async def resync(self, seconds: float = RESYNC_SECONDS) -> None:
         """List and reconcile everything at intervals, since watches may miss changes."""
         while True:

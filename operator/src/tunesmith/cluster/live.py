@@ -99,12 +99,31 @@ class Connection:
         self._features: tuple[str, ...] | None = None
         self._usage: UsageOfOthers | None = None
         self._sent = -1
+        self._is_sending = False
         self._changed = asyncio.Event()
+        self._settled = asyncio.Event()
 
     @property
     def told(self) -> bool:
         """True once a state was sent."""
         return self._sent >= 0
+
+    @property
+    def _has_news(self) -> bool:
+        """True if a state is to be sent to an agent that is known to understand it."""
+        desired = self._desired
+        return desired is not None and self._features is not None and desired.generation > self._sent
+
+    async def flush(self) -> None:
+        """Return once every state that was offered is on its way; one for an agent that has not reported waits on."""
+        while self._has_news or self._is_sending:
+            self._settled.clear()
+            await self._settled.wait()
+
+    def close(self) -> None:
+        """Nobody sends what is left."""
+        self._desired, self._is_sending = None, False
+        self._settled.set()
 
     def offer(self, desired: DesiredState) -> None:
         """Send this next, in place of a state that was not sent yet."""
@@ -122,11 +141,16 @@ class Connection:
         self._changed.set()
 
     async def next(self) -> DesiredState | UsageOfOthers:
-        """The next message to send: a state, in the agent's form, once its generation is higher than the last one's."""
+        """The next message to send: a state, in the agent's form, once its generation is higher than the last one's.
+
+        The one before counts as sent.
+        """
+        self._is_sending = False
+        self._settled.set()
         while True:
             desired, features = self._desired, self._features
-            if desired is not None and features is not None and desired.generation > self._sent:
-                self._sent = desired.generation
+            if desired is not None and features is not None and self._has_news:
+                self._sent, self._is_sending = desired.generation, True
                 understood = desired.for_features(features)
                 if self._peer_key and PEERS in features:
                     return SentState(**dict(understood), peer_key=self._peer_key)
@@ -205,6 +229,13 @@ class AgentHub:
             if connection := connections.get(pod_uid):
                 connection.tell(counted)
 
+    async def flush(self) -> None:
+        """Return once every connected agent was sent the latest state."""
+        fleets = [*self._fleets.values()]
+        await asyncio.gather(
+            *(connection.flush() for fleet in fleets for connection in fleet.connections.values())
+        )
+
     def connect(self, owner_uid: str, pod_uid: str) -> Connection:
         """Outbox of an agent that has connected; it replaces a former connection of the same pod."""
         fleet = self._fleets.setdefault(owner_uid, _Fleet())
@@ -217,6 +248,7 @@ class AgentHub:
 
     def disconnect(self, owner_uid: str, pod_uid: str, connection: Connection) -> None:
         """Remove the connection, unless a newer one has replaced it."""
+        connection.close()
         fleet = self._fleets.get(owner_uid)
         if fleet is not None and fleet.connections.get(pod_uid) is connection:
             del fleet.connections[pod_uid]

@@ -47,6 +47,8 @@ class WorkQueue(Generic[Key]):
         self._timers: dict[Key, Timer] = {}
         self._failures: dict[Key, int] = {}
         self._ready = asyncio.Event()
+        self._is_stopped = False
+        self._idle = asyncio.Event()
 
     def __len__(self) -> int:
         return len(self._urgent) + len(self._waiting)
@@ -96,7 +98,7 @@ class WorkQueue(Generic[Key]):
 
     async def get(self) -> Key:
         """The next key; the caller alone works on it until ``done``."""
-        while not len(self):
+        while self._is_stopped or not len(self):
             self._ready.clear()
             await self._ready.wait()
         key = (self._urgent or self._waiting).popleft()
@@ -109,6 +111,15 @@ class WorkQueue(Generic[Key]):
         self._working.discard(key)
         if key in self._dirty:
             self._push(key)
+        if not self._working:
+            self._idle.set()
+
+    async def stop(self) -> None:
+        """Give no more keys to workers, and wait until those that they have are done."""
+        self._is_stopped = True
+        while self._working:
+            self._idle.clear()
+            await self._idle.wait()
 
     def close(self) -> None:
         """Cancel all timers."""

@@ -14,6 +14,7 @@ from .names import ALIAS_LABEL, GROUP, Component, Owner, child_metadata
 from .objects import Body, KubernetesObject
 
 PROMOTED_ANNOTATION = f"{GROUP}/promoted"
+BASE_MODEL_ANNOTATION = f"{GROUP}/base-model"
 REJECTED_ANNOTATION = f"{GROUP}/rejected"
 API_VERSION, KIND = "apps/v1", "ControllerRevision"
 
@@ -59,9 +60,14 @@ def build_version_revision(
     }
 
 
-def promotion_patch(time: datetime) -> KubernetesObject:
-    """Patch that marks the version as promoted."""
-    return {"metadata": {"annotations": {PROMOTED_ANNOTATION: time.isoformat()}}}
+def promotion_patch(time: datetime, base_model: str) -> KubernetesObject:
+    """Patch that marks the version as promoted.
+
+    Args:
+        base_model: URI of the base model that it answers on; empty: unknown.
+    """
+    annotations = {PROMOTED_ANNOTATION: time.isoformat(), BASE_MODEL_ANNOTATION: base_model or None}
+    return {"metadata": {"annotations": annotations}}
 
 
 def rejection_patch(time: datetime, reason: str, message: str) -> KubernetesObject:
@@ -79,6 +85,11 @@ def read_promotion(revision: Body) -> datetime | None:
     """Time at which the version was last promoted; None if it never was."""
     written = revision["metadata"].get("annotations", {}).get(PROMOTED_ANNOTATION)
     return read_time(written) if written else None
+
+
+def read_base_model(revision: Body) -> str:
+    """URI of the base model that the version answered on last; empty if that is unknown."""
+    return str(revision["metadata"].get("annotations", {}).get(BASE_MODEL_ANNOTATION) or "")
 
 
 def read_time(text: str) -> datetime:

@@ -6,7 +6,7 @@ import signal
 import ssl
 import sys
 import uuid
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -43,6 +43,8 @@ logger = logging.getLogger(__name__)
 RETRY_BACKOFF = Backoff(first=0.5, longest=10.0)
 RENEWAL_SECONDS = 3600.0
 FLUSH_SECONDS = 2.0
+#: Longest time after a signal for passes in progress, so that no pod gets a state that others do not get.
+DRAIN_SECONDS = 3.0
 SYNC_SECONDS = 120.0
 
 
@@ -83,7 +85,8 @@ async def run(settings: Settings, reconcilers: Sequence[AnyReconciler]) -> None:
     stop = asyncio.Event()
     take_signals = partial(_stop_on_signals, stop)
     take_signals()
-    await run_until(stop, Operator(settings, reconcilers, take_signals).run())
+    operator = Operator(settings, reconcilers, take_signals)
+    await run_until(stop, operator.run(), operator.drain)
 
 
 def _stop_on_signals(stop: asyncio.Event) -> None:
@@ -92,11 +95,15 @@ def _stop_on_signals(stop: asyncio.Event) -> None:
         loop.add_signal_handler(number, stop.set)
 
 
-async def run_until(stop: asyncio.Event, work: Coroutine[None, None, None]) -> None:
-    """Run the work until it ends or ``stop`` is set; then cancel it and wait for its end."""
+async def run_until(
+    stop: asyncio.Event, work: Coroutine[None, None, None], drain: Callable[[], Awaitable[None]]
+) -> None:
+    """Run the work until it ends, or ``stop`` is set and ``drain`` has ended; then cancel it and wait for its end."""
     worker = asyncio.create_task(work, name="operator")
     waiter = asyncio.create_task(stop.wait(), name="stop")
     await asyncio.wait((worker, waiter), return_when=asyncio.FIRST_COMPLETED)
+    if not worker.done():
+        await drain()
     waiter.cancel()
     worker.cancel()
     await asyncio.gather(worker, waiter, return_exceptions=True)
@@ -145,6 +152,16 @@ class Operator:
             # and the pods next to nothing, so that a pod tries again at once and finds the leader.
             async with serving(build_pod_app(self._pods), settings.host, settings.tls_port, self._tls):
                 await self._lead(lease, material)
+
+    async def drain(self) -> None:
+        """Finish what a leader has begun, within a short time; what is left is its successor's."""
+        if self._controller is None:
+            return
+        try:
+            async with asyncio.timeout(DRAIN_SECONDS):
+                await self._controller.drain()
+        except TimeoutError:
+            logger.warning("passes in progress were not finished within %.0f s", DRAIN_SECONDS)
 
     async def _lead(self, lease: LeaderLease, material: Material) -> None:
         self._metrics.leader.set(1)

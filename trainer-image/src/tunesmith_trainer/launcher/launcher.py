@@ -15,7 +15,8 @@ Exit codes are the contract's ``ExitCode``:
 If all workers succeed and the first worker of the run leaves no report, the stage is not finished: the first pod runs
 the same command once more, in one process that has the memory of all workers.
 
-Of several failures the first one is reported, unless it is a lost connection and another worker reported its cause.
+Of several failures the first one is reported, unless it is a lost connection and another worker failed otherwise: that
+one is the cause, also if it was killed and left no report. A worker that the launcher ended is no cause.
 The report of an unfinished run names its newest committed checkpoint.
 """
 
@@ -48,6 +49,7 @@ DEFAULT_MASTER_PORT = 29500
 
 _CHECKPOINT_FILE = "checkpoint.json"
 _WATCHDOG_TEXT = "ProcessGroupNCCL"
+_WORKER_DIED = "WorkerDied"
 
 # Unbuffered lines and no progress bars: the output is a log.
 _LOG_ENVIRONMENT = {"PYTHONUNBUFFERED": "1", "TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
@@ -108,6 +110,7 @@ class Worker:
         reader: thread that copies its output to the pod's log.
         tail: the last lines of its output.
         code: its exit code, negative for a signal; None while it runs.
+        sent: signals that the launcher has sent to it.
     """
 
     rank: int
@@ -116,10 +119,12 @@ class Worker:
     reader: threading.Thread
     tail: deque[str]
     code: int | None = None
+    sent: set[int] = field(default_factory=set)
 
     def signal(self, signum: int) -> None:
         """Send a signal to the worker alone, not to its children."""
         if self.code is None:
+            self.sent.add(signum)
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.process.pid, signum)
 
@@ -134,6 +139,19 @@ class Worker:
             return parse_report(self.report_file.read_bytes())
         except FileNotFoundError:
             return None
+
+    @property
+    def died(self) -> bool:
+        """True if it failed without a report of a failure, and by no signal of the launcher."""
+        if self.code in {None, ExitCode.SUCCEEDED, ExitCode.PREEMPTED} or -(self.code or 0) in self.sent:
+            return False
+        report = self.report()
+        return report is None or report.failure is None
+
+    @property
+    def was_aborted_by_watchdog(self) -> bool:
+        """True if NCCL's watchdog ended it because a peer was lost."""
+        return self.code == -signal.SIGABRT and _WATCHDOG_TEXT in "".join(self.tail)
 
 
 @dataclass(slots=True)
@@ -282,13 +300,7 @@ class Launcher:
             if self._terminated:
                 return self._preempted_report(checkpoint), ExitCode.PREEMPTED
             self._first_failed = self._workers[0]
-        failure = None if self._first_failed.code == ExitCode.PREEMPTED else self._find_failure()
-        if oom_killed:
-            failure = self._out_of_memory_failure(self._first_failed)
-        elif self._terminated and (failure is None or failure.category is FailureCategory.COMMUNICATION):
-            failure = None
-        elif failure is None and self._first_failed.code != ExitCode.PREEMPTED:
-            failure = self._death_without_report(self._first_failed)
+        failure = self._find_failure(self._first_failed, oom_killed)
         if failure is None:
             return self._preempted_report(checkpoint), ExitCode.PREEMPTED
         report = RunReport.model_validate(
@@ -301,16 +313,38 @@ class Launcher:
             {"stage": self.stage, "outcome": Outcome.PREEMPTED, "checkpoint": checkpoint}
         )
 
-    def _find_failure(self) -> Failure | None:
-        """Failure that was reported first; a lost connection only if no worker reported its cause."""
-        first = [self._first_failed] if self._first_failed else []
-        reported = []
-        for worker in [*first, *(worker for worker in self._workers if worker not in first)]:
+    def _find_failure(self, first: Worker, oom_killed: bool) -> Failure | None:
+        """Failure to report; None if the run was preempted.
+
+        Args:
+            first: the worker that failed first.
+        """
+        if oom_killed:
+            return self._out_of_memory_failure(self._find_killed(first))
+        if first.code == ExitCode.PREEMPTED:
+            return None
+        failures = self._list_failures(first)
+        causes = [failure for failure in failures if failure.category is not FailureCategory.COMMUNICATION]
+        if self._terminated:
+            # Workers that end at different times lose their connections, and those that do not listen are killed.
+            return next((failure for failure in causes if failure.reason != _WORKER_DIED), None)
+        return next(iter([*causes, *failures]), None) or self._death_without_report(first)
+
+    def _list_failures(self, first: Worker) -> list[Failure]:
+        """Failure of each worker that reported one or died, that of the first worker first."""
+        failures = []
+        for worker in [first, *(worker for worker in self._workers if worker is not first)]:
             report = worker.report()
             if report is not None and report.failure is not None:
-                reported.append(report.failure.model_copy(update={"log": _log_tail(worker)}))
-        causes = [failure for failure in reported if failure.category is not FailureCategory.COMMUNICATION]
-        return next(iter([*causes, *reported]), None)
+                failures.append(report.failure.model_copy(update={"log": _log_tail(worker)}))
+            elif worker.died:
+                failures.append(self._death_without_report(worker))
+        return failures
+
+    def _find_killed(self, first: Worker) -> Worker:
+        """The worker that the kernel killed for its memory; the first one if that was a child of it."""
+        killed = (worker for worker in self._workers if worker.died and worker.code == -signal.SIGKILL)
+        return next(killed, first)
 
     def _out_of_memory_failure(self, worker: Worker) -> Failure:
         return Failure(
@@ -325,7 +359,7 @@ class Launcher:
 
     def _death_without_report(self, worker: Worker) -> Failure:
         code = worker.code or 0
-        if code == -signal.SIGABRT and _WATCHDOG_TEXT in "".join(worker.tail):
+        if worker.was_aborted_by_watchdog:
             return Failure(
                 category=FailureCategory.COMMUNICATION,
                 reason="CommunicationLost",
@@ -337,7 +371,7 @@ class Launcher:
         ending = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
         return Failure(
             category=FailureCategory.INFRASTRUCTURE,
-            reason="WorkerDied",
+            reason=_WORKER_DIED,
             message=f"worker {worker.rank} {ending} without a report: see its log",
             rank=worker.rank,
             exit_code=code,

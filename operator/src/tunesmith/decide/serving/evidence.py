@@ -9,7 +9,10 @@ from tunesmith_contract.base import Report
 
 
 class Counts(Report):
-    """Requests by their end, with sums over sticky keys, as in ``VersionCounters``."""
+    """Requests by their end, with sums over sticky keys, as in ``VersionCounters``.
+
+    Records hold the numbers in the order of these fields: further ones come last.
+    """
 
     requests: int = 0
     errors: int = 0
@@ -109,9 +112,14 @@ class Arm(Report):
         readings = tuple(readings)
         total, sources = self.total, self.sources
         known_pods = {run.pod_uid for run in self.runs.values()}
-        runs = {boot: run for boot, run in self.runs.items() if _is_alive(boot, run, readings, pod_uids)}
+        reported = {reading.boot_id for reading in readings}
+        # An agent that has ended and is not reported any more is left out.
+        silent = pod_uids.difference(reading.pod_uid for reading in readings)
+        runs = {boot: run for boot, run in self.runs.items() if boot in reported or run.pod_uid in silent}
         for reading in readings:
             run = runs.get(reading.boot_id)
+            if run is not None and run.latest == reading.counts:
+                continue
             if run is None:
                 from_start = from_zero or reading.pod_uid in known_pods
                 base = Counts() if from_start else reading.counts
@@ -134,13 +142,6 @@ class Arm(Report):
     def freeze(self) -> "Arm":
         """The sums alone, of an arm that gets no more requests."""
         return Arm(total=self.total, sources=self.sources)
-
-
-def _is_alive(boot: str, run: RunCounts, readings: tuple[Reading, ...], pod_uids: frozenset[str]) -> bool:
-    """False for a run of an agent that has ended and is not reported any more."""
-    if any(reading.boot_id == boot for reading in readings):
-        return True
-    return run.pod_uid in pod_uids and all(reading.pod_uid != run.pod_uid for reading in readings)
 
 
 class Evidence(Report):

@@ -15,6 +15,7 @@ from tunesmith.api.adapterdeployment import AdapterDeployment
 from tunesmith.api.common import Model
 from tunesmith.api.job_status import FineTuneJobStatus
 from tunesmith.api.reasons import AdapterDeploymentReason as Reason
+from tunesmith.api.values import duration_seconds
 from tunesmith.decide.fit.engine_fit import EngineFit
 from tunesmith.decide.plan import (
     Action,
@@ -37,6 +38,7 @@ from tunesmith.decide.serving.pods.fleet import Agent, Fleet
 from tunesmith.decide.serving.pods.pod_sets import PodSets, read_pod_sets
 from tunesmith.decide.serving.pods.switching import (
     Demand,
+    KeptVersion,
     SetPlan,
     WantedPods,
     keep_sets,
@@ -91,7 +93,7 @@ from tunesmith.manifests.serving_network_policy import build_serving_network_pol
 from tunesmith.manifests.serving_service import build_serving_service
 from tunesmith_contract.agent import Version
 
-from .publication import SharedState, needed_by_pods, next_state, plan_publication
+from .publication import SharedState, generations_of, needed_by_pods, next_state, plan_publication
 
 #: Interval while something is in progress whose end causes no watch event.
 BUSY_SECONDS = 2.0
@@ -193,21 +195,27 @@ def plan_serving(
     peers = next_peers(deployment, advanced.records, fleet, stored.published.peers)
     shared = SharedState(peers.peers, other, sharing_pods(deployment, fleet))
     leading = observed.leading_seconds
-    desired = next_state(stored, advanced.records, sets.everyone, environment.term, shared, leading)
+    refused = deployment.refused_aliases
+    desired = next_state(stored, advanced.records, sets.everyone, environment.term, shared, leading, refused)
     usage = fold_usage(deployment, observed.config_maps, sets.everyone, sets.everyone.uids, now)
-    demand = Demand(needed_by_pods(desired, stored.published), _served_versions(advanced.records))
+    demand = Demand(
+        needed_by_pods(desired, stored.published),
+        _served_versions(advanced.records),
+        _kept_versions(advanced.aliases),
+    )
     if served.is_changing:
         blocked = service_name_taken(deployment) if is_foreign else upcoming.blocked
-        demand = replace(demand, versions=upcoming.versions, blocked=blocked)
+        demand = replace(demand, versions=upcoming.versions, kept=(), blocked=blocked)
     pods = _plan_pods(deployment, observed, environment, sets, demand, served, now)
     state = ServingState(
         sets=sets,
         set_plan=pods.sets,
-        wait=explain_wait(deployment, sets, pods.sets, demand, pods.claims),
+        wait=explain_wait(deployment, sets, pods.sets, demand, pods.claims, now),
         service_is_foreign=is_foreign,
         fleet=fleet,
         generation=desired.whole.generation,
         aliases=advanced.aliases,
+        generations=generations_of(advanced.records, stored, desired),
         versions=advanced.versions,
         obstacle=pods.obstacle,
         fit=pods.fit,
@@ -512,6 +520,15 @@ def _served_versions(records: tuple[AliasRecord, ...]) -> tuple[tuple[str, Versi
         if record.candidate and record.candidate.weight
     ]
     return (*stable, *candidates)
+
+
+def _kept_versions(aliases: tuple[tuple[AliasRecord, AliasContext], ...]) -> tuple[KeptVersion, ...]:
+    """Versions that stay loaded for a way back; a set is given the rollout's progress deadline to load them."""
+    return tuple(
+        KeptVersion(record.name, previous, duration_seconds(context.adapter.rollout.progress_deadline))
+        for record, context in aliases
+        if (previous := record.watch.previous)
+    )
 
 
 def _wanted_pods(

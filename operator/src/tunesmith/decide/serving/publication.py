@@ -11,7 +11,7 @@ keeps no other alias waiting. So does one whose raised weight waits for agents t
 its record has that weight already.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from tunesmith.api.adapterdeployment import AdapterDeployment
@@ -86,6 +86,7 @@ def next_state(
     term: int,
     shared: SharedState = SharedState(),
     leading_seconds: float = float("inf"),
+    refused: Collection[str] = (),
 ) -> NextState:
     """Desired state that follows from the records.
 
@@ -96,13 +97,16 @@ def next_state(
         term: number of times that the operator's lease changed hands.
         shared: the part of the state that concerns all aliases.
         leading_seconds: time for which agents could connect to this operator.
+        refused: names of aliases that a rule refuses now: they stay as they are, without rollouts.
     """
     published = {alias.name: alias for alias in stored.published.aliases}
     waiting = find_waiting(stored, records, fleet, leading_seconds)
-    aliases = tuple(
+    following = [
         published[record.name] if record.name in waiting.withheld else record.to_desired()
         for record in records
-    )
+    ]
+    kept = (_without_rollout(published[name]) for name in refused if name in published)
+    aliases = tuple(sorted((*following, *kept), key=lambda alias: alias.name))
     wanted = {alias.name: alias for alias in aliases}
     urgent = frozenset(
         name for name in published if name in wanted and _is_urgent(published[name], wanted[name])
@@ -117,13 +121,18 @@ def next_state(
     )
     if is_sent:
         return NextState(frozenset(), None, stored.published, waiting)
-    following = 1 + max(stored.generation, fleet.generation, first_generation(term))
+    number = 1 + max(stored.generation, fleet.generation, first_generation(term))
     if not urgent:
-        return NextState(urgent, None, shared.to_state(following, aliases), waiting)
+        return NextState(urgent, None, shared.to_state(number, aliases), waiting)
     partly = tuple(wanted[name] if name in urgent else published[name] for name in published)
-    first = shared.to_state(following, partly)
-    generation = following if partly == aliases else following + 1
+    first = shared.to_state(number, partly)
+    generation = number if partly == aliases else number + 1
     return NextState(urgent, first, shared.to_state(generation, aliases), waiting)
+
+
+def _without_rollout(alias: DesiredAlias) -> DesiredAlias:
+    """The alias with its stable version alone: nobody would look at the requests of a candidate."""
+    return alias.model_copy(update={"candidate": None, "weight": 0, "previous": None})
 
 
 def needed_by_pods(state: NextState, published: DesiredState) -> int:
@@ -135,6 +144,15 @@ def needed_by_pods(state: NextState, published: DesiredState) -> int:
     without_pods = {"generation": 0, "peers": (), "pods": None}
     before, after = (each.model_copy(update=without_pods) for each in (published, state.whole))
     return published.generation if before == after else state.whole.generation
+
+
+def generations_of(
+    records: tuple[AliasRecord, ...], stored: StoredServing, state: NextState
+) -> dict[str, int]:
+    """Generation that a pod must have applied to answer as the record of an alias says, by the alias's name."""
+    withheld = dict.fromkeys(state.waiting.withheld, state.whole.generation + 1)
+    numbered = (_with_generation(record, stored, state) for record in records)
+    return {record.name: record.generation for record in numbered} | withheld
 
 
 def _is_urgent(before: DesiredAlias, after: DesiredAlias) -> bool:
@@ -197,10 +215,13 @@ def _with_generation(record: AliasRecord, stored: StoredServing, state: NextStat
 def _plan_removed(
     deployment: AdapterDeployment, stored: StoredServing, present: frozenset[str]
 ) -> dict[str, Replace]:
-    """Records of aliases that the resource has no more: of these only the stable version is kept."""
+    """Records of aliases that the resource has no more: of these only the stable version is kept.
+
+    Those of aliases that a rule refuses now are left alone: no object may have the name of some.
+    """
     writes = {}
     for name, record in stored.records.items():
-        if name in present:
+        if name in present or name in deployment.refused_aliases:
             continue
         kept = record.model_copy(
             update={

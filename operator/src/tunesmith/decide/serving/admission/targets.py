@@ -35,6 +35,7 @@ class VersionRecord:
         evaluated: the verdict of its EvalRun when it was admitted, or ``Unevaluated``.
         policy_digest: the policy digest of that EvalRun.
         promoted: the time of its latest promotion; None if it was never promoted.
+        model: URI of the base model that it answered on last; empty if it never did, or that is unknown.
         rejected: the time of its rollback; None if it was never rolled back.
         reason: the reason for the rollback.
         message: the explanation of the rollback.
@@ -48,6 +49,7 @@ class VersionRecord:
     rejected: datetime | None = None
     reason: str = ""
     message: str = ""
+    model: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,10 +63,11 @@ def fold_usage(
     reports = (*fleet.ended, *(pod.agent.report for pod in fleet.pods if pod.agent is not None))
     record = before.fold(reports, pod_uids, now)
     actions: list[Action] = []
-    if events or record.must_be_written(before, pod_uids, now):
-        record = record.model_copy(update={"written": now})
-        actions.append(Replace.of(found, build_usage(deployment, record.to_json())))
     connected = [pod.agent.report for pod in fleet.pods if pod.agent is not None and pod.agent.connected]
+    stored = record.within_limit({report.access.run for report in connected if report.access})
+    if events or stored.must_be_written(before, pod_uids, now):
+        stored = stored.model_copy(update={"written": now})
+        actions.append(Replace.of(found, build_usage(deployment, stored.to_json())))
     if messages := record.messages(connected):
         actions.append(Tell(messages))
     return FoldedUsage(record, tuple(actions), events)

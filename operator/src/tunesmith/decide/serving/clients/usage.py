@@ -4,7 +4,7 @@ Each run of an agent tells counts that only grow, so the largest one that was he
 folded. The counts of runs that have ended are kept as a sum.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timedelta
 
 from pydantic import AwareDatetime, Field, ValidationError
@@ -18,6 +18,8 @@ from tunesmith_contract.base import Report
 LATE = timedelta(hours=1)
 #: Interval between writes of counts of runs that go on: they can be heard again.
 WRITE_SECONDS = 10.0
+#: Most bytes of the record, of a ConfigMap's 1 MiB.
+MAX_BYTES = 700_000
 
 #: Client and period.
 _Key = tuple[str, str]
@@ -105,6 +107,32 @@ class UsageRecord(Report):
         )
         runs = tuple(CountingRun(run=run, pod_uid=uid) for run, uid in going_on.items())
         return UsageRecord(runs=runs, tokens=tuple(tokens), written=self.written)
+
+    def within_limit(self, connected: Collection[str]) -> "UsageRecord":
+        """This record as it is stored: where it is too large, without counts that can be heard again.
+
+        What is left out is lost only if a pod ends while no operator hears it; and where not even the latest counts of
+        agents that have just ended have room, with these. Sums of earlier runs always stay.
+
+        Args:
+            connected: runs of the agents that are connected.
+        """
+        lasting = [place for place, run in enumerate(self.runs) if run.run not in connected]
+        for places in (range(len(self.runs)), lasting):
+            record = self._with_runs(places)
+            if len(record.to_json()) <= MAX_BYTES:
+                return record
+        return self._with_runs(())
+
+    def _with_runs(self, places: Iterable[int]) -> "UsageRecord":
+        """This record with these of its runs."""
+        places = tuple(places)
+        tokens = (
+            each.model_copy(update={"counts": tuple(each.counts[place] for place in places)})
+            for each in self.tokens
+        )
+        runs = tuple(self.runs[place] for place in places)
+        return self.model_copy(update={"runs": runs, "tokens": tuple(tokens)})
 
     def must_be_written(self, before: "UsageRecord", pod_uids: frozenset[str], now: datetime) -> bool:
         """True if this differs from what was written, and it is time, or something could be lost."""

@@ -23,6 +23,8 @@ from tunesmith_contract.agent import (
 _BREAKER_OPEN = "BreakerOpen"
 #: Reasons for which agents of the first release do not try again, whatever happens to the pod.
 _FINAL_REASONS = frozenset({"InvalidManifest", "NoProbes", "InvalidUri", "EngineRefused"})
+#: Counts of an agent that has counted no request of a version.
+_NOTHING = Counts()
 #: Pods that must agree that a version is at fault, where there are as many.
 AGREEING_PODS = 2
 
@@ -145,6 +147,13 @@ class Fleet:
         """True if the agent of a ready pod is connected."""
         return any(pod.agent and pod.agent.connected for pod in self.ready)
 
+    def has_confirmed(self, alias: str, digest: str, generation: int) -> bool:
+        """True if a ready pod has the version active and applied this generation, or no agent can say so now."""
+        heard = [pod for pod in self.ready if pod.agent is not None and pod.agent.connected]
+        return not heard or any(
+            pod.generation >= generation and pod.has_active(alias, digest) for pod in heard
+        )
+
     def open_breakers(self, alias: str, digest: str) -> tuple[str, ...]:
         """Names of pods that send no more requests to the version, because so many failed in a row."""
         versions = ((pod.name, pod.version(alias, digest)) for pod in self.pods)
@@ -182,12 +191,14 @@ class Fleet:
 
     def disagrees(self, desired: DesiredState) -> bool:
         """True if a pod applied another content under the generation of this state."""
-        reports = [pod.agent.report for pod in self.pods if pod.agent is not None]
-        return any(
-            report.applied_digest != desired.for_features(report.features).digest()
-            for report in reports
-            if report.applied_digest and report.applied_generation == desired.generation
-        )
+        applied = {
+            (report.features, report.applied_digest)
+            for pod in self.pods
+            if pod.agent is not None and (report := pod.agent.report).applied_digest
+            if report.applied_generation == desired.generation
+        }
+        expected = {features: desired.for_features(features).digest() for features, _ in applied}
+        return any(digest != expected[features] for features, digest in applied)
 
     @property
     def outdated(self) -> tuple[ServingPod, ...]:
@@ -226,7 +237,7 @@ class Fleet:
         # Agents of pods that do not answer now are among the ended ones.
         known = (*self.ended, *(pod.agent.report for pod in self.pods if pod.agent is not None))
         silent = (report for report in known if report.boot_id not in boots)
-        nothing = (Reading(pod_uid=r.pod_uid, boot_id=r.boot_id, counts=Counts()) for r in silent)
+        nothing = (Reading(pod_uid=r.pod_uid, boot_id=r.boot_id, counts=_NOTHING) for r in silent)
         return (*counted, *nothing)
 
 

@@ -8,23 +8,25 @@ Everything follows from the observed Deployments and the Service, so an operator
 are never more than two sets: another change replaces the one that does not answer.
 
 A set is complete when as many of its pods as answer now are ready, have applied the latest state, and hold each version
-that gets requests.
+that gets requests. Versions that were replaced a short while ago are waited for too, within limits, so that a way back
+is as quick after the switch as before.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from tunesmith.api.adapterdeployment import AdapterDeploymentSpec, UpdateStrategy
 from tunesmith.api.reasons import AdapterDeploymentReason as Reason
 from tunesmith.api.values import duration_seconds
+from tunesmith.decide.objects import parse_time
 from tunesmith.decide.plan import Action, Apply, Delete, Event, Patch
 from tunesmith.manifests.applied import is_applied, with_applied
 from tunesmith.manifests.objects import Body, KubernetesObject
 from tunesmith.manifests.serving_deployment import FIRST_SET, mounted_secret, operator_url
 from tunesmith.manifests.serving_service import Switch
-from tunesmith_contract.agent import LoadState, Version
+from tunesmith_contract.agent import PREVIOUS, LoadState, Version
 
 from .fleet import Fleet, ServingPod
 from .pod_sets import PodSet, PodSets
@@ -59,18 +61,39 @@ class WantedPods:
 
 
 @dataclass(frozen=True, slots=True)
+class KeptVersion:
+    """Version that stays loaded after its successor was promoted.
+
+    Attributes:
+        seconds: the age of a set up to which it is waited for.
+    """
+
+    alias: str
+    version: Version
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Demand:
     """What a set must have before it may answer.
 
     Attributes:
         generation: generation of the desired state.
         versions: the versions that get requests, with their aliases.
+        kept: the versions that stay loaded for a way back. A pod that can't load one does without.
         blocked: reason and sentence why no other set may begin or answer; None if nothing prevents it.
     """
 
     generation: int
     versions: tuple[tuple[str, Version], ...]
+    kept: tuple[KeptVersion, ...] = ()
     blocked: tuple[str, str] | None = None
+
+    def at(self, candidate: PodSet, now: datetime) -> "Demand":
+        """The demand on this set: of the kept versions, those that it is still given time for."""
+        created = parse_time(candidate.deployment["metadata"].get("creationTimestamp"))
+        age = (now - created).total_seconds() if created else 0.0
+        return replace(self, kept=tuple(each for each in self.kept if age < each.seconds))
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +146,7 @@ def plan_sets(sets: PodSets, wanted: WantedPods, demand: Demand, in_place: bool,
     target = _choose_target(sets, serving, wanted, in_place)
     if target is None:
         return _begin_set(sets, serving, wanted, is_blocked=demand.blocked is not None)
-    chosen = _choose_serving(sets, serving, target, wanted, demand)
+    chosen = _choose_serving(sets, serving, target, wanted, demand.at(target, now))
     actions = list(_update(target, wanted))
     if serving is not target:
         actions += _scale(serving, wanted.spec.replicas)
@@ -197,6 +220,9 @@ def _choose_serving(
     """The set that shall answer: the wanted one when it is complete, another one while no pod of it is ready."""
     replicas = wanted.spec.replicas
     needed = min(replicas, max(len(serving.fleet.ready), 1))
+    if not serving.fleet.ready:
+        # While nobody answers, what a way back needs is not waited for.
+        demand = replace(demand, kept=())
     if target is not serving:
         # A set of another size is no obstacle: the switch must not lower the number of pods that answer.
         is_complete = len(complete_pods(target, serving.fleet, demand)) >= needed
@@ -221,7 +247,16 @@ def complete_pods(candidate: PodSet, serving: Fleet, demand: Demand) -> tuple[Se
         and pod.agent.connected
         and pod.generation >= demand.generation
         and all(pod.has_active(alias, digest) for alias, digest in required)
+        and not any(_is_awaited(kept, pod) for kept in demand.kept)
     )
+
+
+def _is_awaited(kept: KeptVersion, pod: ServingPod) -> bool:
+    """True if the pod is still to load the version; agents of earlier releases keep none."""
+    if pod.agent is None or PREVIOUS not in pod.agent.report.features:
+        return False
+    version = pod.version(kept.alias, kept.version.digest)
+    return version is None or version.state is LoadState.LOADING
 
 
 def _is_excused(alias: str, digest: str, candidate: Fleet, serving: Fleet) -> bool:

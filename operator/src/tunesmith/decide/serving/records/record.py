@@ -8,8 +8,9 @@ Times that decide are elapsed seconds: each pass adds what has passed since the 
 (``elapsed``). Wall times are for people.
 """
 
+import json
 from datetime import timedelta
-from typing import Any
+from typing import Any, Self
 
 from pydantic import AwareDatetime, Field
 
@@ -17,6 +18,8 @@ from tunesmith.decide.serving.evidence import Counts, Evidence
 from tunesmith_contract.agent import MAX_REJECTED_DIGESTS, DesiredAlias, Version
 from tunesmith_contract.base import Digest, Report, canonical_json
 from tunesmith_contract.shared_rules.verdict import Verdict
+
+from .compact import compact, expand
 
 MAX_RECORDED_ACTIONS = 10
 
@@ -174,10 +177,22 @@ class AliasRecord(Report):
     actions: tuple[ActionOutcome, ...] = Field((), max_length=MAX_RECORDED_ACTIONS)
     model: str = ""
 
+    @classmethod
+    def read(cls, text: str) -> Self:
+        """The record that ``to_json`` wrote.
+
+        Raises:
+            ValueError: the text holds none.
+        """
+        try:
+            return cls.model_validate(expand(json.loads(text)))
+        except (AttributeError, LookupError, TypeError) as error:
+            raise ValueError(f"the counters of the record can't be read: {error}") from error
+
     def to_json(self) -> str:
         """Compact JSON without members that have their default value."""
         document = self.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True)
-        return canonical_json(document).decode()
+        return canonical_json(compact(document)).decode()
 
     def to_desired(self) -> DesiredAlias:
         """Desired state of the alias, as sent to the pods."""

@@ -162,7 +162,7 @@ def _read_published(mounted: Body | None) -> tuple[DesiredState, bool]:
 
 def _read_record(alias: str, config_map: Body) -> AliasRecord | None:
     try:
-        record = AliasRecord.model_validate_json(read_record_text(config_map))
+        record = AliasRecord.read(read_record_text(config_map))
     except (KeyError, ValueError):
         return None
     return record if record.name == alias else None

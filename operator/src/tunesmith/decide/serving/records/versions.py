@@ -15,6 +15,7 @@ from tunesmith.manifests.version_revision import (
     build_version_revision,
     lift_patch,
     promotion_patch,
+    read_base_model,
     read_promotion,
     read_rejection,
     read_time,
@@ -93,6 +94,8 @@ def plan_deletions(
     rejected = sorted((version for version in old if version.rejected), key=_rejection_order, reverse=True)
     others = sorted((version for version in old if not version.rejected), key=_promotion_order, reverse=True)
     dropped = {version.version.digest for version in (*others[limit:], *rejected[MAX_REJECTED_DIGESTS:])}
+    if not dropped:
+        return ()
     stored = ((revision, _read_version(revision)) for revision in revisions)
     return tuple(
         Delete.of(revision)
@@ -114,8 +117,10 @@ def plan_annotations(
     annotations = []
     if record.stable and record.promoted:
         revision = stored.get(record.stable.digest)
-        if revision is None or revision.promoted != record.promoted:
-            annotations.append(_patch(owner, record.name, record.stable, promotion_patch(record.promoted)))
+        is_other = revision is None or revision.promoted != record.promoted
+        if is_other or (revision is not None and record.model not in {"", revision.model}):
+            patch = promotion_patch(record.promoted, record.model)
+            annotations.append(_patch(owner, record.name, record.stable, patch))
     for lift in record.lifts:
         revision = stored.get(lift.digest)
         is_lifted = revision is not None and revision.rejected is not None and revision.rejected <= lift.time
@@ -148,7 +153,7 @@ def _read_version(revision: Body) -> VersionRecord | None:
 
 def _with_promotion(version: VersionRecord, revision: Body) -> VersionRecord:
     try:
-        return replace(version, promoted=read_promotion(revision))
+        return replace(version, promoted=read_promotion(revision), model=read_base_model(revision))
     except ValueError:
         return version
 
@@ -195,7 +200,7 @@ def _rejection_order(version: VersionRecord) -> tuple[float, int]:
 def _with_record(version: VersionRecord, record: AliasRecord) -> VersionRecord:
     digest = version.version.digest
     if record.stable and record.stable.digest == digest and record.promoted:
-        version = replace(version, promoted=record.promoted)
+        version = replace(version, promoted=record.promoted, model=record.model or version.model)
     rejection = next((known for known in record.rejections if known.version.digest == digest), None)
     if rejection is not None and (version.rejected is None or version.rejected < rejection.time):
         version = replace(

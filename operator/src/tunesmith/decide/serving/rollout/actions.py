@@ -8,7 +8,8 @@ resume   the spec pauses the adapter                                            
 promote  no candidate, not admitted, can't be served, open breaker, paused by spec   it skips the steps that are left
 abort    no candidate                                                                it gets no requests, is rejected
 retry    the digest is not rejected                                                  it may be rolled out again
-undo     no other version served before, or it is rejected or out of reach           that version is stable again
+undo     no other version served before on this base model, or it is rejected or     that version is stable again
+         out of reach
 =======  ==========================================================================  =================================
 """
 
@@ -257,8 +258,13 @@ def _find_earlier(record: AliasRecord, context: ActionContext, action: Action) -
     served = [known for known in context.versions if known.promoted is not None]
     found = _find_named(record, context, action)
     if found is None:
-        numbers = [str(known.version.version) for known in served if known.version.digest != stable.digest]
-        return f"it names no version that served before; these did: {', '.join(numbers) or 'none'}"
+        numbers = [
+            str(known.version.version)
+            for known in served
+            if known.version.digest != stable.digest and _fits(known, record)
+        ]
+        where = f" on {record.model}" if record.model else ""
+        return f"it names no version that served before{where}; these did: {', '.join(numbers) or 'none'}"
     version = found.version
     if version.digest == stable.digest:
         return f"{describe(version)} is the stable one"
@@ -268,7 +274,17 @@ def _find_earlier(record: AliasRecord, context: ActionContext, action: Action) -
         return f"{describe(version)} has never answered all requests: name it as source"
     if found.rejected is not None:
         return f"{describe(version)} is rejected: write retry with its digest first"
+    if not _fits(found, record):
+        return (
+            f"{describe(version)} served on {found.model}, and the pods are on {record.model}: to go back, write "
+            f"baseModel.uri: {found.model} and name {version.uri} as source"
+        )
     return find_unreachable(version, context.spec) or version
+
+
+def _fits(known: VersionRecord, record: AliasRecord) -> bool:
+    """True unless the version is known to have served on another base model than that of the pods."""
+    return not known.model or not record.model or known.model == record.model
 
 
 def _find_named(record: AliasRecord, context: ActionContext, action: Action) -> VersionRecord | None:
@@ -285,7 +301,10 @@ def _find_named(record: AliasRecord, context: ActionContext, action: Action) -> 
     eligible = [
         (known.promoted, known.version.version, known)
         for known in context.versions
-        if known.promoted is not None and known.rejected is None and known.version.digest not in left
+        if known.promoted is not None
+        and known.rejected is None
+        and known.version.digest not in left
+        and _fits(known, record)
     ]
     loaded = [row for row in eligible if previous is not None and row[2].version.digest == previous.digest]
     return max(loaded or eligible, key=lambda row: row[:2], default=(None, None, None))[2]

@@ -41,15 +41,16 @@ class PhaseSummary:
 
 
 def build_adapter_status(
-    record: AliasRecord, context: AliasContext, versions: Iterable[VersionRecord]
+    record: AliasRecord, context: AliasContext, versions: Iterable[VersionRecord], generation: int
 ) -> AdapterStatus:
     """Status of one alias.
 
     Args:
         versions: the versions of all aliases.
+        generation: the generation that a pod must have applied to answer as the record says.
     """
     own = [version for version in versions if version.alias == record.name]
-    summary = summarize_phase(record, context, own)
+    summary = summarize_phase(record, context, own, generation)
     return AdapterStatus(
         name=record.name,
         phase=summary.phase,
@@ -68,12 +69,13 @@ def build_adapter_status(
 
 
 def summarize_phase(
-    record: AliasRecord, context: AliasContext, versions: list[VersionRecord]
+    record: AliasRecord, context: AliasContext, versions: list[VersionRecord], generation: int
 ) -> PhaseSummary:
     """Phase of the alias, with the most important reason.
 
     Args:
         versions: the versions of this alias.
+        generation: the generation that a pod must have applied to answer as the record says.
     """
     if record.candidate is not None:
         return _candidate_phase(record, record.candidate, context)
@@ -99,6 +101,10 @@ def summarize_phase(
         message = f"{describe(stable)}: {violation.message}. The rollback window is over"
         return PhaseSummary(Phase.DEGRADED, Reason.ERROR_RATE_TOO_HIGH, message)
     message = f"{describe(stable)} answers all requests"
+    if not context.fleet.has_confirmed(record.name, stable.digest, generation):
+        return PhaseSummary(
+            Phase.PROGRESSING, Reason.PROMOTED, f"{message} once a ready pod has confirmed it"
+        )
     if unproven := context.fleet.unproven(record.name, stable.digest):
         return PhaseSummary(Phase.STABLE, Reason.UNPROVEN, f"{message}; {unproven}")
     if _newest_verdict(record, versions) == UNEVALUATED:
@@ -111,6 +117,8 @@ def _candidate_phase(record: AliasRecord, candidate: RolloutCandidate, context: 
     if final := context.fleet.final_failure(record.name, digest):
         pod, failed = final
         message = f"{name} can't be served: {failed.reason}: {failed.message} (pod {pod.name})"
+        if record.undo is not None:
+            message = f"{message}. Write the action abort to give up the undo"
         return PhaseSummary(Phase.BLOCKED, Reason.INCOMPATIBLE, message)
     if is_paused(record, context.adapter) and record.undo is None:
         return PhaseSummary(Phase.PAUSED, Reason.PAUSED, _paused_message(record, candidate, context))

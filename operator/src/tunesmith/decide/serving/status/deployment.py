@@ -1,6 +1,6 @@
 """Status of an AdapterDeployment, rebuilt each time and written only when it differs."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
@@ -41,6 +41,7 @@ from tunesmith_contract.agent import FEATURES, OTHER, PEERS, PODS, PREVIOUS, REJ
 
 from .alias import MAX_MESSAGE, build_adapter_status
 from .pod_sets import SwitchWait, build_set_status, service_name_taken
+from .size import bounded
 
 #: Minimum interval between writes that change counters only.
 WRITE_SECONDS = 10.0
@@ -87,6 +88,7 @@ class ServingState:
         service_is_foreign: a Service of this name belongs to another owner.
         generation: the generation of the desired state.
         aliases: record and context of each alias, ordered by name.
+        generations: the generation that a pod must have applied to answer as the record of an alias says, by name.
         versions: all past and present versions.
         obstacle: reason and message why no pod is started or replaced.
         fit: the memory verdict on the engine; None if the last one holds, or without GPUs.
@@ -104,6 +106,7 @@ class ServingState:
     fleet: Fleet
     generation: int
     aliases: tuple[tuple[AliasRecord, AliasContext], ...]
+    generations: Mapping[str, int]
     versions: tuple[VersionRecord, ...]
     obstacle: Explanation | None = None
     fit: EngineFit | None = None
@@ -140,9 +143,10 @@ def plan_status(
 ) -> tuple[dict[str, Any] | None, tuple[Event, ...], float | None]:
     """Status to write, or None; events about aliases with trouble; seconds until counters may be written."""
     adapters = tuple(
-        build_adapter_status(record, context, state.versions) for record, context in state.aliases
+        build_adapter_status(record, context, state.versions, state.generations[record.name])
+        for record, context in state.aliases
     )
-    after = _build_status(deployment, state, adapters, now)
+    after = bounded(_build_status(deployment, state, adapters, now))
     before = deployment.status
     if _content(before) == _content(after):
         return None, (), None
@@ -304,6 +308,8 @@ def _stalled_reasons(
     if state.foreign_history:
         message = f"ConfigMap {state.foreign_history} is not Tunesmith's: delete it, or give this resource another name"
         yield Reason.HISTORY_NAME_TAKEN, message
+    if deployment.refused_aliases:
+        yield Reason.INVALID_ALIAS, _refused_aliases_message(deployment)
     if state.wait and state.wait.is_stalled:
         yield state.wait.reason, state.wait.message
     access = access_condition(deployment, state.fleet, state.has_network_policy)
@@ -312,6 +318,16 @@ def _stalled_reasons(
     for adapter in adapters:
         if _is_stalled(adapter):
             yield _alias_reason(adapter)
+
+
+def _refused_aliases_message(deployment: AdapterDeployment) -> str:
+    names = ", ".join(deployment.refused_aliases)
+    faults = "; ".join(deployment.refused_aliases.values())
+    message = (
+        f"{faults} Until {names} is renamed in spec.adapters, it stays at its stable version, and an artifact that its "
+        "source names is not rolled out"
+    )
+    return message[:MAX_CONDITION_MESSAGE]
 
 
 def _is_stalled(adapter: AdapterStatus) -> bool:

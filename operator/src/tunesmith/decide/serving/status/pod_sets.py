@@ -1,6 +1,7 @@
 """Status of the sets of serving pods: which one answers, how far the next one is, and why it waits."""
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from tunesmith.api.adapterdeployment import MAX_SETS, AdapterDeployment, PodSetRole, PodSetStatus
 from tunesmith.api.reasons import AdapterDeploymentReason as Reason
@@ -53,7 +54,12 @@ def service_name_taken(deployment: AdapterDeployment) -> tuple[str, str]:
 
 
 def explain_wait(
-    deployment: AdapterDeployment, sets: PodSets, plan: SetPlan, demand: Demand, claims: ClaimLimits
+    deployment: AdapterDeployment,
+    sets: PodSets,
+    plan: SetPlan,
+    demand: Demand,
+    claims: ClaimLimits,
+    now: datetime,
 ) -> SwitchWait | None:
     """Cause for which the wanted set does not answer; None if it does, or will at once."""
     target = plan.target
@@ -64,7 +70,7 @@ def explain_wait(
         return SwitchWait(reason, message, 0, deployment.spec.replicas, reason in _FINAL_REASONS)
     if target is None:
         return None
-    complete = len(complete_pods(target, sets.serving.fleet, demand))
+    complete = len(complete_pods(target, sets.serving.fleet, demand.at(target, now)))
     replicas = deployment.spec.replicas
     changes_model = target.model != sets.serving.model
     reason, cause, is_final = _find_cause(deployment, target, demand, claims, changes_model)
