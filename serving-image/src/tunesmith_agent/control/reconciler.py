@@ -219,6 +219,7 @@ class Reconciler:
     async def _observe_engine(self) -> None:
         before, number = self._residency.snapshot(), self._residency.number
         try:
+            await self._engine.check_health()
             adapters = await self._engine.adapters()
             if self._up_since is None:
                 await self._engine.generate_token()
