@@ -215,9 +215,9 @@ class Place:
     async def serving(self, form: Form) -> AsyncIterator[aiohttp.ClientSession]:
         """A client of an agent before the server of a form, which serves the form's adapter as ``alias``."""
         engine = SimpleNamespace(port=self.ports[form.name])
-        version = self.versions[form.name]
+        version, settings = self.versions[form.name], dict[str, Any](form.parsers)
         async with (
-            running_agent(engine, self.folder / "mnt", seconds=ENGINE_SECONDS, **form.parsers) as running,
+            running_agent(engine, self.folder / "mnt", seconds=ENGINE_SECONDS, **settings) as running,
             aiohttp.ClientSession(running.url) as session,
         ):
             running.want(DesiredAlias(name="alias", stable=version))

@@ -122,9 +122,12 @@ async def test_process_that_stands_still(place: Place, with_client: bool) -> Non
             assert reason.startswith("The engine hangs:")
         seconds, _ = await until_ready_is(running, 200, ENGINE_SECONDS)
         log.info("ready again after %.1f s", seconds)
-        assert [(await each)[0] for each in asking] == [200] * len(asking)
+        # An engine that goes on may close a connection that it takes for idle, with a request that it has not read.
+        ends = [(await each)[0] for each in asking]
+        assert set(ends) <= {200, 502}
         assert MARK in (await ask(session))[2]
         evidence = stats_of(running, place.version).evidence
+        await running.until(lambda: evidence.requests + evidence.engine_lost == 2 + len(ends))
         assert (evidence.errors, evidence.abandoned) == (0, 0)
         assert running.state(place.version) is LoadState.ACTIVE
 

@@ -160,6 +160,17 @@ async def test_failures_while_the_engine_hangs_tell_against_nobody(agent: Runnin
     assert counters(agent, expenses).requests == 0
 
 
+async def test_failures_at_the_end_of_a_hang_tell_against_nobody(agent: Running, expenses: Version) -> None:
+    """vLLM that goes on closes connections with requests that it has not read."""
+    watch = agent.agent.engine_watch
+    evidence = agent.agent.metrics.versions["expenses", expenses.digest].evidence
+    watch._set(stalled=True)
+    evidence.count_failure(None, asyncio.get_running_loop().time())
+    watch._set(stalled=False)
+    told = counters(agent, expenses)
+    assert (told.errors, told.engine_lost) == (0, 1)
+
+
 async def test_an_engine_that_is_not_there_is_lost(
     agent: Running, expenses: Version, monkeypatch: pytest.MonkeyPatch
 ) -> None:
