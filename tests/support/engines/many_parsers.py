@@ -17,12 +17,15 @@ from vllm.entrypoints.launchers.api_server.app_state import init_app_state
 from vllm.entrypoints.launchers.api_server.entry import build_async_engine_client
 from vllm.entrypoints.launchers.app import build_app
 from vllm.entrypoints.launchers.cli_args import make_arg_parser
+from vllm.parser.cohere_command import MODEL_TO_TAG_STYLE
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 from vllm.utils.counter import AtomicCounter
 
 
 async def serve(servers: list[dict[str, Any]], arguments: list[str]) -> None:
     """Answer until the process ends."""
+    # The parser for Cohere's models asks for their architectures, by which it constrains calls.
+    MODEL_TO_TAG_STYLE["LlamaForCausalLM"] = MODEL_TO_TAG_STYLE["Cohere2ForCausalLM"]
     args = make_arg_parser(FlexibleArgumentParser()).parse_args(arguments)
     # The core knows adapters by numbers, which the servers share.
     numbers = AtomicCounter(0)
