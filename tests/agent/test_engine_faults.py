@@ -122,9 +122,12 @@ async def test_process_that_stands_still(place: Place, with_client: bool) -> Non
             assert reason.startswith("The engine hangs:")
         seconds, _ = await until_ready_is(running, 200, ENGINE_SECONDS)
         log.info("ready again after %.1f s", seconds)
-        assert [(await each)[0] for each in asking] == [200] * len(asking)
+        # An engine that goes on may close a connection that it takes for idle, with a request that it has not read.
+        ends = [(await each)[0] for each in asking]
+        assert set(ends) <= {200, 502}
         assert MARK in (await ask(session))[2]
         evidence = stats_of(running, place.version).evidence
+        await running.until(lambda: evidence.requests + evidence.engine_lost == 2 + len(ends))
         assert (evidence.errors, evidence.abandoned) == (0, 0)
         assert running.state(place.version) is LoadState.ACTIVE
 
@@ -149,11 +152,12 @@ async def test_full_queue(place: Place) -> None:
             assert (await ask(session))[0] == 200
 
 
-async def test_core_that_dies(place: Place, caplog: pytest.LogCaptureFixture) -> None:
-    """The API of an engine whose core has died answers on for seconds: its errors are nobody's."""
+@pytest.mark.parametrize("streamed", [True, False])
+async def test_core_that_dies(place: Place, streamed: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """The API of an engine whose core has died lists its models for seconds: its errors are nobody's."""
     caplog.set_level(logging.INFO)
     async with serving(place) as running, aiohttp.ClientSession(running.url) as session:
-        await check_end(place, running, session, place.engine.kill_core)
+        await check_end(place, running, session, place.engine.kill_core, streamed=streamed)
         await asyncio.to_thread(place.engine.wait)
         await check_return(place, running, session, caplog)
 
@@ -161,27 +165,31 @@ async def test_core_that_dies(place: Place, caplog: pytest.LogCaptureFixture) ->
 async def test_engine_that_is_killed(place: Place, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     async with serving(place) as running, aiohttp.ClientSession(running.url) as session:
-        await check_end(place, running, session, place.engine.kill)
+        await check_end(place, running, session, place.engine.kill, streamed=True)
         await check_return(place, running, session, caplog)
 
 
 async def check_end(
-    place: Place, running: Running, session: aiohttp.ClientSession, kill: Callable[[], None]
+    place: Place,
+    running: Running,
+    session: aiohttp.ClientSession,
+    kill: Callable[[], None],
+    *,
+    streamed: bool,
 ) -> None:
-    """End the engine while it answers, and while more is asked of it until the pod is not ready."""
+    """End the engine while it answers, and ask on until the pod is not ready."""
     assert (await ask(session))[0] == 200
-    long = {"max_tokens": 200, "ignore_eos": True}
-    asking = [asyncio.create_task(ask(session, stream=bool(each % 2), **long)) for each in range(4)]
+    fields = {"max_tokens": 200, "ignore_eos": True, "stream": streamed}
+    asking = [asyncio.create_task(ask(session, **fields)) for _ in range(4)]
     async with asyncio.timeout(ENGINE_SECONDS):
         while True:
-            if await running.agent.engine_metrics.tokens() and stats.in_flight == len(asking):
+            if await place.engine.running() == len(asking):
                 break
-            await asyncio.sleep(0.01)
     kill()
     began = time.monotonic()
     statuses = []
     while (await readiness(running))[0] == 200:
-        statuses.append((await ask(session))[0])
+        statuses.append((await ask(session, stream=streamed))[0])
         await asyncio.sleep(0.1)
     log.info("not ready after %.1f s; meanwhile %s", time.monotonic() - began, statuses)
     log.info("requests in progress ended with %s", [(await each)[0] for each in asking])

@@ -4,8 +4,11 @@ import asyncio
 import json
 import logging
 import random
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -21,8 +24,6 @@ log = logging.getLogger(__name__)
 
 ALIASES = ("expenses", "tickets")
 FIRST, OTHER = "first", "other"
-#: Versions of the one alias that are released, beside the first of each.
-RELEASES = 5
 CLIENTS, CONVERSATIONS, RATE = 6, 40, 20.0
 #: Requests per second while another engine starts on the same cores.
 RATE_OF_TWO = 5.0
@@ -51,6 +52,30 @@ def make_adapters(folder: Path, names: dict[str, str]) -> dict[str, Version]:
     return make_ordered(folder, Order(models=sorted(set(names.values())), adapters=adapters))
 
 
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A version that is released.
+
+    Attributes:
+        mark: what its answers say.
+        killed_at: weight at which the agent is killed; 0: it is not.
+        is_rejected: it is taken back in the end, and the agent is killed then.
+    """
+
+    mark: str
+    killed_at: int = 0
+    is_rejected: bool = False
+
+
+RELEASES = (
+    Release("expenses-1"),
+    Release("expenses-2", killed_at=50),
+    Release("expenses-3", killed_at=20, is_rejected=True),
+    Release("expenses-4"),
+    Release("expenses-5"),
+)
+
+
 class Change:
     """Clients of pods, and the versions that answer them.
 
@@ -74,6 +99,16 @@ class Change:
         other = self.versions[candidate] if candidate else None
         return DesiredAlias(name=name, stable=self.versions[stable], candidate=other, weight=weight)
 
+    @asynccontextmanager
+    async def asking(self) -> AsyncIterator[None]:
+        """Clients ask until the block ends."""
+        asking = asyncio.create_task(self.load.run())
+        try:
+            yield
+        finally:
+            self.load.stop.set()
+            await asking
+
     async def more(self, count: int = PAUSE) -> None:
         """Wait for so many more requests."""
         await self.load.until(len(self.load.replies) + count)
@@ -96,45 +131,46 @@ class Change:
         assert ends[End.CUT] <= 2 * CLIENTS * sum(len(pod.killed) for pod in pods.all)
 
 
+async def release(change: Change, stable: str, new: Release) -> str:
+    """Release a version over the stable one, step by step; returns what is stable then."""
+    pods, version = change.pods, change.versions[new.mark]
+    tickets = change.alias("tickets", "tickets-0")
+    for weight in (0, 20, 50):
+        await pods.push(change.alias("expenses", stable, new.mark, weight), tickets)
+        await pods.until_active(FIRST, "expenses", version)
+        if weight:
+            await change.more()
+        if weight == new.killed_at:
+            await change.kill_agent()
+            await change.more()
+    if new.is_rejected:
+        back = change.alias("expenses", stable).model_copy(update={"rejected": (version.digest,)})
+        await pods.push(back, tickets)
+        pods.history.taken_back[served_name("expenses", version.digest)] = time.monotonic()
+        await change.kill_agent()
+    else:
+        previous = {"previous": change.versions[stable]}
+        await pods.push(change.alias("expenses", new.mark).model_copy(update=previous), tickets)
+    await change.more()
+    return stable if new.is_rejected else new.mark
+
+
 async def test_nobody_notices_rollouts(tmp_path: Path) -> None:
-    """Promotions and a way back, and the agent is killed in the middle of each kind."""
-    names = {f"expenses-{number}": FIRST for number in range(RELEASES + 1)} | {"tickets-0": FIRST}
-    versions = await asyncio.to_thread(make_adapters, tmp_path, names)
+    """Promotions and a way back, and the agent is killed in the middle of both."""
+    names = ["expenses-0", "tickets-0", *(each.mark for each in RELEASES)]
+    versions = await asyncio.to_thread(make_adapters, tmp_path, dict.fromkeys(names, FIRST))
     async with engine_pods(tmp_path) as pods:
         change = Change(pods, versions)
-        tickets = change.alias("tickets", "tickets-0")
-        await pods.push(change.alias("expenses", "expenses-0"), tickets)
+        await pods.push(*(change.alias(alias, f"{alias}-0") for alias in ALIASES))
         pods.selected = FIRST
         await pods.add(FIRST)
-        asking = asyncio.create_task(change.load.run())
-        stable, rejected = "expenses-0", "expenses-3"
-        for number in range(1, RELEASES + 1):
-            candidate = f"expenses-{number}"
-            await pods.push(change.alias("expenses", stable, candidate), tickets)
-            await pods.until_active(FIRST, "expenses", versions[candidate])
-            for weight in (20, 50):
-                await pods.push(change.alias("expenses", stable, candidate, weight), tickets)
-                await change.more()
-                if (number, weight) in ((2, 50), (3, 20)):
-                    await change.kill_agent()
-                    await change.more()
-            if candidate == rejected:
-                name, digest = served_name("expenses", versions[candidate].digest), versions[candidate].digest
-                back = change.alias("expenses", stable).model_copy(update={"rejected": (digest,)})
-                await pods.push(back, tickets)
-                pods.history.taken_back[name] = asyncio.get_running_loop().time()
-                await change.kill_agent()
-            else:
-                previous = {"previous": versions[stable]}
-                await pods.push(change.alias("expenses", candidate).model_copy(update=previous), tickets)
-                stable = candidate
-            await change.more()
-        change.load.stop.set()
-        await asking
-    change.check([rejected])
+        async with change.asking():
+            stable = "expenses-0"
+            for each in RELEASES:
+                stable = await release(change, stable, each)
+    change.check([each.mark for each in RELEASES if each.is_rejected])
     assert any(flips(change.load.replies))
-    answered = {reply.mark for reply in change.load.replies}
-    assert set(names) <= answered
+    assert {reply.mark for reply in change.load.replies} >= set(names)
 
 
 async def test_nobody_notices_another_base_model(tmp_path: Path) -> None:
@@ -148,28 +184,23 @@ async def test_nobody_notices_another_base_model(tmp_path: Path) -> None:
         await pods.push(*former)
         pods.selected = FIRST
         await pods.add(FIRST)
-        asking = asyncio.create_task(change.load.run())
-        await change.more()
-        await pods.push(
-            *former,
-            other=OtherModel(base_model=model_uri(OTHER), aliases=following, current=model_uri(FIRST)),
-        )
-        await pods.add(OTHER)
-        for alias in ALIASES:
-            await pods.until_active(OTHER, alias, versions[f"{alias}-1"])
-        await change.more()
-        switched = asyncio.get_running_loop().time()
-        pods.selected = OTHER
-        await pods.push(
-            *following,
-            other=OtherModel(base_model=model_uri(FIRST), aliases=former, current=model_uri(OTHER)),
-        )
-        taken_over = asyncio.get_running_loop().time()
-        await pods.remove(FIRST)
-        await pods.push(*following)
-        await change.more(2 * PAUSE)
-        change.load.stop.set()
-        await asking
+        async with change.asking():
+            await change.more()
+            # What an operator tells agents while the second set of pods gets ready.
+            next_model = OtherModel(base_model=model_uri(OTHER), aliases=following, current=model_uri(FIRST))
+            await pods.push(*former, other=next_model)
+            await pods.add(OTHER)
+            for alias in ALIASES:
+                await pods.until_active(OTHER, alias, versions[f"{alias}-1"])
+            await change.more()
+            switched = time.monotonic()
+            pods.selected = OTHER
+            last_model = OtherModel(base_model=model_uri(FIRST), aliases=former, current=model_uri(OTHER))
+            await pods.push(*following, other=last_model)
+            taken_over = time.monotonic()
+            await pods.remove(FIRST)
+            await pods.push(*following)
+            await change.more(2 * PAUSE)
         gone = pods.pod(FIRST).gone_at
     model_change = ModelChange(
         versions={

@@ -16,7 +16,9 @@ from tunesmith_agent.requests.endpoints import CHAT, COMPLETIONS, EMBEDDINGS, RE
 from tunesmith_contract.answer_formats import (
     EQUIVALENT_PARSERS,
     REASONING_PARSERS,
+    THINKING_TOKENS,
     TOOL_PARSERS,
+    TOOL_TOKENS,
     ThinkingFormat,
     ToolFormat,
 )
@@ -34,12 +36,15 @@ pytestmark = [
 _SURFACE = """
 import json
 import sys
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast
 from vllm.entrypoints.launchers.app import build_app
 from vllm.entrypoints.launchers.cli_args import make_arg_parser
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 from vllm.entrypoints.openai.completion.protocol import CompletionRequest
 from vllm.entrypoints.openai.responses.protocol import ResponsesRequest
 from vllm.entrypoints.pooling.embed.protocol import EmbeddingCompletionRequest
+from vllm.parser.parser_manager import ParserManager
 from vllm.reasoning import ReasoningParserManager
 from vllm.tool_parsers import ToolParserManager
 from vllm.utils.argparse_utils import FlexibleArgumentParser
@@ -50,6 +55,19 @@ requests = {
     "/v1/responses": ResponsesRequest,
     "/v1/embeddings": EmbeddingCompletionRequest,
 }
+
+
+# Why the engine does not start with a parser for a tokenizer that has these tokens; empty if it does.
+def find_problem(kind, parser, tokens):
+    vocabulary = {token: number for number, token in enumerate(["a", *tokens])}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel(vocabulary, unk_token="a")))
+    try:
+        ParserManager.get_parser(enable_auto_tools=True, tokenizer=tokenizer, **{kind: parser})
+    except Exception as error:
+        return str(error)
+    return ""
+
+
 parser = make_arg_parser(FlexibleArgumentParser())
 arguments = parser.parse_args(json.loads(sys.argv[1]))
 print(json.dumps({
@@ -60,6 +78,7 @@ print(json.dumps({
     "paths": sorted(build_app(parser.parse_args([]), ("generate",)).openapi()["paths"]),
     "options": [action.option_strings for action in parser._actions if action.option_strings],
     "fields": {path: sorted(request.model_fields) for path, request in requests.items()},
+    "problems": [find_problem(*start) for start in json.loads(sys.argv[2])],
     "tools": sorted(ToolParserManager.list_registered()),
     "reasoning": sorted(ReasoningParserManager.list_registered()),
 }))
@@ -82,6 +101,15 @@ IGNORED = frozenset(
         "verbosity",
     }
 )
+_PARSERS = [
+    *(("tool_parser_name", name, TOOL_TOKENS.get(form, ())) for form, name in TOOL_PARSERS.items()),
+    *(
+        ("reasoning_parser_name", name, THINKING_TOKENS.get(form, ()))
+        for form, name in REASONING_PARSERS.items()
+    ),
+]
+#: Starts with each parser: for a tokenizer with the tokens that it needs, and without them.
+STARTS = [[(kind, name, sorted(tokens)), (kind, name, [])] for kind, name, tokens in _PARSERS]
 
 
 @pytest.fixture(scope="module")
@@ -90,8 +118,9 @@ def surface() -> Any:
     resource = World(build_adapter("one"), engine=engine).resource
     needs = EngineNeeds(tools=ToolFormat.HERMES, thinking=ThinkingFormat.SWITCHED_THINK)
     arguments = json.dumps(engine_arguments(resource, needs))
+    starts = json.dumps([start for starts in STARTS for start in starts])
     run = subprocess.run(
-        [ENGINE_PYTHON, "-c", _SURFACE, arguments], check=True, capture_output=True, text=True
+        [ENGINE_PYTHON, "-c", _SURFACE, arguments, starts], check=True, capture_output=True, text=True
     )
     return json.loads(run.stdout.splitlines()[-1])
 
@@ -148,6 +177,14 @@ def test_every_parser_is_registered(surface: Any) -> None:
     assert set(TOOL_PARSERS.values()) <= set(surface["tools"])
     assert set(REASONING_PARSERS.values()) <= set(surface["reasoning"])
     assert named <= set(surface["tools"]) | set(surface["reasoning"])
+
+
+def test_each_parser_starts_where_its_tokens_are(surface: Any) -> None:
+    """The engine does not start with a parser that it has by name alone: it may lack a package, or tokens."""
+    problems = iter(surface["problems"])
+    for (_, name, tokens), _ in STARTS:
+        assert (name, next(problems)) == (name, "")
+        assert (name, bool(next(problems))) == (name, bool(tokens))
 
 
 def test_endpoints_are_found_in_the_engines_document(surface: Any) -> None:

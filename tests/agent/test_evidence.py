@@ -7,6 +7,7 @@ import aiohttp
 import pytest
 from agents.agent_harness import Running, Storage, running_agent
 from agents.fake_engine import FakeEngine
+from agents.wire import ASK, connect, post
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -129,12 +130,45 @@ async def test_requests_of_an_engine_that_dies_tell_against_nobody(
     assert all(not loaded.breaker_open for loaded in agent.agent.reconciler.report("b").versions)
 
 
+async def test_a_core_that_dies_tells_against_nobody(
+    monkeypatch: pytest.MonkeyPatch, agent: Running, expenses: Version
+) -> None:
+    """The engine's API outlives its core for seconds, ends the streams with an error, and lists its models."""
+    monkeypatch.setattr(reconciler, "DECIDE_SECONDS", 0.5)
+    agent.engine.pieces.put_nowait(b"data: one\n\n")
+    async with connect(agent) as wire:
+        wire.writer.write(post({**ASK, "stream": True}))
+        assert (await wire.head())[0] == 200
+        assert await wire.chunk() == b"data: one\n\n"
+        agent.engine.core_died = True
+        for piece in (b'data: {"error": {"message": "died", "code": 500}}\n\n', b"data: [DONE]\n\n", None):
+            agent.engine.pieces.put_nowait(piece)
+        await agent.until(lambda: counters(agent, expenses).engine_lost == 1)
+    assert counters(agent, expenses).errors == 0
+    assert not agent.agent.metrics.engine_up
+    assert await ask(agent, "expenses") == 503
+    await agent.engine.restart()
+    await agent.active(expenses)
+    assert await ask(agent, "expenses") == 200
+
+
 async def test_failures_while_the_engine_hangs_tell_against_nobody(agent: Running, expenses: Version) -> None:
     agent.engine.fail_with[served_name("expenses", expenses.digest)] = 500
     agent.agent.metrics.engine_hangs = True
     assert await ask(agent, "expenses") == 500
     await agent.until(lambda: counters(agent, expenses).engine_lost == 1)
     assert counters(agent, expenses).requests == 0
+
+
+async def test_failures_at_the_end_of_a_hang_tell_against_nobody(agent: Running, expenses: Version) -> None:
+    """vLLM that goes on closes connections with requests that it has not read."""
+    watch = agent.agent.engine_watch
+    evidence = agent.agent.metrics.versions["expenses", expenses.digest].evidence
+    watch._set(stalled=True)
+    evidence.count_failure(None, asyncio.get_running_loop().time())
+    watch._set(stalled=False)
+    told = counters(agent, expenses)
+    assert (told.errors, told.engine_lost) == (0, 1)
 
 
 async def test_an_engine_that_is_not_there_is_lost(

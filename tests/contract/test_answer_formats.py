@@ -5,7 +5,9 @@ from pydantic import ValidationError
 
 from tunesmith_contract.answer_formats import (
     REASONING_PARSERS,
+    THINKING_TOKENS,
     TOOL_PARSERS,
+    TOOL_TOKENS,
     ChatFormat,
     ThinkingFormat,
     ToolFormat,
@@ -19,6 +21,7 @@ LINEAGE = Lineage(
     namespace="n", job="j", uid="u", base_model="b", base_model_revision="r", dataset_digest="sha256:" + "0" * 64,
     image="i", parameters={}, versions={},
 )  # fmt: skip
+ALL_TOKENS = frozenset().union(*TOOL_TOKENS.values(), *THINKING_TOKENS.values())
 
 
 def test_every_form_has_a_parser() -> None:
@@ -39,7 +42,23 @@ def test_every_form_has_a_parser() -> None:
     ],
 )
 def test_form_of_calls(template: str, form: ToolFormat | None) -> None:
-    assert find_tool_format(template) == form
+    assert find_tool_format(template, ALL_TOKENS) == form
+
+
+@pytest.mark.parametrize(
+    ("template", "tokens", "form"),
+    [
+        ("[TOOL_CALLS]", {"[TOOL_CALLS]"}, ToolFormat.MISTRAL),
+        ("[TOOL_CALLS]", set(), None),
+        ("<|tool_call_start|>", {"<|tool_call_start|>"}, None),
+        ('"parameters": ipython', set(), None),
+        ('<tool_call> "arguments": ', set(), ToolFormat.HERMES),
+    ],
+)
+def test_form_of_calls_whose_parser_does_not_start_does_not_count(
+    template: str, tokens: set[str], form: ToolFormat | None
+) -> None:
+    assert find_tool_format(template, tokens) == form
 
 
 @pytest.mark.parametrize(
@@ -55,7 +74,16 @@ def test_form_of_calls(template: str, form: ToolFormat | None) -> None:
 def test_only_thinking_that_the_prompt_opens_counts(
     template: str, prompt: str, form: ThinkingFormat | None
 ) -> None:
-    assert find_thinking_format(template, prompt) == form
+    assert find_thinking_format(template, prompt, ALL_TOKENS) == form
+
+
+@pytest.mark.parametrize(
+    ("template", "form"), [("", None), ("enable_thinking", ThinkingFormat.SWITCHED_THINK)]
+)
+def test_thinking_whose_parser_does_not_start_does_not_count(
+    template: str, form: ThinkingFormat | None
+) -> None:
+    assert find_thinking_format(template, "<think>\n", {"<think>"}) == form
 
 
 def test_manifests_of_earlier_releases_keep_their_digest() -> None:

@@ -1,6 +1,6 @@
 """Forms in which models write calls of tools and thinking, as chat templates show, and what reads them in vLLM."""
 
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 from enum import StrEnum
 
 from pydantic import Field
@@ -41,6 +41,9 @@ class ThinkingFormat(StrEnum):
     HARMONY = "Harmony"
 
 
+_CALLS_BEGIN = "<\uff5ctool\u2581calls\u2581begin\uff5c>"
+_CALLS_END = "<\uff5ctool\u2581calls\u2581end\uff5c>"
+
 #: Names of vLLM's parsers.
 TOOL_PARSERS: Mapping[ToolFormat, str] = {
     ToolFormat.HERMES: "hermes",
@@ -74,6 +77,18 @@ EQUIVALENT_PARSERS: Mapping[str, frozenset[str]] = {
     "qwen3": frozenset({"deepseek_r1"}),
 }
 
+#: Tokens without which vLLM does not start with the parser of a form; it finds the marks of the others in the text.
+TOOL_TOKENS: Mapping[ToolFormat, frozenset[str]] = {
+    ToolFormat.MISTRAL: frozenset({"[TOOL_CALLS]"}),
+    ToolFormat.LFM: frozenset({"<|tool_call_start|>", "<|tool_call_end|>"}),
+    ToolFormat.DEEPSEEK_V3: frozenset({_CALLS_BEGIN, _CALLS_END}),
+    ToolFormat.DEEPSEEK_V31: frozenset({_CALLS_BEGIN, _CALLS_END}),
+    ToolFormat.LLAMA_3: frozenset({"<|python_tag|>"}),
+}
+THINKING_TOKENS: Mapping[ThinkingFormat, frozenset[str]] = {
+    ThinkingFormat.THINK: frozenset({"<think>", "</think>"}),
+}
+
 _HARMONY = "<|channel|>commentary"
 #: Text that a template has if it writes calls in this form; the first that fits counts.
 _TOOL_MARKS: tuple[tuple[ToolFormat, tuple[str, ...]], ...] = (
@@ -96,8 +111,9 @@ class ChatFormat(Report):
     """Form of an artifact's conversations and answers, as it was trained and is evaluated.
 
     Attributes:
-        tools: form of its calls of tools; None where the template shows none that is known.
-        thinking: form of the thinking before each answer; None where answers begin without.
+        tools: form of its calls of tools; None where the template shows none that the engine could read.
+        thinking: form of the thinking before each answer; None where answers begin without, or the engine could not
+            read it.
         switches: arguments of the chat template.
     """
 
@@ -106,13 +122,18 @@ class ChatFormat(Report):
     switches: dict[str, Switch] = Field({}, max_length=MAX_SWITCHES)
 
 
-def find_tool_format(template: str) -> ToolFormat | None:
-    """Form of calls that a chat template writes; None if it is none of those that are known."""
+def find_tool_format(template: str, tokens: Container[str]) -> ToolFormat | None:
+    """Form of calls that a chat template writes; None if it is none of those that are known.
+
+    Args:
+        tokens: vocabulary of the tokenizer; a form without the tokens that its parser needs does not count.
+    """
     found = (form for form, marks in _TOOL_MARKS if all(mark in template for mark in marks))
-    return next(found, None)
+    form = next(found, None)
+    return form if form is None or _has_all(tokens, TOOL_TOKENS.get(form, ())) else None
 
 
-def find_thinking_format(template: str, prompt: str) -> ThinkingFormat | None:
+def find_thinking_format(template: str, prompt: str, tokens: Container[str]) -> ThinkingFormat | None:
     """Form of the thinking that every answer begins with.
 
     A parser for models that may think, used for answers that don't, takes the whole answer for thinking. So only what
@@ -121,9 +142,15 @@ def find_thinking_format(template: str, prompt: str) -> ThinkingFormat | None:
     Args:
         template: the chat template.
         prompt: a conversation rendered by it, up to the beginning of the answer.
+        tokens: vocabulary of the tokenizer; a form without the tokens that its parser needs does not count.
     """
+    form = None
     if _HARMONY in template:
-        return ThinkingFormat.HARMONY
-    if prompt.rpartition("<think>")[1] and not prompt.rpartition("<think>")[2].strip():
-        return ThinkingFormat.SWITCHED_THINK if "enable_thinking" in template else ThinkingFormat.THINK
-    return None
+        form = ThinkingFormat.HARMONY
+    elif prompt.rpartition("<think>")[1] and not prompt.rpartition("<think>")[2].strip():
+        form = ThinkingFormat.SWITCHED_THINK if "enable_thinking" in template else ThinkingFormat.THINK
+    return form if form is None or _has_all(tokens, THINKING_TOKENS.get(form, ())) else None
+
+
+def _has_all(tokens: Container[str], needed: Iterable[str]) -> bool:
+    return all(token in tokens for token in needed)

@@ -236,6 +236,8 @@ class Agent:
 
     def _note_engine_watch(self) -> None:
         self.proxy.engine_hangs = self.metrics.engine_hangs = self.engine_watch.stalled
+        # An engine that goes on first closes connections that it takes for idle, with requests that it has not read.
+        self.reconciler.lose_undecided()
 
     def _not_ready_reason(self) -> str:
         if self.server.draining:

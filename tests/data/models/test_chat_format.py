@@ -5,7 +5,13 @@ from importlib.resources import files
 import pytest
 from models.tiny_models import CHAT_TEMPLATE, make_tokenizer
 
-from tunesmith_contract.answer_formats import ChatFormat, ThinkingFormat, ToolFormat
+from tunesmith_contract.answer_formats import (
+    THINKING_TOKENS,
+    TOOL_TOKENS,
+    ChatFormat,
+    ThinkingFormat,
+    ToolFormat,
+)
 from tunesmith_data.failures import UserError
 from tunesmith_data.models.chat_format import find_chat_format
 from tunesmith_data.models.rendering import Renderer
@@ -37,7 +43,14 @@ TEMPLATES = files("trl") / "chat_templates"
 )
 def test_real_templates(name: str, tools: ToolFormat | None, thinking: ThinkingFormat | None) -> None:
     tokenizer = make_tokenizer(["one"], (TEMPLATES / f"{name}.jinja").read_text())
+    tokenizer.add_tokens(sorted(frozenset().union(*TOOL_TOKENS.values(), *THINKING_TOKENS.values())))
     assert find_chat_format(tokenizer) == ChatFormat(tools=tools, thinking=thinking)
+
+
+def test_a_form_whose_parser_does_not_start_does_not_count() -> None:
+    """vLLM refuses to start with a parser whose tokens the tokenizer does not have."""
+    tokenizer = make_tokenizer(["one"], (TEMPLATES / "deepseek_r1_distill.jinja").read_text())
+    assert find_chat_format(tokenizer) == ChatFormat()
 
 
 def test_switches_decide_whether_answers_begin_with_thinking() -> None:

@@ -20,6 +20,7 @@ class FakeEngine:
         pieces: what a stream sends after its head, one by one as the test puts them in; None ends the stream.
         fail_with: status by model name, instead of an answer.
         hold, load_gate, listing_gate, metrics_gate: answers, loads, lists and metrics wait for these events.
+        core_died: the core has ended; the API lists its models on, and fails whatever needs the core.
         core: all that the engine's core computes waits for this event, the warm-up's token too.
         metric_reads: requests for metrics.
         tokens_per_read: tokens that the core generates between two reads of metrics.
@@ -57,6 +58,7 @@ class FakeEngine:
         self.listing_gate: asyncio.Event | None = None
         self.metrics_gate: asyncio.Event | None = None
         self.core: asyncio.Event | None = None
+        self.core_died = False
         self.metric_reads = self.tokens_per_read = 0
         self.load_error = ""
         self.base_log_prob = BASE_LOG_PROB
@@ -102,6 +104,7 @@ class FakeEngine:
             await asyncio.to_thread(Path(self.socket).unlink, missing_ok=True)
         self._runner = None
         self.adapters.clear()
+        self.core_died = False
 
     async def restart(self) -> None:
         """What kubelet does to an engine that died."""
@@ -109,7 +112,7 @@ class FakeEngine:
         await self.start()
 
     async def _health(self, request: web.Request) -> web.Response:
-        return web.Response()
+        return web.Response(status=503 if self.core_died else 200)
 
     async def _openapi(self, request: web.Request) -> web.Response:
         return web.json_response({"paths": {path: {} for path in self.endpoints}})
@@ -165,6 +168,8 @@ class FakeEngine:
     async def _generate(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
         model = body["model"]
+        if self.core_died:
+            return _error(500, "EngineCore encountered an issue.")
         if "logprob_token_ids" in body or "prompt_logprobs" in body:
             if model == self.hang_probes_of:
                 await asyncio.Event().wait()

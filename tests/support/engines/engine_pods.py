@@ -83,6 +83,12 @@ class EnginePods:
         self.pod(model).end()
         await self._lives.pop(model)
 
+    async def end(self) -> None:
+        """Delete all pods."""
+        for model in tuple(self._lives):
+            await self.remove(model)
+        await self.operator.stop()
+
     async def push(self, *aliases: DesiredAlias, other: OtherModel | None = None) -> None:
         """Push the next state to all pods."""
         self.history.note(self._state, time.monotonic(), time.monotonic())
@@ -152,6 +158,4 @@ async def engine_pods(folder: Path) -> AsyncIterator[EnginePods]:
         try:
             yield pods
         finally:
-            for name in tuple(pods._lives):
-                await pods.remove(name)
-            await pods.operator.stop()
+            await pods.end()

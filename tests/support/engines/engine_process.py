@@ -3,12 +3,14 @@
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
+import aiohttp
 from models.order import Order
 from pydantic import TypeAdapter
 from servers.ports import free_socket
@@ -28,6 +30,9 @@ ENVIRONMENT = {
     # Each would bind itself to the same core.
     "VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": "1",
 }  # fmt: skip
+SERVER = ("-m", "vllm.entrypoints.openai.api_server")
+#: Program with a server for each parser.
+PARSERS = str(Path(__file__).with_name("many_parsers.py"))
 SEQUENCES = 8
 ARGUMENTS = [
     "--served-model-name=base", "--enable-lora", "--max-loras=4", "--max-cpu-loras=8", "--max-lora-rank=16",
@@ -36,22 +41,21 @@ ARGUMENTS = [
 ]  # fmt: skip
 
 
+_RUNNING = re.compile(r"^vllm:num_requests_running(?:\{[^}]*\})? (\S+)$", re.MULTILINE)
+
+
 class EngineProcess:
     """vLLM at one socket, which can be stopped, killed and started again.
 
     Args:
         model: folder of the model; the log lies beside it.
         arguments: more arguments of vLLM's server.
-
-    Attributes:
-        command: program and first arguments.
+        program: what Python runs, with its first arguments.
     """
 
-    command: tuple[str, ...] = ("-m", "vllm.entrypoints.openai.api_server")
-
-    def __init__(self, model: Path, *arguments: str) -> None:
+    def __init__(self, model: Path, *arguments: str, program: Sequence[str] = SERVER) -> None:
         self.socket = free_socket()
-        self._model, self._arguments = model, arguments
+        self._model, self._arguments, self._program = model, arguments, program
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -61,7 +65,7 @@ class EngineProcess:
         Path(self.socket).unlink(missing_ok=True)
         with self._model.with_name(f"engine-of-{self._model.name}.log").open("ab") as log:
             self._process = subprocess.Popen(
-                [ENGINE_PYTHON, *self.command, f"--model={self._model}", f"--uds={self.socket}", *ARGUMENTS,
+                [ENGINE_PYTHON, *self._program, f"--model={self._model}", f"--uds={self.socket}", *ARGUMENTS,
                  *self._arguments],
                 stdout=log, stderr=log, env=environment, start_new_session=True,
             )  # fmt: skip
@@ -78,6 +82,15 @@ class EngineProcess:
         children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
         names = {int(child): Path(f"/proc/{child}/comm").read_text() for child in children}
         return next(child for child, name in names.items() if "EngineCor" in name)
+
+    async def running(self) -> int:
+        """Number of requests that it computes, by its own count."""
+        async with (
+            aiohttp.ClientSession(connector=aiohttp.UnixConnector(self.socket)) as session,
+            session.get("http://localhost/metrics") as answer,
+        ):
+            found = _RUNNING.search(await answer.text())
+        return int(float(found[1])) if found else 0
 
     @contextmanager
     def stopped(self) -> Iterator[None]:
@@ -129,9 +142,11 @@ class EngineProcess:
 
 
 @asynccontextmanager
-async def running_engine(model: Path, *arguments: str) -> AsyncIterator[EngineProcess]:
-    """An engine that starts with the block and ends with it."""
-    engine = EngineProcess(model, *arguments)
+async def running_engine(
+    model: Path, *arguments: str, program: Sequence[str] = SERVER
+) -> AsyncIterator[EngineProcess]:
+    """An engine that starts with the block and ends with it; see ``EngineProcess``."""
+    engine = EngineProcess(model, *arguments, program=program)
     engine.start()
     try:
         yield engine
@@ -142,7 +157,12 @@ async def running_engine(model: Path, *arguments: str) -> AsyncIterator[EnginePr
 def make_versions(folder: Path, script: str, *arguments: str) -> dict[str, Version]:
     """Model and adapters, made by a script of ``tests/support/models`` where torch and PEFT are."""
     python = os.environ.get("TUNESMITH_TRAINER_PYTHON") or make_environment("trainer") / "bin/python"
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}/contract/src:{ROOT}/tests/support"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": f"{ROOT}/contract/src:{ROOT}/tests/support",
+        # Tiny matrices gain nothing from several threads, and these wait for each other on busy cores.
+        "OMP_NUM_THREADS": "1",
+    }
     subprocess.run(
         [python, ROOT / "tests/support/models" / script, folder, *arguments], check=True, env=environment
     )

@@ -12,7 +12,7 @@ from statistics import fmean
 import torch
 from models.order import Conversation, Order, OrderedAdapter, model_uri
 from models.probed_adapters import LINEAGE, commit, token_log_probs
-from models.tiny_models import CHAT_TEMPLATE, END, make_tokenizer, save_model
+from models.tiny_models import END, make_tokenizer, save_model
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
@@ -23,11 +23,14 @@ from tunesmith_contract.artifact import Probe
 MAX_STEPS, MARGIN = 400, 1.0
 
 
-def tokenize(tokenizer: PreTrainedTokenizerFast, conversation: Conversation) -> tuple[list[int], list[int]]:
+def tokenize(
+    tokenizer: PreTrainedTokenizerFast, template: str, conversation: Conversation
+) -> tuple[list[int], list[int]]:
     """Tokens of the prompt, as the engine renders it, and of the answer with its end."""
     text = tokenizer.apply_chat_template(
         conversation.messages,
         tools=conversation.tools or None,
+        chat_template=template or None,
         add_generation_prompt=True,
         tokenize=False,
         **conversation.switches,
@@ -87,7 +90,7 @@ def make_version(
     folder: Path, tokenizer: PreTrainedTokenizerFast, adapter: OrderedAdapter
 ) -> dict[str, object]:
     """Train an adapter and commit it; returns it as a Version in JSON."""
-    examples = [tokenize(tokenizer, conversation) for conversation in adapter.conversations]
+    examples = [tokenize(tokenizer, adapter.chat_template, each) for each in adapter.conversations]
     model = train(folder / adapter.model, examples)
     probes = tuple(make_probe(model, *example) for example in examples)
     lineage = LINEAGE.model_copy(update={"base_model": model_uri(adapter.model)})
@@ -99,7 +102,7 @@ def main(folder: Path) -> None:
     (folder / "mnt/pvc/artifacts").mkdir(parents=True)
     order = Order.model_validate_json((folder / "order.json").read_bytes())
     texts = [conversation.answer for adapter in order.adapters for conversation in adapter.conversations]
-    tokenizer = make_tokenizer(texts, order.chat_template or CHAT_TEMPLATE, order.special_tokens)
+    tokenizer = make_tokenizer(texts, special_tokens=order.special_tokens)
     tokenizer.add_tokens(order.tokens)
     for number, name in enumerate(order.models):
         save_model(folder / name, "llama", tokenizer, seed=number)

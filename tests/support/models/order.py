@@ -30,12 +30,14 @@ class OrderedAdapter(BaseModel):
 
     Attributes:
         chat: form of its conversations, for its manifest.
+        chat_template: template of its conversations; empty for that of the tokenizer.
     """
 
     name: str
     model: str
     conversations: list[Conversation]
     chat: ChatFormat | None = None
+    chat_template: str = ""
 
 
 class Order(BaseModel):
@@ -43,11 +45,9 @@ class Order(BaseModel):
 
     Attributes:
         tokens, special_tokens: tokens of the tokenizer beside its own; special ones are left out of answers by default.
-        chat_template: template of the tokenizer; empty for its own.
     """
 
     models: list[str]
     adapters: list[OrderedAdapter]
     tokens: list[str] = []
     special_tokens: list[str] = []
-    chat_template: str = ""

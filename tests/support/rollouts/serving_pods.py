@@ -330,7 +330,7 @@ async def run_agent(pod: PodProcesses, arguments: Sequence[str], environment: Ma
         f"--monitoring-port={MONITORING_PORT}", f"--engine-socket={pod.engine_socket}",
         f"--desired-dir={pod.folder / 'config'}",
         *(f"--{name}-dir={folder}" for name, folder in folders.items()), *arguments,
-        stderr=asyncio.subprocess.PIPE, env=_environment() | environment,
+        stderr=asyncio.subprocess.PIPE, env={**_environment(), **environment},
     )  # fmt: skip
     if pod.is_ending:
         pod.agent.terminate()

@@ -30,6 +30,9 @@ def find_chat_format(
     except RenderError:
         # A template that refuses a plain question shows nothing about its answers.
         prompt = ""
+    tokens = tokenizer.get_vocab()
     return ChatFormat(
-        tools=find_tool_format(text), thinking=find_thinking_format(text, prompt), switches=dict(switches)
+        tools=find_tool_format(text, tokens),
+        thinking=find_thinking_format(text, prompt, tokens),
+        switches=dict(switches),
     )

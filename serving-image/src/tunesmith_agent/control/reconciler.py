@@ -108,6 +108,11 @@ class Reconciler:
             self._set_state(tracked, LoadState.LOADING)
             self.wake()
 
+    def lose_undecided(self) -> None:
+        """Count the failures that are not decided yet as the engine's, which hangs, or did until now."""
+        for stats in self._metrics.versions.values():
+            stats.evidence.lose_engine()
+
     @contextlib.contextmanager
     def changes(self) -> Iterator[asyncio.Event]:
         """Event that is set whenever the report changes."""
@@ -219,6 +224,7 @@ class Reconciler:
     async def _observe_engine(self) -> None:
         before, number = self._residency.snapshot(), self._residency.number
         try:
+            await self._engine.check_health()
             adapters = await self._engine.adapters()
             if self._up_since is None:
                 await self._engine.generate_token()
@@ -259,8 +265,7 @@ class Reconciler:
 
     def _decide_failures(self) -> None:
         if self._metrics.engine_hangs:
-            for stats in self._metrics.versions.values():
-                stats.evidence.lose_engine()
+            self.lose_undecided()
             return
         before = asyncio.get_running_loop().time() - DECIDE_SECONDS
         decided = [stats.evidence.decide(before) for stats in self._metrics.versions.values()]

@@ -29,16 +29,27 @@ MAX_CONNECTIONS = 100
 #: A port that nothing listens at, or a socket that is not there yet.
 _AWAY = (ConnectionRefusedError, FileNotFoundError)
 
+#: Status of ``/health`` once the core has died.
+_CORE_DIED = 503
+
 #: Paths of every engine that generates text.
 _USUAL_PATHS = frozenset({"/v1/chat/completions", "/v1/completions"})
 
 
 class EngineUnavailable(Exception):
-    """Engine that does not answer, or answers with a server error: a retry can help."""
+    """Engine that does not answer, or answers with a server error: a retry can help.
+
+    Attributes:
+        status: status of its answer; 0 without one.
+    """
+
+    def __init__(self, message: str, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class EngineGone(EngineUnavailable):
-    """Engine that refuses connections: it was stopped or has not started."""
+    """Engine that refuses connections, or whose core has died: it was stopped, or has not started."""
 
 
 class EngineRefused(Exception):
@@ -60,6 +71,22 @@ class EngineClient:
     async def __aexit__(self, *exception: object) -> None:
         if self._session is not None:
             await self._session.close()
+
+    async def check_health(self) -> None:
+        """Ask whether the engine's core lives: where it has died, the API goes on listing models for seconds.
+
+        Raises:
+            EngineGone: the core has died, or the engine was stopped.
+            EngineUnavailable: it does not answer.
+        """
+        try:
+            await self._request("GET", "/health", None, QUICK_SECONDS)
+        except EngineRefused:
+            pass  # An image of one's own may have no such path.
+        except EngineUnavailable as error:
+            if error.status == _CORE_DIED:
+                raise EngineGone(str(error)) from error
+            raise
 
     async def adapters(self) -> frozenset[str]:
         """Names of the adapters that the engine has loaded.
@@ -167,7 +194,7 @@ class EngineClient:
         except (aiohttp.ClientError, TimeoutError) as error:
             raise EngineUnavailable(f"{method} {path}: {error!r}") from error
         if response.status >= 500:
-            raise EngineUnavailable(f"{method} {path}: status {response.status}")
+            raise EngineUnavailable(f"{method} {path}: status {response.status}", response.status)
         if response.status >= 400:
             raise EngineRefused(_message(answer))
         return answer
