@@ -7,7 +7,7 @@ import asyncio
 import copy
 import socket
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,8 @@ import pytest
 from agents.agent_harness import Storage, running_agent
 from agents.fake_engine import FakeEngine
 from agents.scripted_agent import ScriptedAgent
+from control_plane.restartable_operator import RestartableOperator
 from control_plane.served_adapters import KIND, Serving
-from control_plane.served_jobs import install_crds
 from simulation.serving_world import build_adapter, digest_of
 
 from tunesmith.manifests.names import ALIAS_LABEL
@@ -30,11 +30,9 @@ from tunesmith_contract.layout import CA_FILE, TOKEN_FILE
 
 
 @pytest.fixture
-def serving(control_plane: ControlPlane, tmp_path: Path) -> Iterator[Serving]:
-    """An operator, and what is needed to serve."""
-    install_crds(control_plane)
-    with ExitStack() as stack:
-        yield Serving(control_plane, tmp_path, stack)
+def serving(server: ControlPlane, operator: RestartableOperator, tmp_path: Path) -> Serving:
+    """What is needed to serve."""
+    return Serving(server, tmp_path, operator)
 
 
 @pytest.fixture

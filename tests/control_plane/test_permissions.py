@@ -9,6 +9,7 @@ import pytest
 import yaml
 from control_plane.cluster_runs import Runs
 from control_plane.operator_process import operator_process
+from control_plane.restartable_operator import RestartableOperator
 from control_plane.served_adapters import Serving
 from control_plane.served_jobs import children, create_job, install_crds
 from simulation.search_world import SEARCH
@@ -129,9 +130,10 @@ def test_they_are_enough_for_a_rollout(control_plane: ControlPlane, tmp_path: Pa
     grant(control_plane, system)
     kubeconfig = write_kubeconfig(control_plane, system, tmp_path / "kubeconfig")
     with ExitStack() as stack:
-        serving = Serving(control_plane, tmp_path, stack, kubeconfig, system)
-        serving.operator.stop()
-        serving.operator.start('--serving-network={"clients": [{"podSelector": {}}]}')
+        operator = RestartableOperator(control_plane, tmp_path, "", kubeconfig, system)
+        stack.push(operator)
+        operator.start('--serving-network={"clients": [{"podSelector": {}}]}')
+        serving = Serving(control_plane, tmp_path, operator)
         serving.apply(build_adapter("one"))
         policies = f"/apis/networking.k8s.io/v1/namespaces/{serving.namespace}/networkpolicies"
         with serving.agent() as agent:

@@ -1,7 +1,6 @@
 """An AdapterDeployment on a real API server, its operator, and the pod that an agent of a test speaks for."""
 
 import json
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -21,22 +20,14 @@ ROLLOUT = {
 
 
 class Serving:
-    """One AdapterDeployment named ``ad`` in a namespace of its own, with its operator; it has one pod."""
+    """One AdapterDeployment named ``ad`` in a namespace of its own, which an operator watches; it has one pod."""
 
-    def __init__(
-        self,
-        server: ControlPlane,
-        folder: Path,
-        stack: ExitStack,
-        kubeconfig: Path | None = None,
-        operator_namespace: str = "",
-    ) -> None:
+    def __init__(self, server: ControlPlane, folder: Path, operator: RestartableOperator) -> None:
         self.server = server
         self.namespace = server.namespace("serving")
-        operator = RestartableOperator(server, folder, self.namespace, kubeconfig, operator_namespace)
         for claim in ("artifacts", "models"):
             server.add_volume(self.namespace, claim, folder, "gpu-0")
-        self.operator = stack.enter_context(operator)
+        self.operator = operator
 
     def apply(self, adapter: dict[str, Any], **fields: Any) -> None:
         """Apply the resource with this adapter, and more fields of its specification."""
