@@ -58,17 +58,17 @@ class Release:
 
     Attributes:
         mark: what its answers say.
-        killed_at: weight at which the agent is killed; 0: it is not.
+        killed_at: weight at which the agent is killed; None: it is not.
         is_rejected: it is taken back in the end, and the agent is killed then.
     """
 
     mark: str
-    killed_at: int = 0
+    killed_at: int | None = None
     is_rejected: bool = False
 
 
 RELEASES = (
-    Release("expenses-1"),
+    Release("expenses-1", killed_at=0),
     Release("expenses-2", killed_at=50),
     Release("expenses-3", killed_at=20, is_rejected=True),
     Release("expenses-4"),

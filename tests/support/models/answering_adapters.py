@@ -8,6 +8,7 @@ import json
 import sys
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import torch
 from models.order import Conversation, Order, OrderedAdapter, model_uri
@@ -27,13 +28,13 @@ def tokenize(
     tokenizer: PreTrainedTokenizerFast, template: str, conversation: Conversation
 ) -> tuple[list[int], list[int]]:
     """Tokens of the prompt, as the engine renders it, and of the answer with its end."""
+    arguments: dict[str, Any] = {**conversation.switches, "tools": conversation.tools or None}
     text = tokenizer.apply_chat_template(
         conversation.messages,
-        tools=conversation.tools or None,
         chat_template=template or None,
         add_generation_prompt=True,
         tokenize=False,
-        **conversation.switches,
+        **arguments,
     )
     plain = {"add_special_tokens": False}
     return tokenizer(text, **plain)["input_ids"], tokenizer(conversation.answer + END, **plain)["input_ids"]
