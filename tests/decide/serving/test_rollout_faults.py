@@ -369,6 +369,7 @@ def test_more_inconclusive_checks_than_allowed_hold_the_rollout_until_the_limit_
     world.pods["pod-0"].serve("expenses", TWO, 60)
     world.pass_seconds(60)
     assert world.adapter()["candidate"]["weight"] == 10
+    assert "checks had too few requests; inconclusiveLimit" in world.adapter()["message"]
     world.set_adapter(
         build_adapter("two", rollout=DEFAULT | {"analysis": analysis | {"inconclusiveLimit": 9}})
     )

@@ -90,8 +90,8 @@ def exceeded_limit(candidate: RolloutCandidate, adapter: Adapter) -> str:
     limit = analysis.inconclusive_limit
     if limit is not None and candidate.inconclusive_checks > limit:
         return (
-            f"{candidate.inconclusive_checks} checks had too few requests: it {candidate.message}; "
-            "inconclusiveLimit is exceeded"
+            f"{candidate.inconclusive_checks} checks had too few requests; inconclusiveLimit is exceeded: raise it, or "
+            "write the action promote"
         )
     return ""
 
