@@ -361,6 +361,17 @@ def test_checks_that_measure_nothing_stall_the_rollout_until_one_does() -> None:
     assert (world.condition("Stalled")["status"], world.adapter()["candidate"]["weight"]) == ("False", 25)
 
 
+def test_a_rollout_whose_deployment_is_scaled_to_zero_waits_for_its_pods() -> None:
+    world = canary()
+    world.pods.clear()
+    world.pass_seconds(4000)
+    assert (world.adapter()["candidate"]["weight"], world.condition("Stalled")["status"]) == (5, "False")
+    world.pods["pod-2"] = FakePod("pod-2", "uid-2")
+    world.settle()
+    world.pass_seconds(400)
+    assert world.adapter()["stable"]["version"] == 2
+
+
 def test_more_inconclusive_checks_than_allowed_hold_the_rollout_until_the_limit_is_raised() -> None:
     analysis = {"interval": "10s", "inconclusiveLimit": 1}
     world = canary(DEFAULT | {"analysis": analysis})
