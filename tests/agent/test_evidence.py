@@ -152,6 +152,23 @@ async def test_a_core_that_dies_tells_against_nobody(
     assert await ask(agent, "expenses") == 200
 
 
+async def test_requests_of_an_engine_that_is_back_before_it_was_missed_tell_against_nobody(
+    monkeypatch: pytest.MonkeyPatch, agent: Running, storage: Storage
+) -> None:
+    monkeypatch.setattr(reconciler, "DECIDE_SECONDS", 60.0)
+    stable, candidate = storage.commit(), storage.commit(-0.5)
+    agent.want(DesiredAlias(name="a", stable=stable, candidate=candidate, weight=100))
+    await agent.active(stable, candidate)
+    agent.engine.fail_with[served_name("a", candidate.digest)] = 500
+    assert [await ask(agent, "a", f"client {number}") for number in range(5)] == [500] * 5
+    assert any(loaded.breaker_open for loaded in agent.agent.reconciler.report("b").versions)
+    agent.engine.fail_with.clear()
+    agent.engine.adapters.clear()
+    await agent.until(lambda: counters(agent, candidate).engine_lost == 5)
+    assert counters(agent, candidate).errors == 0
+    assert all(not loaded.breaker_open for loaded in agent.agent.reconciler.report("b").versions)
+
+
 async def test_failures_while_the_engine_hangs_tell_against_nobody(agent: Running, expenses: Version) -> None:
     agent.engine.fail_with[served_name("expenses", expenses.digest)] = 500
     agent.agent.metrics.engine_hangs = True

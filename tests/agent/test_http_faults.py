@@ -18,7 +18,7 @@ from tunesmith_agent.http.limits import Limits
 from tunesmith_agent.http.messages import Request
 from tunesmith_agent.http.shares import Shares
 from tunesmith_agent.http.upstream import UpstreamPool
-from tunesmith_contract.agent import Version
+from tunesmith_contract.agent import DesiredAlias, Version
 
 BASE = post({**ASK, "model": "base"})
 STREAM = post({**ASK, "stream": True})
@@ -290,6 +290,58 @@ async def test_client_that_closes_before_the_head(agent: Running, expenses: Vers
             await agent.engine.left.wait()
     stats = agent.agent.metrics.stats("expenses", expenses.digest)
     assert (stats.disconnects, stats.in_flight, stats.errors) == (1, 0, 0)
+
+
+@pytest.mark.usefixtures("quick_deadlines")
+@pytest.mark.parametrize("version", [b"HTTP/1.1", b"HTTP/1.0"])
+@pytest.mark.parametrize(
+    "event", [b"", b"data: one\n\n"], ids=["before the first event", "between two events"]
+)
+async def test_client_that_closes_within_a_stream_that_stands_still(
+    engine: FakeEngine, storage: Storage, version: bytes, event: bytes
+) -> None:
+    async with running_agent(engine, storage.root, Limits(abandoned_seconds=0)) as agent:
+        served = storage.commit()
+        agent.want(DesiredAlias(name="expenses", stable=served))
+        await agent.active(served)
+        async with connect(agent) as wire:
+            wire.writer.write(STREAM.replace(b"HTTP/1.1", version, 1))
+            if event:
+                engine.pieces.put_nowait(event)
+            await wire.head()
+            wire.writer.close()
+            async with asyncio.timeout(10):
+                await engine.left.wait()
+        stats = agent.agent.metrics.stats("expenses", served.digest)
+        assert (stats.disconnects, stats.abandoned, stats.in_flight) == (1, 1, 0)
+
+
+@pytest.mark.usefixtures("quick_deadlines")
+async def test_half_closed_client_gets_comments_between_the_events_of_a_stream_alone(
+    agent: Running, expenses: Version
+) -> None:
+    pieces = agent.engine.pieces
+    # A client that wants the usage gets parts of events as they come.
+    request = post({**ASK, "stream": True, "stream_options": {"include_usage": True}})
+    async with connect(agent) as wire:
+        wire.writer.write(request)
+        wire.writer.write_eof()
+        pieces.put_nowait(b"data: o")
+        while (await wire.head())[0] == 100:
+            pass
+        body = b""
+        while not body.endswith(b"data: o"):
+            body += await wire.chunk()
+        # The rest of the event comes after the client was checked.
+        checked_at = agent.agent.server._checked_at
+        await until(lambda: agent.agent.server._checked_at > checked_at)
+        pieces.put_nowait(b"ne\n\n")
+        while not body.endswith(b"\n\n:\n\n"):
+            body += await wire.chunk()
+        pieces.put_nowait(None)
+        while chunk := await wire.chunk():
+            body += chunk
+    assert body.replace(b":\n\n", b"").startswith(b'data: one\n\ndata: {"object"')
 
 
 async def test_broken_stream_to_http_10_is_a_reset(agent: Running, expenses: Version) -> None:

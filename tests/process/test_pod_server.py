@@ -1,5 +1,6 @@
 """Requests of pods: only for their own resource, only valid ones, only at the leader."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,6 +19,7 @@ from tunesmith.controller_runtime.metrics import Metrics
 from tunesmith.controller_runtime.tokens import Forbidden, PodIdentity, Unauthenticated
 from tunesmith.manifests.environment import Environment
 from tunesmith.manifests.names import API_VERSION
+from tunesmith.process import pods
 from tunesmith.process.pods import MAX_PROGRESS_BYTES, PodServer, build_pod_app
 from tunesmith_contract.agent import AGENT_PATH, AgentReport, CountedTokens, DesiredState, UsageOfOthers
 from tunesmith_contract.progress import PROGRESS_PATH
@@ -108,6 +110,30 @@ async def test_a_replica_that_does_not_lead_says_so() -> None:
         for call in (client.post(PROGRESS, headers=TOKEN, json=UPDATE), client.get(AGENT, headers=TOKEN)):
             response = await call
             assert (response.status, await response.text()) == (503, "another replica leads")
+
+
+@pytest.mark.parametrize(("method", "path"), [("POST", PROGRESS), ("GET", AGENT)])
+async def test_tokens_that_are_reviewed_at_a_time_are_bounded_whatever_the_headers(
+    monkeypatch: pytest.MonkeyPatch, method: str, path: str
+) -> None:
+    monkeypatch.setattr(pods, "MAX_REQUESTS", 1)
+    monkeypatch.setattr(pods, "MAX_ARRIVING_AGENTS", 1)
+    reviewed, answer = asyncio.Event(), asyncio.Event()
+
+    async def review(self: Reviewer, token: str) -> PodIdentity:
+        reviewed.set()
+        await answer.wait()
+        raise Unauthenticated("unknown token")
+
+    monkeypatch.setattr(Reviewer, "identify", review)
+    headers = {"Authorization": "Bearer bad", "Upgrade": "websocket", "Connection": "Upgrade"}
+    async with serving() as (client, _):
+        first = asyncio.create_task(client.request(method, path, headers=headers))
+        await reviewed.wait()
+        second = await client.request(method, path, headers=headers)
+        assert (second.status, second.headers["Retry-After"]) == (503, "2")
+        answer.set()
+        assert (await first).status == 401
 
 
 def build_report(**changes: Any) -> str:

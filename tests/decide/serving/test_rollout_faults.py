@@ -1,5 +1,6 @@
 """What goes wrong around a rollout: in pods, engines, clients, clocks, records and other operators."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -360,6 +361,17 @@ def test_checks_that_measure_nothing_stall_the_rollout_until_one_does() -> None:
     assert (world.condition("Stalled")["status"], world.adapter()["candidate"]["weight"]) == ("False", 25)
 
 
+def test_a_rollout_whose_deployment_is_scaled_to_zero_waits_for_its_pods() -> None:
+    world = canary()
+    world.pods.clear()
+    world.pass_seconds(4000)
+    assert (world.adapter()["candidate"]["weight"], world.condition("Stalled")["status"]) == (5, "False")
+    world.pods["pod-2"] = FakePod("pod-2", "uid-2")
+    world.settle()
+    world.pass_seconds(400)
+    assert world.adapter()["stable"]["version"] == 2
+
+
 def test_more_inconclusive_checks_than_allowed_hold_the_rollout_until_the_limit_is_raised() -> None:
     analysis = {"interval": "10s", "inconclusiveLimit": 1}
     world = canary(DEFAULT | {"analysis": analysis})
@@ -368,6 +380,7 @@ def test_more_inconclusive_checks_than_allowed_hold_the_rollout_until_the_limit_
     world.pods["pod-0"].serve("expenses", TWO, 60)
     world.pass_seconds(60)
     assert world.adapter()["candidate"]["weight"] == 10
+    assert "checks had too few requests; inconclusiveLimit" in world.adapter()["message"]
     world.set_adapter(
         build_adapter("two", rollout=DEFAULT | {"analysis": analysis | {"inconclusiveLimit": 9}})
     )
@@ -659,3 +672,83 @@ def test_many_aliases_on_many_pods_fit_into_their_config_maps() -> None:
     world.pass_seconds(10)
     sizes = [sum(map(len, body["data"].values())) for body in world.of_kind("ConfigMap")]
     assert max(sizes) < 200_000
+
+
+def failing_stable(world: World, digest: str, seconds: int) -> None:
+    """The stable version fails every request of fifty clients every five seconds."""
+    for _ in range(seconds // 5):
+        world.pods["pod-0"].serve("expenses", digest, 50, 50)
+        world.pass_seconds(5)
+
+
+@pytest.mark.parametrize("verb", ["undo", ""])
+def test_a_version_that_is_stable_again_is_counted_from_the_switch_on(verb: str) -> None:
+    """However long the interval between two checks is."""
+    rollout = ROLLOUT | {"analysis": {"interval": "1h", "minimumRequests": 0}}
+    world = canary(rollout)
+    world.pass_seconds(400)
+    if verb:
+        assert world.ask(verb)["result"] == "Done"
+    else:
+        world.set_adapter(build_adapter("one", rollout=rollout))
+        world.settle()
+    assert alias(world).stable.digest == ONE
+    failing_stable(world, ONE, 15)
+    after_undo, after_return = ("Degraded", "ErrorRateTooHigh"), ("RolledBack", "DigestRejected")
+    found = (world.adapter()["phase"], world.adapter()["reason"])
+    assert found == (after_undo if verb else after_return)
+
+
+@pytest.mark.parametrize(
+    "lose", [World.recreate, lambda world: world.edit(world.record_name(), RECORD_KEY, "")]
+)
+def test_a_stable_version_that_fails_is_reported_soon_after_its_record_was_rebuilt(
+    lose: Callable[[World], None],
+) -> None:
+    world = World(build_adapter("one"))
+    world.settle()
+    lose(world)
+    world.settle()
+    name = next(iter(world.pods))
+    for _ in range(4):
+        world.pods[name].serve("expenses", ONE, 50, 50)
+        world.pass_seconds(10)
+    assert (world.adapter()["phase"], world.adapter()["reason"]) == ("Degraded", "ErrorRateTooHigh")
+
+
+def test_a_failing_stable_version_is_reported_while_the_source_names_a_rejected_one() -> None:
+    world = canary()
+    world.pods["pod-0"].serve("expenses", TWO, 60, 60)
+    world.pass_seconds(10)
+    assert world.adapter()["phase"] == "RolledBack"
+    failing_stable(world, ONE, 30)
+    assert (world.adapter()["phase"], world.adapter()["reason"]) == ("Degraded", "ErrorRateTooHigh")
+    assert "was rolled back before" in world.adapter()["message"]
+    assert world.condition("Stalled")["status"] == "True"
+    assert world.reasons().count("ErrorRateTooHigh") == 1
+
+
+def test_a_failing_stable_version_is_reported_while_the_candidate_waits_for_a_person() -> None:
+    world = canary()
+    world.ask("pause")
+    failing_stable(world, ONE, 30)
+    assert (world.adapter()["phase"], world.adapter()["reason"]) == ("Degraded", "ErrorRateTooHigh")
+    assert "until the action resume" in world.adapter()["message"]
+
+
+def test_a_first_version_that_fails_is_not_said_to_have_had_a_window() -> None:
+    world = World(build_adapter("one"))
+    world.settle()
+    failing_stable(world, ONE, 30)
+    assert "to go back to" in world.adapter()["message"]
+
+
+def test_a_failing_stable_version_is_reported_beside_a_source_out_of_reach() -> None:
+    world = World(build_adapter("one"))
+    world.settle()
+    world.spec = world.spec | {"artifactVolumes": [{"claim": "others"}]}
+    world.set_adapter(build_adapter("two"))
+    failing_stable(world, ONE, 30)
+    assert world.adapter()["reason"] == "ErrorRateTooHigh"
+    assert world.condition("SourcesReachable")["status"] == "False"
+    assert world.condition("Stalled")["status"] == "True"

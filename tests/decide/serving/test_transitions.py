@@ -5,7 +5,18 @@ from typing import Any, NamedTuple
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from simulation.alias_states import NOW, ago, arm, candidate, context, fleet, record, target, version
+from simulation.alias_states import (
+    KNOWN_RUNS,
+    NOW,
+    ago,
+    arm,
+    candidate,
+    context,
+    fleet,
+    record,
+    target,
+    version,
+)
 from simulation.serving_world import ROLLOUT
 
 from tunesmith.decide.serving.evidence import Counts, Evidence
@@ -20,7 +31,11 @@ from tunesmith_contract.shared_rules.verdict import Verdict
 BOTH = fleet(active=("one", "two"))
 BAD: dict[str, Any] = {"requests": 40, "errors": 40, "verdict": Verdict.FAIL, "reason": "ErrorRateTooHigh"}
 PASSED: dict[str, Any] = {"requests": 40, "errors": 0}
-WATCHED_BAD = Watch(previous=version("zero", 7), evidence=Evidence(candidate=arm(40, 40)))
+COUNTED = Evidence(candidate=arm(0).model_copy(update={"runs": KNOWN_RUNS}))
+WATCHED_BAD = Watch(
+    previous=version("zero", 7),
+    evidence=Evidence(candidate=arm(40, 40).model_copy(update={"runs": KNOWN_RUNS})),
+)
 
 
 class State(NamedTuple):
@@ -207,7 +222,7 @@ STATES = [
     ),
     State(
         "an interval within the window",
-        record("one", watch=Watch(previous=version("zero", 7), check_seconds=10)),
+        record("one", watch=Watch(previous=version("zero", 7), check_seconds=10, evidence=COUNTED)),
         context(target("one", 1), BOTH, **analysis()),
         "observe",
     ),
@@ -242,8 +257,20 @@ STATES = [
         "abandon",
     ),
     State(
+        "a version that is stable again and not counted yet",
+        record("one", watch=Watch(previous=version("zero", 7))),
+        context(target("one", 1), BOTH),
+        "observe",
+    ),
+    State(
+        "a stable version that is not counted yet",
+        record("one", watch=Watch()),
+        context(target("one", 1), BOTH),
+        "renew",
+    ),
+    State(
         "counts of a stable version after a while",
-        record("one", watch=Watch(seconds=600)),
+        record("one", watch=Watch(seconds=600, evidence=COUNTED)),
         context(target("one", 1), fleet(active=("one",), counters={"one": (9, 0)})),
         "renew",
     ),

@@ -7,7 +7,7 @@ from simulation.serving_world import build_adapter, digest_of
 
 from tunesmith.api.adapterdeployment import Adapter
 from tunesmith.decide.serving.admission.targets import TargetVersion
-from tunesmith.decide.serving.evidence import Arm, Counts, Evidence
+from tunesmith.decide.serving.evidence import Arm, Counts, Evidence, RunCounts
 from tunesmith.decide.serving.pods.fleet import Agent, Fleet, build_fleet
 from tunesmith.decide.serving.records.record import AliasRecord, Rejection, RolloutCandidate, Watch
 from tunesmith.decide.serving.rollout.transition import AliasContext
@@ -24,6 +24,8 @@ from tunesmith_contract.shared_rules.verdict import Verdict
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 ALIAS = "expenses"
+#: The agent of the first pod, which has answered no requests.
+KNOWN_RUNS = {"boot-0": RunCounts(pod_uid="uid-0")}
 
 
 def ago(seconds: float) -> datetime:
@@ -100,7 +102,10 @@ def record(
         "promoted": ago(3600) if stable else None,
         "candidate": rolling,
         "rejections": (rejection(rejected),) if rejected else (),
-        "watch": Watch(previous=version(previous, 7) if previous else None),
+        "watch": Watch(
+            previous=version(previous, 7) if previous else None,
+            evidence=Evidence(candidate=Arm(runs=KNOWN_RUNS)),
+        ),
     }
     return AliasRecord(**(defaults | fields))
 

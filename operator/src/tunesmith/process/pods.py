@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 MAX_PROGRESS_BYTES = 64 * 1024
 MAX_REPORT_BYTES = 1024 * 1024
 MAX_REQUESTS = 256
+#: Agents whose tokens are being reviewed; each review is a request to the API server.
+MAX_ARRIVING_AGENTS = 256
 MAX_AGENTS = 5000
 HEARTBEAT_SECONDS = 20.0
 RETRY_AFTER = {"Retry-After": "2"}
@@ -41,6 +43,7 @@ class PodServer:
     metrics: Metrics
     controller: Controller | None = None
     requests: int = 0
+    arriving_agents: int = 0
     agents: int = 0
 
     async def take_progress(self, request: web.Request) -> web.Response:
@@ -61,7 +64,13 @@ class PodServer:
     async def serve_agent(self, request: web.Request) -> web.WebSocketResponse:
         """``GET AGENT_PATH``: reports in, desired states out, until either side closes."""
         controller = self._leading()
-        owner_uid, identity, _ = await self._authorize(controller, "AdapterDeployment", request)
+        if self.arriving_agents >= MAX_ARRIVING_AGENTS:
+            raise web.HTTPServiceUnavailable(text="too many agents arrive at a time", headers=RETRY_AFTER)
+        self.arriving_agents += 1
+        try:
+            owner_uid, identity, _ = await self._authorize(controller, "AdapterDeployment", request)
+        finally:
+            self.arriving_agents -= 1
         if self.agents >= MAX_AGENTS:
             raise web.HTTPServiceUnavailable(text="too many agents are connected", headers=RETRY_AFTER)
         socket = web.WebSocketResponse(heartbeat=HEARTBEAT_SECONDS, max_msg_size=MAX_REPORT_BYTES)
@@ -113,8 +122,8 @@ class PodServer:
 
     @web.middleware
     async def bound(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Limit of concurrent requests; connections of agents have a limit of their own."""
-        if request.headers.get("Upgrade") is not None:
+        """Limit of concurrent requests; connections of agents have limits of their own."""
+        if request.match_info.handler == self.serve_agent:
             return await handler(request)
         if self.requests >= MAX_REQUESTS:
             raise web.HTTPServiceUnavailable(text="too many requests at a time", headers=RETRY_AFTER)

@@ -238,7 +238,6 @@ class Reconciler:
             self.listing_failed = True
             return
         self.listing_failed = False
-        self._decide_failures()
         if self._up_since is None:
             log.info("engine is up")
             self._up_since = asyncio.get_running_loop().time()
@@ -251,10 +250,12 @@ class Reconciler:
                 for alias, version in desired_versions(desired)
             }
             self._residency.adopt(number, adapters, wanted)
+        self._decide_failures()
         self._residency.retry()
 
     def _mark_engine_restarted(self, lost: Collection[Key]) -> None:
         log.warning("the engine lost versions", extra={"aliases": sorted({alias for alias, _ in lost})})
+        self._forgive_failures()
         self._up_since = asyncio.get_running_loop().time()
         for key in lost:
             self._residency.lose(key)
@@ -275,15 +276,19 @@ class Reconciler:
     def _mark_engine_down(self) -> None:
         if self._up_since is not None:
             log.warning("engine is down")
-        self._breakers.close_all()
-        for stats in self._metrics.versions.values():
-            stats.evidence.lose_engine()
-            stats.error_row.end()
+        self._forgive_failures()
         self._up_since = None
         self._metrics.engine_up = False
         self._residency.reset()
         for tracked in tuple(self._tracked.values()):
             self._mark_unloaded(tracked)
+
+    def _forgive_failures(self) -> None:
+        """Count failures that are undecided as lost with the engine; they were of no version."""
+        self._breakers.close_all()
+        for stats in self._metrics.versions.values():
+            stats.evidence.lose_engine()
+            stats.error_row.end()
 
     def _mark_unloaded(self, tracked: TrackedVersion) -> None:
         """Record that the engine no longer has a version: it must be loaded and proven again."""

@@ -16,6 +16,9 @@ from .shares import AddressShare, Shares
 log = logging.getLogger(__name__)
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_EVENT_STREAM = b"text/event-stream"
+#: Comment of an event stream, which its readers skip (HTML standard, server-sent events).
+_COMMENT, _EVENT_END = b":\n\n", b"\n\n"
 
 _BROKEN = Refusal(500, "The agent failed on this request; its log says why.", kind="server_error")
 
@@ -104,9 +107,9 @@ class ServerConnection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_advancing", "_backlog", "_begun", "_bodyless", "_chunked", "_closes_body", "_eof", "_held", "_keep_alive",
-        "_out", "_parser", "_paused", "_reading_paused", "_request", "_server", "_since", "_state", "_transport",
-        "answer_headers", "exchange", "loop", "observer", "share",
+        "_advancing", "_backlog", "_begun", "_bodyless", "_chunked", "_closes_body", "_eof", "_held", "_is_events",
+        "_keep_alive", "_last", "_out", "_parser", "_paused", "_reading_paused", "_request", "_server", "_since",
+        "_state", "_transport", "answer_headers", "exchange", "loop", "observer", "share",
     )  # fmt: skip
 
     def __init__(self, server: ConnectionOwner) -> None:
@@ -121,7 +124,8 @@ class ServerConnection(asyncio.Protocol):
         self._state = _IDLE
         self._since = self.loop.time()
         self._advancing = self._paused = self._reading_paused = self._eof = False
-        self._begun = self._bodyless = self._chunked = self._closes_body = False
+        self._begun = self._bodyless = self._chunked = self._closes_body = self._is_events = False
+        self._last = b""
         self._keep_alive = True
         self._held = 0
 
@@ -226,12 +230,16 @@ class ServerConnection(asyncio.Protocol):
         else:
             self._chunked = True
             out.append(b"transfer-encoding: chunked\r\n")
+        self._is_events = (self._chunked or self._closes_body) and _EVENT_STREAM in headers
+        self._last = _EVENT_END
         out.append(b"\r\n" if self._keep_alive else b"connection: close\r\n\r\n")
 
     def send(self, data: bytes) -> None:
         """Add a piece of the body; it leaves with the next ``flush`` or ``end``."""
         if not data or self._bodyless:
             return
+        if self._is_events:
+            self._last = data
         if self._chunked:
             self._out += (b"%x\r\n" % len(data), data, b"\r\n")
         else:
@@ -247,6 +255,8 @@ class ServerConnection(asyncio.Protocol):
 
     def end(self) -> None:
         """Complete the answer and start the next request."""
+        self._is_events = False
+        self._last = b""
         if self._chunked:
             self._out.append(b"0\r\n\r\n")
             self._chunked = False
@@ -308,11 +318,16 @@ class ServerConnection(asyncio.Protocol):
 
         The end of its input does not tell a client that has left from one that has closed its writing side, and
         behind input that is not read its end is not seen at all. A client that waits skips an interim response
-        (RFC 9110, section 15.2). The host of one that has left answers it by a reset, which ends the next one.
+        (RFC 9110, section 15.2), and a comment between two events of a stream. The host of one that has left answers
+        it by a reset, which ends the next one.
         """
-        unread = self._eof or self._reading_paused
-        if unread and not (self._begun or self._paused or self._request.http_10):
-            self._transport.write(_CONTINUE)
+        if self._paused or not (self._eof or self._reading_paused):
+            return
+        if not self._begun:
+            if not self._request.http_10:
+                self._transport.write(_CONTINUE)
+        elif self._is_events and not self._out and self._last.endswith(_EVENT_END):
+            self._transport.write(b"%x\r\n%b\r\n" % (len(_COMMENT), _COMMENT) if self._chunked else _COMMENT)
 
     def _end_body_by_closing(self) -> None:
         """Make whatever ends the connection before ``end`` a reset, so that a part of a body never looks whole."""

@@ -104,7 +104,8 @@ def check_candidate(
         "unmeasured_checks": 0,
     }
     if judged.reason == Reason.NO_AGENT_CONNECTED:
-        update["unmeasured_checks"] = candidate.unmeasured_checks + 1
+        # A deployment that is scaled to zero has nobody to connect, and needs nobody to act.
+        update["unmeasured_checks"] = candidate.unmeasured_checks + bool(fleet.pods)
     elif judged.verdict is Verdict.FAIL and (new.failures or new.refused):
         update["failed_checks"] = candidate.failed_checks + 1
     elif judged.reason == Reason.WAITING_FOR_REQUESTS and update["is_last"]:

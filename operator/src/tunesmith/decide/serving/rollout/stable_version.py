@@ -115,12 +115,26 @@ def is_closed(record: AliasRecord, context: AliasContext) -> bool:
 
 
 def is_renewed(record: AliasRecord, context: AliasContext) -> bool:
-    """True if the stable version was observed for a while after the window."""
+    """True if the stable version was observed for a while after the window, or is not counted yet."""
     watch = record.watch
-    if record.stable is None or watch.previous is not None or watch.seconds < RESTING_SECONDS:
+    if record.stable is None or watch.previous is not None:
+        return False
+    if _is_uncounted(record, context):
+        return True
+    if watch.seconds < RESTING_SECONDS:
         return False
     folded = fold_watch(watch, context.fleet, record.name, record.stable.digest)
     return folded.candidate != watch.evidence.candidate
+
+
+def _is_uncounted(record: AliasRecord, context: AliasContext) -> bool:
+    """True if there are no counters yet from which requests of the stable version can be counted.
+
+    So it is where that version did not come from a candidate: after a switch back, in a record that was rebuilt.
+    """
+    if record.stable is None or record.watch.evidence.candidate.runs:
+        return False
+    return context.fleet.readings(record.name, record.stable.digest) != ()
 
 
 def begin_watch(record: AliasRecord, context: AliasContext) -> TransitionResult:
@@ -133,8 +147,10 @@ def begin_watch(record: AliasRecord, context: AliasContext) -> TransitionResult:
 
 def is_observed(record: AliasRecord, context: AliasContext) -> bool:
     """True if the requests of the stable version are to be recorded."""
-    is_open = record.watch.previous is not None and record.stable is not None
-    return is_open and record.watch.check_seconds >= check_interval(context.adapter)
+    if record.watch.previous is None or record.stable is None:
+        return False
+    is_due = record.watch.check_seconds >= check_interval(context.adapter)
+    return is_due or _is_uncounted(record, context)
 
 
 def observe(record: AliasRecord, context: AliasContext) -> TransitionResult:

@@ -13,7 +13,7 @@ revert      the stable version violates a guardrail within the rollback window  
 abandon     no pod can load the stable version of an earlier resource of this name    no version is stable
 confirm     that version is active                                                    it is as any other stable one
 close       the rollback window is over                                               no previous version is kept
-observe     the analysis interval has passed within the window                        request counts are recorded
+observe     the analysis interval has passed within the window, or nothing is counted request counts are recorded
 collect     an agent that has ended had counted requests                              request counts are recorded
 progress    more pods than ever have the candidate                                    waiting begins anew
 check       the analysis interval has passed, or the pause of the step                checked counts are recorded
@@ -22,7 +22,7 @@ return      the source names the previous version, which is still active        
 admit       the source names an admitted artifact, neither stable nor rejected        a candidate at weight 0
 promote     as step, without a further step below 100 %; at once if none is stable    the candidate is stable
 step        active on the pods, not paused, pause over, analysis passed               the weight of the next step
-renew       the stable version was observed for a while after the window              it is counted from zero
+renew       it was observed for a while after the window, or nothing is counted yet   it is counted from zero
 ==========  ========================================================================  ==============================
 
 The first transition whose condition holds is applied, until none does. Only a version that is verified to be active
@@ -90,8 +90,8 @@ def exceeded_limit(candidate: RolloutCandidate, adapter: Adapter) -> str:
     limit = analysis.inconclusive_limit
     if limit is not None and candidate.inconclusive_checks > limit:
         return (
-            f"{candidate.inconclusive_checks} checks had too few requests: it {candidate.message}; "
-            "inconclusiveLimit is exceeded"
+            f"{candidate.inconclusive_checks} checks had too few requests; inconclusiveLimit is exceeded: raise it, or "
+            "write the action promote"
         )
     return ""
 

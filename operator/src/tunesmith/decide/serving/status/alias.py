@@ -77,6 +77,27 @@ def summarize_phase(
         versions: the versions of this alias.
         generation: the generation that a pod must have applied to answer as the record says.
     """
+    summary = _phase_of_source(record, context, versions)
+    is_moving = summary.phase in {Phase.LOADING, Phase.PROGRESSING, Phase.ROLLING_BACK}
+    if is_moving or record.stable is None:
+        return summary
+    violation = find_violation(
+        fold_watch(record.watch, context.fleet, record.name, record.stable.digest), context.adapter
+    )
+    if violation is None:
+        return summary
+    message = (
+        f"{describe(record.stable)}: {violation.message}. No earlier version is kept loaded to go back to"
+    )
+    if summary.phase is not Phase.STABLE:
+        message = f"{message}; and {summary.message}"
+    return PhaseSummary(Phase.DEGRADED, Reason.ERROR_RATE_TOO_HIGH, message)
+
+
+def _phase_of_source(
+    record: AliasRecord, context: AliasContext, versions: list[VersionRecord]
+) -> PhaseSummary:
+    """Phase of the alias by what its source names and its pods hold, whatever clients see."""
     if record.candidate is not None:
         return _candidate_phase(record, record.candidate, context)
     target, stable = context.target, record.stable
@@ -94,12 +115,6 @@ def summarize_phase(
     for pod, failed in context.fleet.failures(record.name, stable.digest):
         message = f"{describe(stable)} on pod {pod.name}: {failed.reason}: {failed.message}"
         return PhaseSummary(Phase.DEGRADED, Reason.LOAD_FAILED, message)
-    violation = find_violation(
-        fold_watch(record.watch, context.fleet, record.name, stable.digest), context.adapter
-    )
-    if violation is not None:
-        message = f"{describe(stable)}: {violation.message}. The rollback window is over"
-        return PhaseSummary(Phase.DEGRADED, Reason.ERROR_RATE_TOO_HIGH, message)
     message = f"{describe(stable)} answers all requests"
     if not context.fleet.has_confirmed(record.name, stable.digest, generation):
         return PhaseSummary(

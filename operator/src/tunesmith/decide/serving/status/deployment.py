@@ -245,7 +245,12 @@ def _build_conditions(
     """Conditions of the resource. Ready: all adapters are as specified. Available: requests are answered."""
     stalled = next(_stalled_reasons(deployment, state, adapters), None)
     pending = next(_pending_reasons(deployment, state, adapters), None)
-    unreachable = [adapter for adapter in adapters if adapter.reason == Reason.SOURCE_UNREACHABLE]
+    targets = {record.name: context.target for record, context in state.aliases}
+    unreachable = [
+        (Reason.SOURCE_UNREACHABLE, f"{name}: {target.message}")
+        for name, target in targets.items()
+        if target.reason == Reason.SOURCE_UNREACHABLE
+    ]
     first = (
         stalled or pending or next((_alias_reason(a) for a in adapters if a.phase is not Phase.STABLE), None)
     )
@@ -264,7 +269,7 @@ def _build_conditions(
         _condition(
             ConditionType.SOURCES_REACHABLE,
             not unreachable,
-            _alias_reason(unreachable[0]) if unreachable else (Reason.SOURCES_REACHABLE, ""),
+            unreachable[0] if unreachable else (Reason.SOURCES_REACHABLE, ""),
         ),
         _condition(
             ConditionType.AGENTS_CURRENT,
@@ -331,6 +336,8 @@ def _refused_aliases_message(deployment: AdapterDeployment) -> str:
 
 
 def _is_stalled(adapter: AdapterStatus) -> bool:
+    if (adapter.phase, adapter.reason) == (Phase.DEGRADED, Reason.ERROR_RATE_TOO_HIGH):
+        return True
     return adapter.reason in _STALLED_REASONS and adapter.phase is not Phase.ROLLING_BACK
 
 
