@@ -77,7 +77,7 @@ def summarize_phase(
         versions: the versions of this alias.
         generation: the generation that a pod must have applied to answer as the record says.
     """
-    summary = _phase_of_source(record, context, versions)
+    summary = _phase_of_source(record, context, versions, generation)
     is_moving = summary.phase in {Phase.LOADING, Phase.PROGRESSING, Phase.ROLLING_BACK}
     if is_moving or record.stable is None:
         return summary
@@ -95,7 +95,7 @@ def summarize_phase(
 
 
 def _phase_of_source(
-    record: AliasRecord, context: AliasContext, versions: list[VersionRecord]
+    record: AliasRecord, context: AliasContext, versions: list[VersionRecord], generation: int
 ) -> PhaseSummary:
     """Phase of the alias by what its source names and its pods hold, whatever clients see."""
     if record.candidate is not None:
