@@ -11,7 +11,7 @@ from simulation.training_world import World, created, preempted, training, world
 from tunesmith.decide.finetunejob.observed import LiveProgress, RelatedObjects
 from tunesmith.decide.plan import Delete, Patch, Plan
 from tunesmith.decide.run.attempts import MAX_DISRUPTIONS
-from tunesmith.decide.run.waiting import CORRECTION_TIME
+from tunesmith.decide.run.patience import CORRECTION_TIME
 from tunesmith_contract.exit_codes import ExitCode
 from tunesmith_contract.progress import (
     CHECKPOINT_STEP,

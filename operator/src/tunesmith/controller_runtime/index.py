@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 
-from tunesmith.manifests.names import OWNER_UID_LABEL
+from tunesmith.manifests.names import OWNER_UID_LABEL, TRAINER_CONTAINER
 from tunesmith.manifests.objects import Body, with_first_deletion_request
 
 from .bodies import version_of, without_managed_fields
@@ -135,5 +135,7 @@ def _stored(api_version: str, kind: str, body: Body) -> Body:
 
 
 def _has_terminated(pod: Body) -> bool:
-    statuses = pod.get("status", {}).get("containerStatuses") or [{}]
-    return "terminated" in statuses[0].get("state", {})
+    """True for a pod whose trainer has ended, or of whose containers one has, in a pod without a trainer."""
+    statuses = pod.get("status", {}).get("containerStatuses") or []
+    trainer = [status for status in statuses if status["name"] == TRAINER_CONTAINER] or statuses[:1]
+    return any("terminated" in status.get("state", {}) for status in trainer)

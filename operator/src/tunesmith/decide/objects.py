@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Literal
 
-from tunesmith.manifests.names import ATTEMPT_LABEL, STAGE_LABEL
+from tunesmith.manifests.names import ATTEMPT_LABEL, STAGE_LABEL, TRAINER_CONTAINER
 from tunesmith.manifests.objects import Body
 from tunesmith_contract.stages import Stage
 
@@ -69,20 +69,29 @@ def completion_index(pod: Body) -> int:
 
 
 def container_status(pod: Body) -> Body:
-    """Status of the pod's first container; empty before the kubelet has reported it."""
-    statuses = pod.get("status", {}).get("containerStatuses") or [{}]
-    status: Body = statuses[0]
-    return status
+    """Status of the trainer's container; empty before the kubelet has reported it.
+
+    The kubelet sorts statuses by name, and a service mesh or a secrets agent may have injected other containers.
+    """
+    statuses: Iterable[Body] = pod.get("status", {}).get("containerStatuses") or ()
+    return next((status for status in statuses if status["name"] == TRAINER_CONTAINER), {})
+
+
+def running_beside(pod: Body) -> tuple[str, ...]:
+    """Names of the containers that run beside the trainer's and keep the pod alive; sidecars of Kubernetes do not."""
+    statuses: Iterable[Body] = pod.get("status", {}).get("containerStatuses") or ()
+    others = (status for status in statuses if status["name"] != TRAINER_CONTAINER)
+    return tuple(status["name"] for status in others if "running" in status.get("state", {}))
 
 
 def waiting(pod: Body) -> Body | None:
-    """State of a container that has not started: ``reason`` and perhaps ``message``."""
+    """State of the trainer's container that has not started: ``reason`` and perhaps ``message``."""
     state: Body | None = container_status(pod).get("state", {}).get("waiting")
     return state
 
 
 def terminated(pod: Body) -> Body | None:
-    """State of a container that ended: ``exitCode``, ``reason``, ``message``, ``startedAt``, ``finishedAt``."""
+    """State of the trainer's container that ended: ``exitCode``, ``reason``, ``message``, ``startedAt``, ``finishedAt``."""
     state: Body | None = container_status(pod).get("state", {}).get("terminated")
     return state
 
@@ -93,5 +102,5 @@ def is_finished(pod: Body) -> bool:
 
 
 def is_running(pod: Body) -> bool:
-    """True while the container runs."""
+    """True while the trainer's container runs."""
     return "running" in container_status(pod).get("state", {})

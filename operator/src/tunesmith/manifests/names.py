@@ -15,6 +15,8 @@ ATTEMPT_LABEL = f"{GROUP}/attempt"
 ALIAS_LABEL = f"{GROUP}/alias"
 #: Number of the pod set of an AdapterDeployment; pods of the first set lack it.
 SET_LABEL = f"{GROUP}/set"
+#: Container of a run's pods that runs the trainer image; others may stand beside it, also injected ones.
+TRAINER_CONTAINER = "trainer"
 COMPONENT_LABEL = "app.kubernetes.io/name"
 #: Name of the claim for which all pods of a Job have to run on one node.
 ONE_NODE_ANNOTATION = f"{GROUP}/one-node-for-claim"

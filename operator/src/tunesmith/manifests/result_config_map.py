@@ -47,6 +47,7 @@ class AttemptRecord(Report):
         started_at: when its Job became active; None where no Job was made.
         ran_seconds: run time of its pods, with that before it was suspended.
         gpu_seconds: GPUs times the seconds that its pods held them; 0 where they could not use them.
+        recorded_at: when the operator made the record, by its own clock; None in a record of an earlier release.
     """
 
     schema_version: Literal[1] = 1
@@ -63,6 +64,12 @@ class AttemptRecord(Report):
     ended_at: datetime
     ran_seconds: float | None = None
     gpu_seconds: float = 0.0
+    recorded_at: datetime | None = None
+
+    @property
+    def noticed_at(self) -> datetime:
+        """When the operator saw the end: delays count from it, since clocks of the cluster may differ from its own."""
+        return self.recorded_at or self.ended_at
 
     @property
     def active_seconds(self) -> float:

@@ -10,7 +10,7 @@ from tunesmith.decide.run.children import Children
 from tunesmith.decide.run.claims import CACHE_FIELD, cache_uri
 from tunesmith.decide.run.limits import RunLimits, budget_seconds_left
 from tunesmith.decide.run.stage import StageDefinition
-from tunesmith.decide.run.waiting import References
+from tunesmith.decide.run.references import References
 from tunesmith.manifests.environment import Environment
 from tunesmith.manifests.gang_service import build_gang_service
 from tunesmith.manifests.names import QUEUE_LABEL

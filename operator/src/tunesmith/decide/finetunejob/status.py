@@ -129,7 +129,13 @@ def build_waiting_status(job: FineTuneJob, message: str, missing: bool, now: dat
         method=job.spec.method.name,
     )
     updates = waiting_conditions(FineTuneJobReason.WAITING_FOR_JOB, message, blocked=missing)
-    conditions = merge_conditions(conditions_of(job.status.conditions), updates, job.metadata.generation, now)
+    # Patience with a missing job counts from this condition: it begins anew when something else was waited for.
+    before = [
+        condition
+        for condition in conditions_of(job.status.conditions)
+        if condition["type"] != ConditionType.READY or condition["message"] == message
+    ]
+    conditions = merge_conditions(before, updates, job.metadata.generation, now)
     return status.to_dict() | {"conditions": conditions}
 
 

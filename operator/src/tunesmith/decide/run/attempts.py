@@ -33,6 +33,7 @@ from .attempt import Attempt, gather_attempt
 from .children import Children
 from .endings import Ending, failed, job_ending, lost_pod_ending, newest_checkpoint, reported_success
 from .limits import is_ended_by_limit, is_stopping
+from .patience import remember
 from .stage import StageDefinition, StageState, Step
 from .suspension import suspend_or_resume
 from .usage import charged_gpu_seconds
@@ -136,7 +137,7 @@ def _start(attempt: Attempt) -> Step:
         return Step(StageState.SUSPENDED, children, attempt=number - 1)
     if records := children.records_of(stage.name):
         delay = min(BACKOFF_SECONDS * 2.0 ** min(len(records) - 1, 16), MAX_BACKOFF_SECONDS)
-        seconds_left = delay - (attempt.now - records[-1].ended_at).total_seconds()
+        seconds_left = delay - (attempt.now - records[-1].noticed_at).total_seconds()
         if seconds_left > 0:
             return Step(StageState.BACKING_OFF, children, attempt=number - 1, requeue_after=seconds_left)
     manifests = stage.build(number, children)
@@ -163,7 +164,8 @@ def _decide_ending(attempt: Attempt, job: Body) -> Ending | None:
             return reported_success(pods, stage) or replace(stopped, checkpoint=checkpoint)
     waiting = attempt.waiting
     if ending is None and waiting is not None and waiting.fails_at and attempt.now >= waiting.fails_at:
-        failure = Failure(category=FailureCategory.USER_ERROR, reason=waiting.reason, message=waiting.message)
+        category = waiting.cause.category or FailureCategory.INFRASTRUCTURE
+        failure = Failure(category=category, reason=waiting.reason, message=waiting.message)
         return failed(failure, waiting.reason)
     return ending
 
@@ -202,6 +204,7 @@ def _record_end(attempt: Attempt, ending: Ending, final: bool) -> Step:
         ended_at=(job_ended_at(job) if job is not None else None) or attempt.now.replace(microsecond=0),
         ran_seconds=attempt.usage.active_seconds,
         gpu_seconds=charged_gpu_seconds(attempt.usage, job, ending.failure, ending.checkpoint),
+        recorded_at=attempt.now.replace(microsecond=0),
     )
     step = advance(stage, children.with_record(record), attempt.now)
     return replace(
@@ -259,6 +262,7 @@ def _continue(attempt: Attempt, job: Body) -> Step:
     """Hold or resume the live Job, show what it waits for, and come back when a limit is reached."""
     stage, now, waiting = attempt.stage, attempt.now, attempt.waiting
     actions, events = suspend_or_resume(attempt, job)
+    actions = (*actions, *remember(job, waiting.cause if waiting else None, now))
     timers: list[float] = []
     if waiting is not None and waiting.fails_at is not None:
         timers.append((waiting.fails_at - now).total_seconds())

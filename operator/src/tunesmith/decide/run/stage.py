@@ -13,7 +13,8 @@ from tunesmith_contract.stages import Stage
 
 from .children import Children
 from .limits import RunLimits
-from .waiting import References, Waiting
+from .references import References
+from .waiting import Waiting
 
 #: A pod whose node is silent can't be seen to end: after this long beyond its grace period it counts as lost.
 LOST_POD_SECONDS = 300.0
