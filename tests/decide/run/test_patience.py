@@ -1,6 +1,5 @@
 """How long an attempt waits for what its pods miss: from when the cause was first seen, by the operator's own clock."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -34,11 +33,11 @@ def hold(cluster: World, cause: tuple[str, str] | None, since: str | None = None
 
 
 @pytest.fixture
-def cluster() -> Iterator[World]:
+def cluster() -> World:
     """A job whose prepare pod was made an hour ago."""
     cluster = world()
     cluster.pass_time(3600)
-    yield cluster
+    return cluster
 
 
 CAUSES = [MISSING_SECRET, NOT_FOUND, ("CreateContainerConfigError", 'configmap "rows" not found')]

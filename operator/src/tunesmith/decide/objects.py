@@ -91,7 +91,7 @@ def waiting(pod: Body) -> Body | None:
 
 
 def terminated(pod: Body) -> Body | None:
-    """State of the trainer's container that ended: ``exitCode``, ``reason``, ``message``, ``startedAt``, ``finishedAt``."""
+    """End of the trainer's container: ``exitCode``, ``reason``, ``message``, ``startedAt``, ``finishedAt``."""
     state: Body | None = container_status(pod).get("state", {}).get("terminated")
     return state
 

@@ -17,8 +17,8 @@ from tunesmith.decide.run.children import Children
 from tunesmith.decide.run.claims import CACHE_FIELD, cache_uri
 from tunesmith.decide.run.expiry import expire
 from tunesmith.decide.run.limits import RunLimits
-from tunesmith.decide.run.stage import StageDefinition, StageState, Step
 from tunesmith.decide.run.references import References
+from tunesmith.decide.run.stage import StageDefinition, StageState, Step
 from tunesmith.manifests.environment import Environment
 from tunesmith.manifests.evaluation_engine import choose_engine_image
 from tunesmith.manifests.names import QUEUE_LABEL

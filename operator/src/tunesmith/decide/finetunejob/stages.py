@@ -9,8 +9,8 @@ from tunesmith.decide.fit.grace_period import training_grace_seconds
 from tunesmith.decide.run.children import Children
 from tunesmith.decide.run.claims import CACHE_FIELD, cache_uri
 from tunesmith.decide.run.limits import RunLimits, budget_seconds_left
-from tunesmith.decide.run.stage import StageDefinition
 from tunesmith.decide.run.references import References
+from tunesmith.decide.run.stage import StageDefinition
 from tunesmith.manifests.environment import Environment
 from tunesmith.manifests.gang_service import build_gang_service
 from tunesmith.manifests.names import QUEUE_LABEL
