@@ -107,6 +107,19 @@ def test_pods_that_ended_before_their_removal_are_kept_until_they_are_forgotten(
     assert index.removed_pods("owner") == ()
 
 
+def test_a_pod_has_ended_when_its_trainer_has_whatever_runs_beside_it() -> None:
+    index = ChildIndex(lambda uid: None)
+    index.follow("v1", "Pod", lambda: True)
+    beside = {"name": "istio-proxy", "state": {"running": {}}}
+    ended, running = build_pod("ended", 1, exit_code=0), build_pod("running", 2)
+    ended["status"]["containerStatuses"].insert(0, beside)
+    running["status"]["containerStatuses"].insert(0, {**beside, "state": {"terminated": {"exitCode": 0}}})
+    for pod in (ended, running):
+        index.handle_event("v1", "Pod", "ADDED", pod)
+        index.handle_event("v1", "Pod", "DELETED", pod)
+    assert [pod["metadata"]["name"] for pod in index.removed_pods("owner")] == ["ended"]
+
+
 def test_the_first_request_to_delete_a_pod_is_kept_through_its_removal() -> None:
     """Kubelet removes a pod that has ended, and the API server sets the time of its deletion anew."""
     index = ChildIndex(lambda uid: None)

@@ -36,9 +36,16 @@ class FakeApi:
         self._count("get", kind)
         return copy.deepcopy(self.objects.get((kind, namespace, name)))
 
-    async def list(self, api_version: str, kind: str, namespace: str | None, *_: Any) -> list[Body]:
+    async def list(
+        self, api_version: str, kind: str, namespace: str | None, *_: Any, field_selector: str = ""
+    ) -> list[Body]:
         self._count("list", kind)
-        return [copy.deepcopy(body) for key, body in self.objects.items() if key[0] == kind]
+        fields = [field.split("=") for field in field_selector.split(",") if field]
+        return [
+            copy.deepcopy(body)
+            for key, body in self.objects.items()
+            if key[0] == kind and all(_member(body, path) == value for path, value in fields)
+        ]
 
     async def create(self, manifest: Mapping[str, Any]) -> Body | None:
         self._count("create", manifest["kind"])
@@ -141,3 +148,10 @@ async def until(done: Callable[[], object]) -> None:
             if done():
                 return
             await asyncio.sleep(0.001)
+
+
+def _member(body: Body, path: str) -> Any:
+    """Member of an object by its path, such as ``regarding.name``."""
+    for name in path.split("."):
+        body = body.get(name, {})
+    return body

@@ -71,6 +71,7 @@ class RunReason(StrEnum):
     CHILDREN_REMOVED = "ChildrenRemoved"
     POD_NOT_CREATED = "PodNotCreated"
     CONTAINER_NOT_STARTED = "ContainerNotStarted"
+    POD_KEPT_ALIVE = "PodKeptAlive"
     VOLUME_CLAIM_NOT_FOUND = "VolumeClaimNotFound"
     CONFIG_MAP_NOT_FOUND = "ConfigMapNotFound"
     SECRET_NOT_FOUND = "SecretNotFound"

@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 #: After a written status the resource is reconciled once more: a plan may continue from it.
 SETTLE_SECONDS = 0.5
 REFUSED_SECONDS = 5.0
+#: What was refused may be allowed at any moment, such as by a quota that others free: nothing tells of it.
+MAX_REFUSED_SECONDS = 30.0
 #: After so many failures in a row the status shows them.
 FAILURES_SHOWN = 4
 RESYNC_SECONDS = 600.0
@@ -186,7 +188,7 @@ class Controller:
             await self._reread(key)
             return "retried"
         except Refused as error:
-            self.queue.back_off(key, REFUSED_SECONDS)
+            self.queue.back_off(key, REFUSED_SECONDS, MAX_REFUSED_SECONDS)
             await self._show_failure(body, RefusalReason.REFUSED, error.message)
             return "refused"
         except ApiError as error:

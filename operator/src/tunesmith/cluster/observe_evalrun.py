@@ -25,6 +25,7 @@ from .observe_run import (
     RunChildren,
     live_progress,
     observe_claims,
+    observe_creation_failures,
     observe_gpu_nodes,
     observe_missing_config_maps,
     observe_mount_failures,
@@ -62,6 +63,7 @@ async def observe_evalrun(reader: Reader, run: EvalRun) -> ObservedEvaluation:
         _observe_other_runs(reader, run) if begun else (),
         await observe_claims(client, namespace, claims),
         await observe_verdicts(client, namespace),
+        await observe_creation_failures(client, namespace, children),
     )
 
 

@@ -30,6 +30,7 @@ from .observe_run import (
     RunChildren,
     live_progress,
     observe_claims,
+    observe_creation_failures,
     observe_gpu_nodes,
     observe_missing_config_maps,
     observe_mount_failures,
@@ -94,6 +95,7 @@ async def _observe_related(reader: Reader, job: FineTuneJob, children: RunChildr
         gpu_nodes=await _observe_gpu_nodes(client, job, children),
         missing_config_maps=await observe_missing_config_maps(client, namespace, children, uris),
         mount_failures=await observe_mount_failures(client, namespace, children),
+        creation_failures=await observe_creation_failures(client, namespace, children),
         trial_source=None if begun else await observe_trial_source(reader, job),
     )
 

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from tunesmith.controller_runtime.client import Client
 from tunesmith.controller_runtime.errors import Refused
 from tunesmith.decide.finetunejob.observed import LiveProgress
-from tunesmith.decide.objects import is_suspended, job_end, terminated, waiting
+from tunesmith.decide.objects import is_suspended, job_end, job_started_at, lacks_pods, terminated, waiting
 from tunesmith.decide.plan import owned_by
+from tunesmith.decide.run.waiting import NO_POD_DELAY
 from tunesmith.manifests.names import ATTEMPT_LABEL, STAGE_LABEL, Metadata, children_selector
 from tunesmith.manifests.objects import Body, with_first_deletion_request
 from tunesmith_contract.uris import Scheme, parse_uri_or_none
@@ -103,6 +105,30 @@ async def observe_mount_failures(client: Client, namespace: str, children: RunCh
             events = await client.list("events.k8s.io/v1", "Event", namespace, field_selector=selector)
             notes += [str(event.get("note", "")) for event in events]
     return tuple(notes)
+
+
+async def observe_creation_failures(client: Client, namespace: str, children: RunChildren) -> dict[str, str]:
+    """Latest messages about pods that a Job could not create, by the Job's name; read only after it waited for them."""
+    failures = {}
+    for job in children.jobs:
+        started, own = (
+            job_started_at(job),
+            [pod for pod in children.pods if _attempt_of(pod) == _attempt_of(job)],
+        )
+        waits = job_end(job) is None and not is_suspended(job) and started is not None
+        if not waits or not lacks_pods(job, own) or datetime.now(UTC) < started + NO_POD_DELAY:
+            continue
+        selector = f"regarding.name={job['metadata']['name']},reason=FailedCreate"
+        events = await client.list("events.k8s.io/v1", "Event", namespace, field_selector=selector)
+        if events:
+            failures[str(job["metadata"]["name"])] = str(max(events, key=_last_seen).get("note", ""))
+    return failures
+
+
+def _last_seen(event: Body) -> str:
+    """When an event occurred last; times of one form are in order as text."""
+    series = (event.get("series") or {}).get("lastObservedTime")
+    return str(series or event.get("deprecatedLastTimestamp") or event.get("eventTime") or "")
 
 
 def live_progress(latest: Progress | None) -> LiveProgress | None:

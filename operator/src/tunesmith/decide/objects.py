@@ -63,6 +63,11 @@ def is_suspended(job: Body) -> bool:
     return bool(job["spec"].get("suspend"))
 
 
+def lacks_pods(job: Body, pods: Iterable[Body]) -> bool:
+    """True where fewer pods are known than the Job is to have."""
+    return len({completion_index(pod) for pod in pods}) < job["spec"].get("parallelism", 1)
+
+
 def completion_index(pod: Body) -> int:
     """Index of the pod in its gang."""
     return int((pod["metadata"].get("labels") or {}).get(_INDEX_LABEL, 0))

@@ -1,5 +1,6 @@
 """Status of a resource that is invalid or can't be reconciled, the same for every kind."""
 
+import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from enum import StrEnum
@@ -11,6 +12,10 @@ from .conditions import ConditionUpdate, merge_conditions
 from .plan import Event, Plan
 
 MAX_MESSAGE = 1024
+
+#: Parts of the API server's words that differ from try to try: what others use of a quota, and names of pods.
+_USED = re.compile(r", used: [^:]*(?=, limited: )")
+_POD_NAME = re.compile(r'\bpods? "[^"]*"')
 
 
 class RefusalReason(StrEnum):
@@ -40,7 +45,7 @@ def plan_invalid(body: Mapping[str, Any], error: ValueError, now: datetime) -> P
 
 def plan_refusal(body: Mapping[str, Any], reason: RefusalReason, message: str, now: datetime) -> Plan:
     """Plan for a resource whose reconcile failed and is tried again: not ready, with the reason."""
-    message = _shorten(message)
+    message = _shorten(steady_words(message))
     updates = (
         ConditionUpdate("Ready", "False", reason, message),
         ConditionUpdate("Reconciling", "True", reason, message),
@@ -65,6 +70,11 @@ def describe(error: ValueError) -> str:
         return _shorten(str(error))
     mistakes = (f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
     return _shorten("; ".join(mistakes))
+
+
+def steady_words(message: str) -> str:
+    """The API server's words without what differs from try to try: else each one would write a status and an event."""
+    return _POD_NAME.sub("the pod", _USED.sub("", message))
 
 
 def _plan(

@@ -67,6 +67,7 @@ class ObservedEvaluation:
         gpu_nodes: nodes whose GPUs are compared with the model.
         missing_config_maps: ConfigMaps that the pods need and that do not exist.
         mount_failures: messages of nodes about volumes that they can't mount.
+        creation_failures: messages about pods that a Job could not create, by the Job's name.
         claims: access modes of the claims that several pods mount; read before each attempt.
         progress: the latest update of a pod.
         other_runs: the other EvalRuns of the namespace that have a verdict, once this one has ended.
@@ -80,6 +81,7 @@ class ObservedEvaluation:
     gpu_nodes: tuple[Body, ...] = ()
     missing_config_maps: tuple[str, ...] = ()
     mount_failures: tuple[str, ...] = ()
+    creation_failures: Mapping[str, str] = field(default_factory=dict)
     claims: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     progress: LiveProgress | None = None
     other_runs: tuple[Body, ...] = ()
@@ -100,6 +102,7 @@ def assemble_evaluation(
     other_runs: tuple[Body, ...] = (),
     claims: Mapping[str, tuple[str, ...]] | None = None,
     verdicts: tuple[Body, ...] = (),
+    creation_failures: Mapping[str, str] | None = None,
 ) -> ObservedEvaluation:
     """Group what was read by its role.
 
@@ -118,6 +121,7 @@ def assemble_evaluation(
         gpu_nodes=gpu_nodes,
         missing_config_maps=missing_config_maps,
         mount_failures=mount_failures,
+        creation_failures=creation_failures or {},
         claims=claims or {},
         progress=progress,
         other_runs=other_runs,
@@ -350,7 +354,12 @@ def references_of(run: EvalRun, inputs: Inputs, observed: ObservedEvaluation) ->
     fields = secret_fields(spec)
     secrets: dict[str, str | None] = {fields.get(role, "spec"): name or None for role, name in named.items()}
     return References.of(
-        run.metadata.namespace, written, secrets, observed.missing_config_maps, observed.mount_failures
+        run.metadata.namespace,
+        written,
+        secrets,
+        observed.missing_config_maps,
+        observed.mount_failures,
+        observed.creation_failures,
     )
 
 

@@ -166,5 +166,10 @@ def _references(job: FineTuneJob, observed: ObservedTraining) -> References:
     secrets = {field: name for name, field in secret_fields(spec).values()}
     related = observed.related
     return References.of(
-        job.metadata.namespace, written, secrets, related.missing_config_maps, related.mount_failures
+        job.metadata.namespace,
+        written,
+        secrets,
+        related.missing_config_maps,
+        related.mount_failures,
+        related.creation_failures,
     )

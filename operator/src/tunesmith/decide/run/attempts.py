@@ -31,9 +31,18 @@ from tunesmith_contract.stages import Stage
 
 from .attempt import Attempt, gather_attempt
 from .children import Children
-from .endings import Ending, failed, job_ending, lost_pod_ending, newest_checkpoint, reported_success
+from .endings import (
+    Ending,
+    failed,
+    job_ending,
+    lost_pod_ending,
+    newest_checkpoint,
+    reported_success,
+    trainers_ending,
+)
 from .limits import is_ended_by_limit, is_stopping
 from .patience import remember
+from .refused_pods import RETRY_PERIOD, retry_creation
 from .stage import StageDefinition, StageState, Step
 from .suspension import suspend_or_resume
 from .usage import charged_gpu_seconds
@@ -164,6 +173,8 @@ def _decide_ending(attempt: Attempt, job: Body) -> Ending | None:
             return reported_success(pods, stage) or replace(stopped, checkpoint=checkpoint)
     waiting = attempt.waiting
     if ending is None and waiting is not None and waiting.fails_at and attempt.now >= waiting.fails_at:
+        if waiting.reason is RunReason.POD_KEPT_ALIVE:
+            return trainers_ending(job, pods, stage)
         category = waiting.cause.category or FailureCategory.INFRASTRUCTURE
         failure = Failure(category=category, reason=waiting.reason, message=waiting.message)
         return failed(failure, waiting.reason)
@@ -264,6 +275,9 @@ def _continue(attempt: Attempt, job: Body) -> Step:
     actions, events = suspend_or_resume(attempt, job)
     actions = (*actions, *remember(job, waiting.cause if waiting else None, now))
     timers: list[float] = []
+    if waiting is not None and waiting.is_refusal:
+        actions = (*actions, *retry_creation(job, now))
+        timers.append(RETRY_PERIOD.total_seconds())
     if waiting is not None and waiting.fails_at is not None:
         timers.append((waiting.fails_at - now).total_seconds())
     if attempt.limit is not None and attempt.has_active_pods:

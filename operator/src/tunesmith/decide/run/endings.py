@@ -91,7 +91,18 @@ def job_ending(job: Body, pods: Sequence[Body], stage: Stage) -> Ending | None:
     outcome, condition = end
     pods = sorted(pods, key=completion_index)
     message = condition.get("message", "")
-    ending = _completed(pods, stage) if outcome == "Complete" else _failed(job, pods, stage, message)
+    if outcome == "Complete" or _all_trainers_succeeded(job, pods):
+        ending = _completed(pods, stage)
+    else:
+        ending = _failed(job, pods, stage, message)
+    return replace(ending, checkpoint=newest_checkpoint(pods))
+
+
+def trainers_ending(job: Body, pods: Sequence[Body], stage: Stage) -> Ending:
+    """Ending of a live Job whose trainers have ended, in pods that other containers keep alive."""
+    pods = sorted(pods, key=completion_index)
+    succeeded = _all_trainers_succeeded(job, pods)
+    ending = _completed(pods, stage) if succeeded else _failed(job, pods, stage, "")
     return replace(ending, checkpoint=newest_checkpoint(pods))
 
 
@@ -164,6 +175,13 @@ def _completed(pods: Sequence[Body], stage: Stage) -> Ending:
         "use an image that runs tunesmith_trainer."
     )
     return failed(Failure(category=FailureCategory.USER_ERROR, reason="NoReport", message=message))
+
+
+def _all_trainers_succeeded(job: Body, pods: Sequence[Body]) -> bool:
+    """True where the trainers of all pods exited with 0; the Job may have failed for a container beside one."""
+    ends = [terminated(pod) for pod in _newest_of_each_index(pods)]
+    complete = len(ends) == job["spec"].get("parallelism", 1)
+    return complete and all(end is not None and end["exitCode"] == ExitCode.SUCCEEDED for end in ends)
 
 
 def _failed(job: Body, pods: Sequence[Body], stage: Stage, job_message: str) -> Ending:

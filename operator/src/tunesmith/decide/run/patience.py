@@ -23,10 +23,14 @@ CORRECTION_TIME = timedelta(minutes=10)
 #: image at least every 5 minutes, so this is six tries or more.
 RECOVERY_TIME = timedelta(minutes=30)
 
+#: Containers beside the trainer's have so long to end after it, before the pod is removed.
+FAREWELL_TIME = timedelta(seconds=30)
+
 _PATIENCE: Mapping[FailureCategory, timedelta] = {
     FailureCategory.USER_ERROR: CORRECTION_TIME,
     FailureCategory.INFRASTRUCTURE: RECOVERY_TIME,
 }
+_PATIENCE_BY_REASON: Mapping[RunReason, timedelta] = {RunReason.POD_KEPT_ALIVE: FAREWELL_TIME}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +67,9 @@ def first_seen(job: Body, cause: Cause, now: datetime) -> datetime:
 
 def gives_up_at(cause: Cause, since: datetime) -> datetime | None:
     """Time at which the attempt ends, unless the cause goes; None if it may wait for ever."""
-    return since + _PATIENCE[cause.category] if cause.category is not None else None
+    if cause.category is None:
+        return None
+    return since + _PATIENCE_BY_REASON.get(cause.reason, _PATIENCE[cause.category])
 
 
 def remember(job: Body, cause: Cause | None, now: datetime) -> tuple[Action, ...]:

@@ -10,9 +10,13 @@ from tunesmith.decide.objects import (
     condition_of,
     created_at,
     is_deleting,
+    is_finished,
     is_suspended,
     job_started_at,
+    lacks_pods,
     parse_time,
+    running_beside,
+    terminated,
     waiting,
 )
 from tunesmith.decide.pod_diagnosis import PodDiagnosis, PodProblem, diagnose_all, missing_secret
@@ -22,6 +26,7 @@ from tunesmith_contract.exit_codes import FailureCategory
 
 from .patience import Cause, first_seen, gives_up_at, is_user_error_so_far
 from .references import References
+from .refused_pods import explain_refusal
 
 #: A Job without a pod, or a pod without a container, is reported after this long.
 NO_POD_DELAY = timedelta(seconds=30)
@@ -55,6 +60,11 @@ class Waiting:
         return self.cause.category is _USER_ERROR
 
     @property
+    def is_refusal(self) -> bool:
+        """The API server refuses pods, and said why."""
+        return self.cause.reason is RunReason.POD_NOT_CREATED and bool(self.cause.subject)
+
+    @property
     def fails_at(self) -> datetime | None:
         """Time at which the attempt ends, unless the cause goes; None if time alone may help."""
         return gives_up_at(self.cause, self.since)
@@ -64,23 +74,45 @@ def find_waiting(job: Body, pods: Sequence[Body], references: References, now: d
     """The first pod's reason for not having started; None when all is well or it is too early to say."""
     if is_suspended(job):
         return None
-    if not pods:
-        return _find_refusal(job, now)
+    if (refusal := _find_refusal(job, pods, references, now)) is not None:
+        return refusal
+    if (kept_alive := _find_kept_alive(job, pods, now)) is not None:
+        return kept_alive
     reasons = (_pod_waiting(job, pod, references, now) for pod in pods if not is_deleting(pod))
     return next((reason for reason in reasons if reason), None)
 
 
-def _find_refusal(job: Body, now: datetime) -> Waiting | None:
-    """Reason for which a Job gets no pod."""
-    started = job_started_at(job)
-    if started is None or now < started + NO_POD_DELAY:
+def _find_refusal(job: Body, pods: Sequence[Body], references: References, now: datetime) -> Waiting | None:
+    """Reason for which a Job does not get all of its pods."""
+    started, name = job_started_at(job), job["metadata"]["name"]
+    words = references.creation_failures.get(name)
+    if words is not None and lacks_pods(job, pods):
+        refusal = explain_refusal(name, words)
+        cause = Cause(RunReason.POD_NOT_CREATED, refusal.message, refusal.category)
+        return Waiting(cause, refusal.message, first_seen(job, cause, now))
+    if pods or started is None or now < started + NO_POD_DELAY:
         return None
-    name = job["metadata"]["name"]
     message = (
         f'Job "{name}" gets no pod: `kubectl describe job {name}` shows what refuses it '
         "(a quota, a missing ServiceAccount or RuntimeClass, the Pod Security level, an admission policy)."
     )
     return Waiting(Cause(RunReason.POD_NOT_CREATED, "", None), message, started)
+
+
+def _find_kept_alive(job: Body, pods: Sequence[Body], now: datetime) -> Waiting | None:
+    """Reason for which a Job does not end, though its trainers have: all of them, or one that failed."""
+    held = [pod for pod in pods if terminated(pod) and running_beside(pod) and not is_finished(pod)]
+    ends = [end for pod in pods if (end := terminated(pod)) is not None]
+    over = len(ends) == len(pods) and not lacks_pods(job, pods)
+    if not held or not (over or any(end["exitCode"] for end in ends)):
+        return None
+    name, container = held[0]["metadata"]["name"], running_beside(held[0])[0]
+    cause = Cause(RunReason.POD_KEPT_ALIVE, f"{name}/{container}", _INFRASTRUCTURE)
+    message = (
+        f'The trainer has ended, and container "{container}" keeps pod "{name}" alive: the pod is removed. Labels or '
+        "annotations in compute.template keep what injects the container from this pod."
+    )
+    return Waiting(cause, message, first_seen(job, cause, now))
 
 
 def _pod_waiting(job: Body, pod: Body, references: References, now: datetime) -> Waiting | None:
