@@ -775,6 +775,72 @@ def test_without_inputs_the_evidence_decides_where_gates_were_added_since() -> N
     assert "inputs are gone" in world.condition("Ready")["message"]
 
 
+def lose_inputs(world: World) -> Body:
+    """Delete the inputs; returns what they held."""
+    data: Body = world.objects.pop(("ConfigMap", "better-0f3c9d-inputs"))["data"]
+    return data
+
+
+def test_a_run_whose_inputs_are_deleted_while_it_answers_keeps_its_verdict() -> None:
+    world = running(safety={"disabled": True, "reason": "A test."})
+    lose_inputs(world)
+    world.candidate = None
+    before = world.status
+    world.pass_time(600)
+    world.reconcile()
+    assert world.status["phase"] == "Running"
+    kept = ("candidate", "baseline", "startTime")
+    assert {name: world.status[name] for name in kept} == {name: before[name] for name in kept}
+    world.end(0, evaluation_report(Interval(0.4, 0.3, 0.5)))
+    assert (world.status["phase"], world.status["verdict"]) == ("Succeeded", "Pass")
+    assert world.condition("Stalled")["status"] == "False"
+
+
+def test_another_candidate_of_the_same_name_does_not_get_the_verdict_of_a_run_that_lost_its_inputs() -> None:
+    world = running(safety={"disabled": True, "reason": "A test."})
+    lose_inputs(world)
+    assert world.candidate is not None
+    world.candidate["status"]["artifact"]["digest"] = f"sha256:{'f' * 64}"
+    world.reconcile()
+    report = evaluation_report(Interval(0.4, 0.3, 0.5))
+    assert report.evaluation is not None
+    compared = (ComparedSide(DIGEST), ComparedSide("r1"))
+    told = report.evaluation.model_copy(update={"compared": compared})
+    world.end(0, report.model_copy(update={"evaluation": told}))
+    assert world.status["verdict"] == "Pass"
+    assert world.status["candidate"]["digest"] == DIGEST
+
+
+def test_inputs_that_are_deleted_before_the_pod_starts_are_made_again() -> None:
+    world = running()
+    started = {"reason": "ContainerCreating"}
+    world.pod_of(world.job())["status"] = {
+        "containerStatuses": [{"name": "trainer", "state": {"waiting": started}}]
+    }
+    data = lose_inputs(world)
+    world.pass_time(60)
+    world.reconcile()
+    again = world.objects[("ConfigMap", "better-0f3c9d-inputs")]["data"]
+    assert {**again, "fit.json": ""} == {**data, "fit.json": ""}
+
+
+def test_the_next_attempt_of_a_run_without_inputs_waits_for_what_it_compares() -> None:
+    world = running()
+    lose_inputs(world)
+    candidate, world.candidate = world.candidate, None
+    world.end(1)
+    world.pass_time(10**4)
+    world.reconcile()
+    assert world.status["phase"] == "Pending"
+    assert "inputs was deleted" in world.condition("Ready")["message"]
+    assert world.condition("Stalled")["status"] == "False"
+    world.candidate = candidate
+    world.reconcile()
+    assert world.job()["metadata"]["name"] == "better-0f3c9d-evaluate-2"
+    world.end(0, evaluation_report(Interval(0.4, 0.3, 0.5)))
+    assert world.status["phase"] == "Succeeded"
+
+
 def test_the_report_lies_beside_the_answers() -> None:
     world = running()
     report = evaluation_report(Interval(0.4, 0.3, 0.5))

@@ -39,6 +39,12 @@ def is_of(body: Body, stage: Stage, attempt: int) -> bool:
     return labels.get(STAGE_LABEL) == stage and labels.get(ATTEMPT_LABEL) == str(attempt)
 
 
+def attempt_of(body: Body) -> tuple[str, str]:
+    """Stage and number of the attempt that a Job or pod belongs to, as its labels tell; empty where they tell none."""
+    labels = body["metadata"].get("labels") or {}
+    return labels.get(STAGE_LABEL, ""), labels.get(ATTEMPT_LABEL, "")
+
+
 def job_end(job: Body) -> tuple[Literal["Complete", "Failed"], Body] | None:
     """Outcome of the Job, with its condition; None while it is live."""
     complete, failed = condition_of(job, "Complete"), condition_of(job, "Failed")
@@ -65,7 +71,14 @@ def is_suspended(job: Body) -> bool:
 
 def lacks_pods(job: Body, pods: Iterable[Body]) -> bool:
     """True where fewer pods are known than the Job is to have."""
-    return len({completion_index(pod) for pod in pods}) < job["spec"].get("parallelism", 1)
+    wanted: int = job["spec"].get("parallelism", 1)
+    return len({completion_index(pod) for pod in pods}) < wanted
+
+
+def image_of(job: Body) -> str:
+    """Image of the trainer's container in the Job's pods."""
+    containers = job["spec"]["template"]["spec"]["containers"]
+    return next(str(item["image"]) for item in containers if item["name"] == TRAINER_CONTAINER)
 
 
 def completion_index(pod: Body) -> int:

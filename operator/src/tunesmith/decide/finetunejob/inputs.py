@@ -1,6 +1,7 @@
 """Inputs of a FineTuneJob, taken once so that no later change reaches it."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from tunesmith.api.finetunejob import FineTuneJob, FineTuneJobSpec
@@ -10,13 +11,15 @@ from tunesmith.manifests.run_snapshots import Inputs
 from tunesmith_contract.exit_codes import FailureCategory
 from tunesmith_contract.labels import ArgillaSource
 from tunesmith_contract.layout import SecretRole
+from tunesmith_contract.methods import Method
 from tunesmith_contract.report import Failure
 from tunesmith_contract.run_config import Owner, PrepareConfig, ValidationSource
+from tunesmith_contract.sources import ArtifactSource
 from tunesmith_contract.uris import InvalidUri, Scheme, parse_uri
 
 from .generation import generated_rows, generation_fields, resolve_generation, suite_rows
 from .method import plain_data, resolve_method
-from .referenced_jobs import NotReady, ReferencedArtifact, find_artifacts, resolve_base
+from .referenced_jobs import NotReady, find_artifacts, resolve_base
 from .secrets import resolve_secrets
 
 #: Members of the data set that say where rows come from; the others are settings of prepare.
@@ -34,26 +37,48 @@ def build_inputs(
     artifacts = find_artifacts(job, earlier, now)
     if not isinstance(artifacts, dict):
         return artifacts
-    spec, secrets = job.spec, resolve_secrets(job.spec, earlier)
-    base_model, initial = resolve_base(spec, artifacts)
-    return Inputs(
-        spec=spec.model_dump_json(by_alias=True, exclude_none=True),
-        image=spec.compute.image or environment.trainer_image,
-        started=now,
-        config=_prepare_config(job, base_model, artifacts),
-        ca_bundle=environment.ca_bundle,
-        token_secret=secrets.get(SecretRole.BASE_MODEL, "")
-        if base_model.startswith(f"{Scheme.HF}://")
-        else "",
-        secrets=secrets,
-        initial=initial,
-        generate=resolve_generation(job, base_model),
+    base_model, initial = resolve_base(job.spec, artifacts)
+    return Sources(base_model, initial, resolve_method(job.spec, artifacts), earlier).to_inputs(
+        job, job.spec.compute.image or environment.trainer_image, now, environment
     )
 
 
-def _prepare_config(
-    job: FineTuneJob, base_model: str, artifacts: Mapping[str, ReferencedArtifact]
-) -> PrepareConfig:
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What a job starts from, resolved.
+
+    Attributes:
+        base_model: URI of the base model.
+        initial: adapter of another job that training starts from.
+        method: the method, with the reward models that other jobs made.
+        earlier: the FineTuneJobs that the job names.
+        mounted: Secrets that earlier pods of the job mounted, by role.
+    """
+
+    base_model: str
+    initial: ArtifactSource | None
+    method: Method
+    earlier: Mapping[str, FineTuneJob | None] = field(default_factory=dict)
+    mounted: Mapping[str, str] = field(default_factory=dict)
+
+    def to_inputs(self, job: FineTuneJob, image: str, started: datetime, environment: Environment) -> Inputs:
+        """The inputs of a job that starts from these sources."""
+        secrets = dict(self.mounted) | resolve_secrets(job.spec, self.earlier)
+        from_hub = self.base_model.startswith(f"{Scheme.HF}://")
+        return Inputs(
+            spec=job.spec.model_dump_json(by_alias=True, exclude_none=True),
+            image=image,
+            started=started,
+            config=_prepare_config(job, self.base_model, self.method),
+            ca_bundle=environment.ca_bundle,
+            token_secret=secrets.get(SecretRole.BASE_MODEL, "") if from_hub else "",
+            secrets=secrets,
+            initial=self.initial,
+            generate=resolve_generation(job, self.base_model),
+        )
+
+
+def _prepare_config(job: FineTuneJob, base_model: str, method: Method) -> PrepareConfig:
     spec, meta = job.spec, job.metadata
     data = spec.dataset
     argilla = data.train.argilla if data.train else None
@@ -65,7 +90,7 @@ def _prepare_config(
         generated=generated_rows(job),
         validation=ValidationSource.model_validate(plain_data(data.validation)),
         held_out=suite_rows(spec),
-        method=resolve_method(spec, artifacts),
+        method=method,
         formats=spec.output.formats,
         template_arguments=read_switches(data.template_arguments),
         seed=spec.hyperparameters.seed,

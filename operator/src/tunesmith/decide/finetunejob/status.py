@@ -106,7 +106,7 @@ def build_training_status(
         eval_run=view.eval_run,
         cost=results.cost,
         failure=build_failure(last) if phase is FineTuneJobPhase.FAILED else None,
-        start_time=view.inputs.started if view.inputs else None,
+        start_time=view.inputs.started if view.inputs else job.status.start_time,
         completion_time=last.ended_at if over and last else None,
         attempts=results.attempts,
         disruptions=children.disruptions,
@@ -139,6 +139,20 @@ def build_waiting_status(job: FineTuneJob, message: str, missing: bool, now: dat
     return status.to_dict() | {"conditions": conditions}
 
 
+def build_interrupted_status(job: FineTuneJob, message: str, now: datetime) -> dict[str, Any]:
+    """Status of a job that has begun and can't go on before something comes back; the rest of it stays."""
+    status = job.status.model_copy(
+        update={
+            "phase": job.status.phase or FineTuneJobPhase.PENDING,
+            "observed_generation": job.metadata.generation,
+            "method": job.spec.method.name,
+        }
+    )
+    updates = waiting_conditions(FineTuneJobReason.WAITING_FOR_JOB, message)
+    conditions = merge_conditions(conditions_of(job.status.conditions), updates, job.metadata.generation, now)
+    return status.to_dict() | {"conditions": conditions}
+
+
 def _phase(view: TrainingView) -> FineTuneJobPhase:
     match view.step.state:
         case StageState.SUCCEEDED:
@@ -167,7 +181,8 @@ def _resolved(
 ) -> Resolved | None:
     run, report = view.run, view.step.report(Stage.PREPARE)
     if view.inputs is None:
-        return None
+        # It was refused before there were any, or its snapshot was deleted.
+        return job.status.resolved
     if run is None:
         return Resolved(image=view.inputs.image, dataset_digest=dataset.digest if dataset else None)
     return Resolved(

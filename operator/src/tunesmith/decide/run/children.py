@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from tunesmith.decide.objects import is_of
+from tunesmith.decide.objects import attempt_of, is_of
 from tunesmith.manifests.objects import Body
 from tunesmith.manifests.result_config_map import AttemptOutcome, AttemptRecord
 from tunesmith_contract.report import Checkpoint
@@ -36,9 +36,19 @@ class Children:
         """The Job of an attempt."""
         return next((job for job in self.jobs if is_of(job, stage, attempt)), None)
 
+    @property
+    def unrecorded_job(self) -> Body | None:
+        """The Job of an attempt whose end is not recorded."""
+        recorded = {(str(record.stage), str(record.attempt)) for record in self.records}
+        return next((job for job in self.jobs if attempt_of(job) not in recorded), None)
+
     def pods_of(self, stage: Stage, attempt: int) -> tuple[Body, ...]:
         """The pods of an attempt."""
         return tuple(pod for pod in self.pods if is_of(pod, stage, attempt))
+
+    def pods_of_job(self, job: Body) -> tuple[Body, ...]:
+        """The pods of the attempt that a Job belongs to."""
+        return tuple(pod for pod in self.pods if attempt_of(pod) == attempt_of(job))
 
     def services_of(self, stage: Stage, attempt: int) -> tuple[Body, ...]:
         """The Services of an attempt."""

@@ -36,6 +36,15 @@ def no_remedy(failure: Failure, records: Sequence[AttemptRecord]) -> Remedy | Fa
     return failure
 
 
+def starts_nothing(attempt: int, children: Children) -> tuple[KubernetesObject, ...]:
+    """Builder of a stage whose settings are lost: its live attempt is followed to its end, and none is started.
+
+    Raises:
+        AssertionError: the stage has no live attempt.
+    """
+    raise AssertionError(f"attempt {attempt} can't be built")
+
+
 @dataclass(frozen=True, slots=True)
 class StageDefinition:
     """Objects of a stage's attempts, and the rules for repeating them.
