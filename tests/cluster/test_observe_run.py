@@ -176,3 +176,40 @@ async def test_no_event_is_read_for_a_job_that_waits_or_has_its_pods(api: Any, r
     )
     await observe_finetunejob(reader, job)
     assert ("list", "Event") not in api.calls
+
+
+async def test_a_job_that_seems_deleted_is_looked_for_before_its_attempt_is_given_up(
+    api: Any, reader: Reader
+) -> None:
+    body = fine_tune_job() | {"status": {"attempts": 1}}
+    job = FineTuneJob.parse(body)
+    assert (await observe_finetunejob(reader, job)).children.lacks_job(1)
+    assert ("list", "Job") in api.calls
+    metadata = child_metadata(job, Stage.PREPARE, 1)
+    api.add({"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": {"parallelism": 1}})
+    observed = await observe_finetunejob(reader, job)
+    assert not observed.children.lacks_job(1)
+    assert [child["metadata"]["name"] for child in observed.children.jobs] == [metadata["name"]]
+
+
+async def test_pods_of_a_deleted_job_are_known_until_its_end_is_recorded(api: Any, reader: Reader) -> None:
+    job = FineTuneJob.parse(fine_tune_job() | {"status": {"attempts": 1}})
+    metadata = child_metadata(job, Stage.PREPARE, 1) | {"name": "pod", "ownerReferences": []}
+    ended = {"name": "trainer", "state": {"terminated": {"exitCode": 15}}}
+    pod = api.add(
+        {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "status": {"containerStatuses": [ended]}}
+    )
+    for event in ("ADDED", "DELETED"):
+        api.index.handle_event("v1", "Pod", event, pod)
+    for _ in range(2):
+        observed = await observe_finetunejob(reader, job)
+        assert [body["metadata"]["name"] for body in observed.children.pods] == ["pod"]
+    record = AttemptRecord(
+        stage=Stage.PREPARE,
+        attempt=1,
+        outcome=AttemptOutcome.DISRUPTED,
+        reason="Disrupted",
+        ended_at=datetime(2030, 1, 1, tzinfo=UTC),
+    )
+    api.index.put("v1", "ConfigMap", api.add(build_result_config_map(job, record)))
+    assert (await observe_finetunejob(reader, job)).children.pods == ()

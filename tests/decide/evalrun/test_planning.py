@@ -970,3 +970,18 @@ def test_the_cost_so_far_is_told_while_the_attempt_runs() -> None:
     }
     for amount, currency in (("-1", "EUR"), ("1e9", "EUR"), ("1", "euro"), ("1" * 30, "EUR")):
         assert "amount" not in tell(amount=amount, currency=currency)
+
+
+def test_an_attempt_whose_job_was_deleted_is_a_disruption_and_not_run_again() -> None:
+    world = running(compute={"gpus": 2})
+    world.pass_time(100)
+    job = world.job()
+    world.delete_pod(job)
+    world.finish_pod(job, 143)
+    del world.objects[("Job", job["metadata"]["name"])]
+    world.reconcile()
+    assert (world.status["phase"], world.status["disruptions"]) == ("Running", 1)
+    assert world.status["cost"]["gpuSeconds"] == "200"
+    world.pass_time(60)
+    world.reconcile()
+    assert world.job()["metadata"]["name"] == "better-0f3c9d-evaluate-2"

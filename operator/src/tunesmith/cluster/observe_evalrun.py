@@ -41,7 +41,7 @@ async def observe_evalrun(reader: Reader, run: EvalRun) -> ObservedEvaluation:
         ApiError: a read failed.
     """
     client, namespace = reader.client, run.metadata.namespace
-    children = await observe_run_children(client, run.metadata)
+    children = await observe_run_children(client, run.metadata, run.status.attempts)
     begun = any(body["metadata"]["name"] == inputs_name(run) for body in children.config_maps)
     sources = SideSources() if begun else await _observe_sources(reader, run)
     # What waits reads nothing: each change of a source, and each minute, leads to another pass.

@@ -48,7 +48,7 @@ async def observe_finetunejob(reader: Reader, job: FineTuneJob) -> ObservedTrain
         ApiError: a read failed.
     """
     client, metadata = reader.client, job.metadata
-    run = await observe_run_children(client, metadata)
+    run = await observe_run_children(client, metadata, job.status.attempts)
     several_nodes = job.spec.compute.nodes > 1
     children = Children(
         jobs=run.jobs,

@@ -9,9 +9,11 @@ from tunesmith.controller_runtime.errors import Refused
 from tunesmith.decide.finetunejob.observed import LiveProgress
 from tunesmith.decide.objects import is_suspended, job_end, job_started_at, lacks_pods, terminated, waiting
 from tunesmith.decide.plan import owned_by
+from tunesmith.decide.run.children import Children
 from tunesmith.decide.run.waiting import NO_POD_DELAY
 from tunesmith.manifests.names import ATTEMPT_LABEL, STAGE_LABEL, Metadata, children_selector
 from tunesmith.manifests.objects import Body, with_first_deletion_request
+from tunesmith.manifests.result_config_map import parse_result
 from tunesmith_contract.uris import Scheme, parse_uri_or_none
 
 from .children import observe_children, observe_pods
@@ -30,11 +32,21 @@ class RunChildren:
     pods: tuple[Body, ...]
 
 
-async def observe_run_children(client: Client, owner: Metadata) -> RunChildren:
-    """Read the children of a run."""
+async def observe_run_children(client: Client, owner: Metadata, begun: int = 0) -> RunChildren:
+    """Read the children of a run.
+
+    Args:
+        begun: number of attempts that have begun as status tells it.
+    """
     config_maps = await observe_children(client, "v1", "ConfigMap", owner)
     jobs = await observe_children(client, "batch/v1", "Job", owner)
-    pods = await observe_pods(client, owner) if jobs else ()
+    pods = await observe_pods(client, owner) if jobs or begun else ()
+    records = tuple(record for body in config_maps if (record := parse_result(body)))
+    known = Children(records, jobs, (*pods, *client.index.removed_pods(owner.uid)))
+    if known.lacks_job(begun):
+        # An attempt whose Job was deleted is given up. The watch of Jobs may be behind; a list is not.
+        listed_jobs = await client.list("batch/v1", "Job", owner.namespace, children_selector(owner.uid))
+        jobs = tuple(job for job in listed_jobs if owned_by(job, owner.uid))
     if any(_is_ahead_of(job, pods) for job in jobs):
         # The watch of Jobs may be ahead of the one of pods; a list is not, and the pods hold exit codes and messages.
         # Indexed pods that the list lacks stay: the watch has not yet delivered their removal.
@@ -43,15 +55,19 @@ async def observe_run_children(client: Client, owner: Metadata) -> RunChildren:
         listed = {pod["metadata"]["uid"]: pod for pod in listed_pods}
         newest = {uid: with_first_deletion_request(pod, indexed.get(uid)) for uid, pod in listed.items()}
         pods = tuple((indexed | newest).values())
-    return RunChildren(config_maps, jobs, (*pods, *_removed_pods(client, owner, jobs, pods)))
+    return RunChildren(config_maps, jobs, (*pods, *_removed_pods(client, owner, known, jobs, pods)))
 
 
 def _removed_pods(
-    client: Client, owner: Metadata, jobs: Sequence[Body], pods: Sequence[Body]
+    client: Client, owner: Metadata, known: Children, jobs: Sequence[Body], pods: Sequence[Body]
 ) -> tuple[Body, ...]:
-    """Pods of these Jobs that ended and were removed; those of removed Jobs are forgotten."""
+    """Pods that ended and were removed, of these Jobs and of attempts without a record; others are forgotten."""
     uids = {job["metadata"]["uid"] for job in jobs}
-    client.index.forget_removed_pods(owner.uid, keep=lambda pod: any(owned_by(pod, uid) for uid in uids))
+
+    def is_needed(pod: Body) -> bool:
+        return known.is_unrecorded(pod) or any(owned_by(pod, uid) for uid in uids)
+
+    client.index.forget_removed_pods(owner.uid, keep=is_needed)
     present = {pod["metadata"]["uid"] for pod in pods}
     return tuple(pod for pod in client.index.removed_pods(owner.uid) if pod["metadata"]["uid"] not in present)
 
@@ -115,8 +131,9 @@ async def observe_creation_failures(client: Client, namespace: str, children: Ru
             job_started_at(job),
             [pod for pod in children.pods if _attempt_of(pod) == _attempt_of(job)],
         )
-        waits = job_end(job) is None and not is_suspended(job) and started is not None
-        if not waits or not lacks_pods(job, own) or datetime.now(UTC) < started + NO_POD_DELAY:
+        if started is None or job_end(job) is not None or is_suspended(job) or not lacks_pods(job, own):
+            continue
+        if datetime.now(UTC) < started + NO_POD_DELAY:
             continue
         selector = f"regarding.name={job['metadata']['name']},reason=FailedCreate"
         events = await client.list("events.k8s.io/v1", "Event", namespace, field_selector=selector)

@@ -191,7 +191,9 @@ def build_evaluation_status(run: EvalRun, view: EvaluationView, now: datetime) -
         cost=_cost(view, evaluation),
         notes=_notes(run, view),
         failure=build_failure(last) if phase is EvalRunPhase.FAILED else None,
-        start_time=view.inputs.started if view.inputs else run.status.start_time or (last and last.started_at),
+        start_time=view.inputs.started
+        if view.inputs
+        else run.status.start_time or (last and last.started_at),
         completion_time=last.ended_at if over and last else None,
         attempts=view.step.attempt,
         disruptions=view.step.children.disruptions,

@@ -33,6 +33,7 @@ from .attempt import Attempt, gather_attempt
 from .children import Children
 from .endings import (
     Ending,
+    deleted_job_ending,
     failed,
     job_ending,
     lost_pod_ending,
@@ -45,7 +46,7 @@ from .patience import remember
 from .refused_pods import RETRY_PERIOD, retry_creation
 from .stage import StageDefinition, StageState, Step
 from .suspension import suspend_or_resume
-from .usage import charged_gpu_seconds
+from .usage import charged_gpu_seconds, pod_started_at
 
 BACKOFF_SECONDS = 10.0
 MAX_BACKOFF_SECONDS = 360.0
@@ -115,7 +116,7 @@ def refuse(
 def _advance_attempt(attempt: Attempt) -> Step:
     job = attempt.job
     if job is None:
-        return _start(attempt)
+        return _judge_without_job(attempt) if attempt.lacks_job else _start(attempt)
     if is_deleting(job):
         state = StageState.SUSPENDED if attempt.stage.suspended else StageState.RUNNING
         return Step(state, attempt.children, attempt=attempt.number, requeue_after=SOON_SECONDS)
@@ -133,6 +134,14 @@ def _advance_attempt(attempt: Attempt) -> Step:
             requeue_after=SOON_SECONDS,
             job=job,
         )
+    return _record_end(attempt, ending, final=not ending.retryable)
+
+
+def _judge_without_job(attempt: Attempt) -> Step:
+    """Record the end of an attempt whose Job was deleted, once its pods are gone: they may still compute and tell."""
+    if attempt.has_active_pods and not attempt.has_lost_pod:
+        return Step(StageState.RUNNING, attempt.children, attempt=attempt.number, requeue_after=SOON_SECONDS)
+    ending = deleted_job_ending(attempt.pods, attempt.stage.name)
     return _record_end(attempt, ending, final=not ending.retryable)
 
 
@@ -211,7 +220,7 @@ def _record_end(attempt: Attempt, ending: Ending, final: bool) -> Step:
         failure=ending.failure,
         checkpoint=ending.checkpoint,
         remedy=remedy,
-        started_at=(job_started_at(job) or created_at(job)) if job is not None else None,
+        started_at=_started_at(attempt),
         ended_at=(job_ended_at(job) if job is not None else None) or attempt.now.replace(microsecond=0),
         ran_seconds=attempt.usage.active_seconds,
         gpu_seconds=charged_gpu_seconds(attempt.usage, job, ending.failure, ending.checkpoint),
@@ -223,6 +232,13 @@ def _record_end(attempt: Attempt, ending: Ending, final: bool) -> Step:
         actions=(Create(build_result_config_map(stage.owner, record)), *step.actions),
         events=(*_end_events(stage, record, step.requeue_after or 0), *step.events),
     )
+
+
+def _started_at(attempt: Attempt) -> datetime | None:
+    """When the attempt began: its Job, or where that was deleted its first pod."""
+    if attempt.job is not None:
+        return job_started_at(attempt.job) or created_at(attempt.job)
+    return min((start for pod in attempt.pods if (start := pod_started_at(pod))), default=None)
 
 
 def _end_events(

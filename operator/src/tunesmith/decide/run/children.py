@@ -37,10 +37,32 @@ class Children:
         return next((job for job in self.jobs if is_of(job, stage, attempt)), None)
 
     @property
+    def recorded_attempts(self) -> int:
+        """Number of attempts whose end is recorded, over all stages."""
+        last: dict[Stage, int] = {}
+        for record in self.records:
+            last[record.stage] = max(record.attempt, last.get(record.stage, 0))
+        return sum(last.values())
+
+    def lacks_job(self, begun: int) -> bool:
+        """True where an attempt has begun, its end is not recorded, and its Job is not there.
+
+        Args:
+            begun: number of attempts that have begun as status tells it.
+        """
+        if self.unrecorded_job is not None:
+            return False
+        return begun > self.recorded_attempts or any(map(self.is_unrecorded, self.pods))
+
+    def is_unrecorded(self, body: Body) -> bool:
+        """True for a Job or pod of an attempt whose end is not recorded."""
+        recorded = {(str(record.stage), str(record.attempt)) for record in self.records}
+        return attempt_of(body) not in recorded
+
+    @property
     def unrecorded_job(self) -> Body | None:
         """The Job of an attempt whose end is not recorded."""
-        recorded = {(str(record.stage), str(record.attempt)) for record in self.records}
-        return next((job for job in self.jobs if attempt_of(job) not in recorded), None)
+        return next(filter(self.is_unrecorded, self.jobs), None)
 
     def pods_of(self, stage: Stage, attempt: int) -> tuple[Body, ...]:
         """The pods of an attempt."""

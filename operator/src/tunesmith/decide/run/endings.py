@@ -116,6 +116,19 @@ def lost_pod_ending(job: Body, pods: Sequence[Body], stage: Stage) -> Ending:
     return disrupted("The pod's node does not answer, and the pod does not end.")
 
 
+def deleted_job_ending(pods: Sequence[Body], stage: Stage) -> Ending:
+    """Ending of an attempt whose Job somebody deleted: what its pods told before, or a disruption."""
+    pods = sorted(pods, key=completion_index)
+    if (succeeded := reported_success(pods, stage)) is not None:
+        return succeeded
+    ending = _failed({}, pods, stage, "")
+    if ending.outcome is AttemptOutcome.DISRUPTED:
+        ending = disrupted(
+            "The Job of the attempt was deleted; the next one resumes from what was committed."
+        )
+    return replace(ending, checkpoint=newest_checkpoint(pods))
+
+
 def newest_checkpoint(pods: Sequence[Body]) -> Checkpoint | None:
     """The newest checkpoint in the pods' reports."""
     checkpoints = [report.checkpoint for pod in pods if (report := _report(pod)) and report.checkpoint]

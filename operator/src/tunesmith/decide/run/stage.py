@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 
 from tunesmith.decide.plan import Action, Event
@@ -29,6 +30,19 @@ class StageState(StrEnum):
     QUEUED = "Queued"
     SUSPENDED = "Suspended"
     BACKING_OFF = "BackingOff"
+
+
+@dataclass(frozen=True, slots=True)
+class BegunAttempts:
+    """What status knows of the attempts that have begun: it is written after their Jobs are created.
+
+    Attributes:
+        count: their number, over all stages of the run.
+        last_update: time of the last update by a pod; None if there was none.
+    """
+
+    count: int = 0
+    last_update: datetime | None = None
 
 
 def no_remedy(failure: Failure, records: Sequence[AttemptRecord]) -> Remedy | Failure:
@@ -62,6 +76,7 @@ class StageDefinition:
         suspended: no pod may run.
         queued: a queue (Kueue) decides when the Job runs, and owns its ``suspend``.
         lost_pod_seconds: how long beyond its grace period a pod may take to end.
+        begun: what status knows of attempts that have begun.
     """
 
     owner: Owner
@@ -77,6 +92,7 @@ class StageDefinition:
     suspended: bool = False
     queued: bool = False
     lost_pod_seconds: float = LOST_POD_SECONDS
+    begun: BegunAttempts = field(default=BegunAttempts())
 
     @property
     def gpus_per_pod(self) -> float:
