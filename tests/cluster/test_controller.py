@@ -118,6 +118,20 @@ async def test_a_refusal_is_shown_with_its_message_and_tried_again() -> None:
         await until(lambda: harness.status == {"phase": "Made"})
 
 
+async def test_a_refused_job_is_shown_beside_the_rest_of_the_status_and_tried_again() -> None:
+    def plan_job(resource: Any, observed: Any, now: datetime, environment: Environment) -> Plan:
+        return Plan((Create(CHILD, condition="JobCreated"),), {"phase": "Training"})
+
+    async with running(plan_job) as harness:
+        harness.api.failures["create", "ConfigMap"] = [Refused("exceeded quota", 403, "Forbidden")] * 3
+        harness.add()
+        await until(lambda: harness.condition("JobCreated")[0] == "False")
+        assert harness.status["phase"] == "Training"
+        assert harness.condition("Ready") == ("False", "Refused", "exceeded quota")
+        await until(lambda: harness.status == {"phase": "Training"})
+        assert ("ConfigMap", "ns", "child") in harness.api.objects
+
+
 async def test_an_invalid_spec_stalls_until_it_is_changed() -> None:
     async with running() as harness:
         harness.add(valid=False)

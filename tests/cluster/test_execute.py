@@ -1,5 +1,6 @@
 """Execution of plans: order, conflicts, and what a refusal about one alias leaves alone."""
 
+from datetime import UTC, datetime
 from typing import Any, cast
 
 import pytest
@@ -11,10 +12,11 @@ from tunesmith.controller_runtime.client import Client
 from tunesmith.controller_runtime.errors import Conflict, Refused
 from tunesmith.controller_runtime.events import EventRecorder
 from tunesmith.controller_runtime.metrics import Metrics
-from tunesmith.decide.plan import Create, Mount, Plan, Publication, Push, Replace
+from tunesmith.decide.plan import Create, Event, Mount, Plan, Publication, Push, Replace
 from tunesmith_contract.agent import AgentReport, DesiredAlias, DesiredState
 
 BODY = {
+    "apiVersion": "tunesmith.dev/v1alpha1",
     "kind": "AdapterDeployment",
     "metadata": {"name": "ad", "namespace": "team", "uid": "uid"},
     "status": {},
@@ -31,6 +33,9 @@ def state(generation: int, **weights: int) -> DesiredState:
     return DesiredState(generation=generation, aliases=aliases)
 
 
+NOW = datetime(2030, 1, 1, tzinfo=UTC)
+
+
 class Setting:
     """An API server in memory, and the hub with one connected agent."""
 
@@ -44,7 +49,7 @@ class Setting:
     async def execute(self, *actions: Any) -> None:
         client = cast(Client, self.api)
         recorder = EventRecorder(client, Metrics(), "pod")
-        await execute(client, self.hub, recorder, BODY, Plan(actions=actions))
+        await execute(client, self.hub, recorder, BODY, Plan(actions=actions), NOW)
 
     def names(self) -> set[str]:
         return {name for _, _, name in self.api.objects}
@@ -87,3 +92,61 @@ async def test_what_is_refused_for_one_alias_is_not_published_and_keeps_no_other
     assert isinstance(sent, DesiredState)
     assert [(alias.name, alias.weight) for alias in sent.aliases] == [("a", 10), ("b", 0)]
     assert sent.to_json() == setting.api.objects["ConfigMap", "team", "desired"]["data"]["state.json"]
+
+
+async def test_a_refused_action_with_a_condition_of_its_own_withholds_nothing_else() -> None:
+    setting = Setting()
+    client, recorder = cast(Client, setting.api), EventRecorder(cast(Client, setting.api), Metrics(), "pod")
+    body = setting.api.add({**BODY, "status": {}})
+    setting.api.failures["create", "Job"] = [
+        Refused("exceeded quota: team, used: a=1, limited: a=1", 403, "Forbidden")
+    ]
+    job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"namespace": "team", "name": "job"}}
+    ready = {
+        "type": "Ready",
+        "status": "Unknown",
+        "reason": "Training",
+        "message": "",
+        "lastTransitionTime": "x",
+    }
+    actions = (
+        Create(config_map("record")),
+        Create(job, condition="JobCreated"),
+        Create(config_map("after the job"), condition="JobCreated"),
+        Create(config_map("note"), condition="EvaluationCreated"),
+    )
+    told = (Event("Training", "runs", condition="JobCreated"), Event("Prepared", "done"))
+    plan = Plan(actions, {"phase": "Training", "conditions": [ready]}, told)
+    executed = await execute(client, setting.hub, recorder, body, plan, NOW)
+    assert executed.refused is not None
+    assert {"record", "note"} <= setting.names()
+    assert "after the job" not in setting.names()
+    status = executed.body["status"]
+    assert status["phase"] == "Training"
+    shown = {item["type"]: (item["status"], item["reason"], item["message"]) for item in status["conditions"]}
+    words = ("False", "Refused", "exceeded quota: team, limited: a=1")
+    assert shown["JobCreated"] == shown["Ready"] == words
+    assert "EvaluationCreated" not in shown
+    await recorder.flush(1)
+    events = [event["reason"] for key, event in setting.api.objects.items() if key[0] == "Event"]
+    assert sorted(events) == ["Prepared", "Refused"]
+    again = await execute(client, setting.hub, recorder, executed.body, plan, NOW)
+    assert again.refused is None
+    assert "after the job" in setting.names()
+
+
+async def test_a_record_that_is_refused_withholds_the_status_that_follows_from_it() -> None:
+    setting = Setting()
+    client, recorder = cast(Client, setting.api), EventRecorder(cast(Client, setting.api), Metrics(), "pod")
+    body = setting.api.add({**BODY, "status": {}})
+    setting.api.failures["create", "ConfigMap"] = [Refused("exceeded quota", 403, "Forbidden")]
+    with pytest.raises(Refused):
+        await execute(
+            client,
+            setting.hub,
+            recorder,
+            body,
+            Plan((Create(config_map("record")),), {"phase": "Succeeded"}),
+            NOW,
+        )
+    assert ("status", "AdapterDeployment") not in setting.api.calls

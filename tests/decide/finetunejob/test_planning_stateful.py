@@ -164,6 +164,11 @@ class FineTuneJobMachine(RuleBasedStateMachine):
         del self.cluster.objects[("Job", name)]
         self.cluster.objects.pop(("Pod", name), None)
 
+    @rule(kinds=st.sets(st.sampled_from(["Job", "EvalRun"])))
+    def refuse(self, kinds: set[str]) -> None:
+        """A quota or a policy refuses what is to be created from now on."""
+        self.cluster.refuses = dict.fromkeys(kinds, "exceeded quota")
+
     @rule(component=st.sampled_from(["inputs", "run"]))
     def delete_snapshot(self, component: str) -> None:
         """Somebody deletes a snapshot: the operator makes it again, as it was."""
@@ -253,6 +258,7 @@ class FineTuneJobMachine(RuleBasedStateMachine):
         if not hasattr(self, "cluster"):
             return
         self.cluster.resource["spec"]["suspend"] = False
+        self.cluster.refuses = {}
         for _ in range(40):
             self.reconcile()
             for job in self._running():

@@ -50,6 +50,8 @@ class ConditionType(StrEnum):
     FITS = "Fits"
     SERVABLE = "Servable"
     TRAINED = "Trained"
+    JOB_CREATED = "JobCreated"
+    EVALUATION_CREATED = "EvaluationCreated"
     AVAILABLE = "Available"
     SOURCES_REACHABLE = "SourcesReachable"
     AGENTS_CURRENT = "AgentsCurrent"

@@ -209,7 +209,8 @@ class Controller:
                 body, RefusalReason.INTERNAL, f"{type(error).__name__} in the operator; see its log"
             )
             return "failed"
-        self.queue.succeeded(key)
+        if outcome != "refused":
+            self.queue.succeeded(key)
         return outcome
 
     async def _reconcile(self, key: Key, body: Body) -> str:
@@ -224,11 +225,17 @@ class Controller:
         self.bodies.set_references(key, reconciler.references(resource))
         observed = await reconciler.observe(self._reader, resource)
         plan = reconciler.plan(resource, observed, self._now(), self.environment)
-        await self._carry_out(key, body, plan)
-        return "done"
+        refused = await self._carry_out(key, body, plan)
+        if refused is None:
+            return "done"
+        logger.warning("refused: %s", refused.message, extra={"resource": _reference(body)})
+        self.queue.back_off(key, REFUSED_SECONDS, MAX_REFUSED_SECONDS)
+        return "refused"
 
-    async def _carry_out(self, key: Key, body: Body, plan: Plan) -> None:
-        after = await execute(self._client, self.live.agents, self._recorder, body, plan)
+    async def _carry_out(self, key: Key, body: Body, plan: Plan) -> ApiError | None:
+        """Execute; returns the error of an action that status shows by itself."""
+        executed = await execute(self._client, self.live.agents, self._recorder, body, plan, self._now())
+        after = executed.body
         first_seen_at = self._first_seen_at.pop(body["metadata"]["uid"], None)
         if first_seen_at is not None and any(isinstance(action, Create | Apply) for action in plan.actions):
             self._metrics.first_child_seconds.labels(body["kind"]).observe(time.monotonic() - first_seen_at)
@@ -237,13 +244,14 @@ class Controller:
             self.queue.add_after(key, SETTLE_SECONDS)
         if plan.requeue_after is not None:
             self.queue.add_after(key, plan.requeue_after)
+        return executed.refused
 
     async def _show_failure(self, body: Body, reason: RefusalReason, message: str) -> None:
         """Write the failure into the log, the status and an event."""
         logger.warning("%s: %s", reason, message, extra={"resource": _reference(body)})
         try:
             plan = plan_refusal(body, reason, message, self._now())
-            after = await execute(self._client, self.live.agents, self._recorder, body, plan)
+            executed = await execute(self._client, self.live.agents, self._recorder, body, plan, self._now())
         except Conflict:
             await self._reread(key_of(body))
         except ApiError as error:
@@ -252,7 +260,7 @@ class Controller:
             # A status that can't be merged must not end the worker, and with it the process, again and again.
             logger.exception("status not written", extra={"resource": _reference(body)})
         else:
-            self._store(after)
+            self._store(executed.body)
 
     async def _reread(self, key: Key) -> None:
         """Read the latest body and reconcile again: the stored one was outdated."""

@@ -1,17 +1,49 @@
 """Execution of a plan: actions in their order, then the status, then the events."""
 
+from dataclasses import dataclass
+from datetime import datetime
+
 from tunesmith.controller_runtime.client import Client
-from tunesmith.controller_runtime.errors import ApiError, Conflict
+from tunesmith.controller_runtime.errors import ApiError, Conflict, Refused
 from tunesmith.controller_runtime.events import EventRecorder
-from tunesmith.decide.plan import Action, Apply, Create, Delete, Mount, Patch, Plan, Push, Replace, Tell
+from tunesmith.decide.conditions import ConditionUpdate
+from tunesmith.decide.plan import (
+    Action,
+    Apply,
+    Create,
+    Delete,
+    Event,
+    Mount,
+    Patch,
+    Plan,
+    Push,
+    Replace,
+    Tell,
+)
+from tunesmith.decide.refusal import RefusalReason, refused_condition, show_refused
 from tunesmith.manifests.objects import Body
 from tunesmith.manifests.serving_config_maps import with_desired
 
 from .live import AgentHub
 
 
-async def execute(client: Client, agents: AgentHub, recorder: EventRecorder, body: Body, plan: Plan) -> Body:
-    """Carry out a plan for the resource; returns its latest body.
+@dataclass(frozen=True, slots=True)
+class Executed:
+    """Result of a plan that was carried out.
+
+    Attributes:
+        body: the latest body of the resource.
+        refused: error of an action with a condition of its own, which status shows; None if all are done.
+    """
+
+    body: Body
+    refused: ApiError | None = None
+
+
+async def execute(
+    client: Client, agents: AgentHub, recorder: EventRecorder, body: Body, plan: Plan, now: datetime
+) -> Executed:
+    """Carry out a plan for the resource.
 
     Raises:
         ApiError: an action or the status failed; the actions before it are done, and may be done again. If an action
@@ -19,26 +51,41 @@ async def execute(client: Client, agents: AgentHub, recorder: EventRecorder, bod
     """
     unwritten: set[str] = set()
     failure: ApiError | None = None
+    refused: dict[str, ApiError] = {}
     for action in plan.actions:
         alias = action.alias if isinstance(action, Create | Patch | Replace) else ""
-        if alias in unwritten:
+        condition = action.condition if isinstance(action, Create) and plan.status is not None else ""
+        if alias in unwritten or condition in refused:
             continue
         try:
             await act(client, agents, body, action, frozenset(unwritten))
         except Conflict:
             raise
         except ApiError as error:
+            if condition:
+                refused[condition] = error
+                continue
             if not alias:
                 raise
             unwritten.add(alias)
             failure = failure or error
     if failure is not None:
         raise failure
-    if plan.status is not None and plan.status != body.get("status"):
-        body = await client.replace_status(body, plan.status)
-    for event in plan.events:
+    conditions = [_condition_of(kind, error) for kind, error in refused.items()]
+    status = plan.status
+    if status is not None and conditions:
+        status = show_refused(body, status, conditions, now)
+    if status is not None and status != body.get("status"):
+        body = await client.replace_status(body, status)
+    told = [Event(condition.reason, condition.message, "Warning") for condition in conditions]
+    for event in (*(event for event in plan.events if event.condition not in refused), *told):
         recorder.record(body, event)
-    return body
+    return Executed(body, next(iter(refused.values()), None))
+
+
+def _condition_of(kind: str, error: ApiError) -> ConditionUpdate:
+    reason = RefusalReason.REFUSED if isinstance(error, Refused) else RefusalReason.UNAVAILABLE
+    return refused_condition(kind, reason, error.message)
 
 
 async def act(

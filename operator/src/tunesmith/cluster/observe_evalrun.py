@@ -8,7 +8,7 @@ from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.controller_runtime.bodies import Key, Reference
 from tunesmith.decide.evalrun.claims import shared_claim_names
 from tunesmith.decide.evalrun.config import resolve_evaluation
-from tunesmith.decide.evalrun.planning import ObservedEvaluation, assemble_evaluation
+from tunesmith.decide.evalrun.planning import ObservedEvaluation, assemble_evaluation, begun_attempts
 from tunesmith.decide.evalrun.sides import ServedAliases, SideSources, named_sides, resolve_sides
 from tunesmith.decide.finetunejob.referenced_jobs import NotReady
 from tunesmith.decide.objects import job_end
@@ -41,7 +41,7 @@ async def observe_evalrun(reader: Reader, run: EvalRun) -> ObservedEvaluation:
         ApiError: a read failed.
     """
     client, namespace = reader.client, run.metadata.namespace
-    children = await observe_run_children(client, run.metadata, run.status.attempts)
+    children = await observe_run_children(client, run.metadata, begun_attempts(run).count)
     begun = any(body["metadata"]["name"] == inputs_name(run) for body in children.config_maps)
     sources = SideSources() if begun else await _observe_sources(reader, run)
     # What waits reads nothing: each change of a source, and each minute, leads to another pass.

@@ -13,6 +13,7 @@ from tunesmith.decide.finetunejob.observed import (
     assemble_training,
 )
 from tunesmith.decide.finetunejob.referenced_jobs import referred_jobs
+from tunesmith.decide.finetunejob.stages import begun_attempts
 from tunesmith.decide.fit.admission import asks_for_nodes, is_judged
 from tunesmith.decide.objects import is_suspended, job_end
 from tunesmith.decide.refusal import without_invalid
@@ -48,7 +49,7 @@ async def observe_finetunejob(reader: Reader, job: FineTuneJob) -> ObservedTrain
         ApiError: a read failed.
     """
     client, metadata = reader.client, job.metadata
-    run = await observe_run_children(client, metadata, job.status.attempts)
+    run = await observe_run_children(client, metadata, begun_attempts(job).count)
     several_nodes = job.spec.compute.nodes > 1
     children = Children(
         jobs=run.jobs,

@@ -8,6 +8,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from tunesmith.api.reasons import ConditionType
+
 from .conditions import ConditionUpdate, merge_conditions
 from .plan import Event, Plan
 
@@ -51,6 +53,39 @@ def plan_refusal(body: Mapping[str, Any], reason: RefusalReason, message: str, n
         ConditionUpdate("Reconciling", "True", reason, message),
     )
     return _plan(body, updates, reason, message, now)
+
+
+def show_refused(
+    body: Mapping[str, Any], status: Mapping[str, Any], refused: Iterable[ConditionUpdate], now: datetime
+) -> dict[str, Any]:
+    """A planned status with the conditions of actions that were refused.
+
+    A resource whose Job is refused is not ready either.
+
+    Args:
+        body: the resource with its present status.
+        status: the status as planned, as if all actions were done.
+        refused: a condition of status False for each refused action.
+    """
+    planned = {
+        item["type"]: ConditionUpdate(item["type"], item["status"], item["reason"], item["message"])
+        for item in status.get("conditions", ())
+    }
+    for update in refused:
+        planned[update.type] = update
+        if update.type == ConditionType.JOB_CREATED:
+            ready, reconciling = ConditionType.READY, ConditionType.RECONCILING
+            planned[ready] = ConditionUpdate(ready, "False", update.reason, update.message)
+            planned[reconciling] = ConditionUpdate(reconciling, "True", update.reason, update.message)
+    before = (body.get("status") or {}).get("conditions", ())
+    known = [item for item in before if item["type"] in planned]
+    generation = body["metadata"].get("generation", 1)
+    return {**status, "conditions": merge_conditions(known, planned.values(), generation, now)}
+
+
+def refused_condition(kind: str, reason: RefusalReason, message: str) -> ConditionUpdate:
+    """Condition of an action that was refused."""
+    return ConditionUpdate(kind, "False", reason, _shorten(steady_words(message)))
 
 
 def without_invalid(body: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from tunesmith.decide.run.expiry import expire
 from tunesmith.decide.run.limits import RunLimits
 from tunesmith.decide.run.references import References
 from tunesmith.decide.run.stage import BegunAttempts, StageDefinition, StageState, Step, starts_nothing
+from tunesmith.decide.run.summary import is_job_refused
 from tunesmith.manifests.environment import Environment
 from tunesmith.manifests.evaluation_engine import choose_engine_image
 from tunesmith.manifests.names import QUEUE_LABEL
@@ -182,9 +183,10 @@ def _go_on_without_inputs(
     return Plan(status=build_evaluation_status(run, view, now), requeue_after=SOURCE_POLL_SECONDS)
 
 
-def _begun_attempts(run: EvalRun) -> BegunAttempts:
-    progress = run.status.progress
-    return BegunAttempts(run.status.attempts, progress.updated if progress else None)
+def begun_attempts(run: EvalRun) -> BegunAttempts:
+    """Attempts that have begun, as status tells them."""
+    progress, refused = run.status.progress, is_job_refused(run.status.conditions)
+    return BegunAttempts(run.status.attempts - refused, progress.updated if progress else None)
 
 
 def _unknown_stage(
@@ -206,7 +208,7 @@ def _unknown_stage(
         ended=None,
         queued=QUEUE_LABEL in run.metadata.labels,
         lost_pod_seconds=environment.lost_pod_seconds,
-        begun=_begun_attempts(run),
+        begun=begun_attempts(run),
     )
 
 
@@ -391,7 +393,7 @@ def _stage(
         ended=None,
         queued=QUEUE_LABEL in run.metadata.labels,
         lost_pod_seconds=environment.lost_pod_seconds,
-        begun=_begun_attempts(run),
+        begun=begun_attempts(run),
     )
 
 

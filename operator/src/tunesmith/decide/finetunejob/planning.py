@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from tunesmith.api.finetunejob import FineTuneJob
-from tunesmith.api.reasons import FineTuneJobPhase, FineTuneJobReason
+from tunesmith.api.reasons import ConditionType, FineTuneJobPhase, FineTuneJobReason
 from tunesmith.decide.fit.admission import Admission, admit, is_judged, judge
 from tunesmith.decide.fit.estimate import Expected, expect_training
 from tunesmith.decide.fit.gpus import ReachableGPUs
@@ -275,7 +275,10 @@ def _run_training(
         # The pods of further attempts need it, so one that was deleted is made again.
         result = replace(
             result,
-            actions=(*result.actions, Create(build_run_config_map(job, resolved))),
+            actions=(
+                *result.actions,
+                Create(build_run_config_map(job, resolved), condition=ConditionType.JOB_CREATED),
+            ),
             events=(*result.events, *(() if begun else budget_events(job, expected))),
         )
     step = advance(train_stage(job, observed, inputs, resolved, environment, requests), children, now)
@@ -347,6 +350,8 @@ def _create_eval_run(
         message = f'EvalRun "{name}" exists already and is not this job\'s: the evaluation was not made.'
         name_taken = Event(FineTuneJobReason.EVAL_RUN_NAME_TAKEN, message, "Warning")
         return (Create(build_eval_run_note(job, None)),), None, (name_taken,)
-    created = Event(FineTuneJobReason.EVALUATION_CREATED, f'EvalRun "{name}" judges the artifact.')
-    actions = (Create(build_eval_run(job, evaluation)), Create(build_eval_run_note(job, name)))
+    message, condition = f'EvalRun "{name}" judges the artifact.', ConditionType.EVALUATION_CREATED
+    created = Event(FineTuneJobReason.EVALUATION_CREATED, message, condition=condition)
+    manifests = (build_eval_run(job, evaluation), build_eval_run_note(job, name))
+    actions = tuple(Create(manifest, condition=condition) for manifest in manifests)
     return actions, name, (created,)

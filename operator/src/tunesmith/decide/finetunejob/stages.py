@@ -11,6 +11,7 @@ from tunesmith.decide.run.claims import CACHE_FIELD, cache_uri
 from tunesmith.decide.run.limits import RunLimits, budget_seconds_left
 from tunesmith.decide.run.references import References
 from tunesmith.decide.run.stage import BegunAttempts, StageDefinition, starts_nothing
+from tunesmith.decide.run.summary import is_job_refused
 from tunesmith.manifests.environment import Environment
 from tunesmith.manifests.gang_service import build_gang_service
 from tunesmith.manifests.names import QUEUE_LABEL
@@ -165,13 +166,14 @@ def _define_stage(
         suspended=job.spec.suspend,
         queued=QUEUE_LABEL in job.metadata.labels,
         lost_pod_seconds=environment.lost_pod_seconds,
-        begun=_begun_attempts(job),
+        begun=begun_attempts(job),
     )
 
 
-def _begun_attempts(job: FineTuneJob) -> BegunAttempts:
-    progress = job.status.progress
-    return BegunAttempts(job.status.attempts, progress.last_update_time if progress else None)
+def begun_attempts(job: FineTuneJob) -> BegunAttempts:
+    """Attempts that have begun, as status tells them."""
+    progress, refused = job.status.progress, is_job_refused(job.status.conditions)
+    return BegunAttempts(job.status.attempts - refused, progress.last_update_time if progress else None)
 
 
 def _references(job: FineTuneJob, observed: ObservedTraining) -> References:

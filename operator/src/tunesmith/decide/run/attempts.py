@@ -7,7 +7,7 @@ anything follows from it: a restart at any point comes to the same decision.
 from dataclasses import replace
 from datetime import datetime
 
-from tunesmith.api.reasons import RunReason
+from tunesmith.api.reasons import ConditionType, RunReason
 from tunesmith.decide.objects import (
     created_at,
     is_deleting,
@@ -159,8 +159,12 @@ def _start(attempt: Attempt) -> Step:
         if seconds_left > 0:
             return Step(StageState.BACKING_OFF, children, attempt=number - 1, requeue_after=seconds_left)
     manifests = stage.build(number, children)
-    event = Event(stage.started, f"Attempt {number} runs as Job {manifests[-1]['metadata']['name']}.")
-    creates = tuple(Create(manifest) for manifest in manifests)
+    message, condition = (
+        f"Attempt {number} runs as Job {manifests[-1]['metadata']['name']}.",
+        ConditionType.JOB_CREATED,
+    )
+    event = Event(stage.started, message, condition=condition)
+    creates = tuple(Create(manifest, condition=condition) for manifest in manifests)
     return Step(StageState.RUNNING, children, creates, (event,), attempt=number)
 
 
