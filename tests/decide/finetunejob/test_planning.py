@@ -476,8 +476,9 @@ def test_a_changed_spec_reaches_no_run() -> None:
     cluster.resource["spec"]["output"] = {"uri": "pvc://elsewhere"}
     cluster.resource["spec"]["hyperparameters"] = {"epochs": 9}
     cluster.succeed("prepare")
-    run = json.loads(cluster.objects[("ConfigMap", "expenses-0f3c9d-run")]["data"]["run.json"])
-    assert (run["output"], run["hyperparameters"]["epochs"]) == ("pvc://artifacts/team", 3)
+    run = parse_run_config(cluster.objects[("ConfigMap", "expenses-0f3c9d-run")]["data"]["run.json"])
+    assert isinstance(run, TrainConfig)
+    assert (run.output, run.hyperparameters.epochs) == ("pvc://artifacts/team", 3)
 
 
 def test_a_batch_that_gpus_cannot_share_fails_before_training() -> None:

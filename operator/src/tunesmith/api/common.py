@@ -58,6 +58,10 @@ class StrictModel(Model):
 
     model_config = ConfigDict(extra="forbid")
 
+    def to_snapshot(self) -> str:
+        """JSON without fields that have their default value, so that an operator of an earlier release can read it."""
+        return self.model_dump_json(by_alias=True, exclude_none=True, exclude_defaults=True)
+
 
 class StatusModel(Model):
     """Part of a status: fields that a later release added are ignored."""

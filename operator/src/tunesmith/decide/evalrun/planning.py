@@ -288,7 +288,7 @@ def _inputs(run: EvalRun, resolved: ResolvedEvaluation, now: datetime, environme
     from_hub = (config.base_model or "").startswith(f"{Scheme.HF}://")
     uses_engine = config.engine is Engine.VLLM and any(side.is_loaded for side in config.sides)
     return Inputs(
-        spec=run.spec.model_dump_json(by_alias=True, exclude_none=True),
+        spec=run.spec.to_snapshot(),
         image=environment.trainer_image,
         started=now,
         config=config,

@@ -66,7 +66,7 @@ class Sources:
         secrets = dict(self.mounted) | resolve_secrets(job.spec, self.earlier)
         from_hub = self.base_model.startswith(f"{Scheme.HF}://")
         return Inputs(
-            spec=job.spec.model_dump_json(by_alias=True, exclude_none=True),
+            spec=job.spec.to_snapshot(),
             image=image,
             started=started,
             config=_prepare_config(job, self.base_model, self.method),

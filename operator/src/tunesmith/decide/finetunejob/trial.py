@@ -76,5 +76,5 @@ def _inputs_of_trial(job: FineTuneJob, inputs: Inputs) -> Inputs:
     config, meta = inputs.config, job.metadata
     assert isinstance(config, PrepareConfig)
     owner = Owner(kind="FineTuneJob", namespace=meta.namespace, name=meta.name, uid=meta.uid)
-    spec = job.spec.model_dump_json(by_alias=True, exclude_none=True)
+    spec = job.spec.to_snapshot()
     return replace(inputs, spec=spec, config=config.model_copy(update={"owner": owner}))
