@@ -68,6 +68,7 @@ _ADVICE = (
         "administrator.",
     ),
 )
+_UNKNOWN_ADVICE = "Remove what forbids it."
 _CALL_FAILED = re.compile(
     r"failed calling webhook|Internal error|timed? ?out|deadline exceeded|too many requests", re.I
 )
@@ -125,7 +126,7 @@ def _judge(words: str) -> tuple[FailureCategory | None, str]:
         if pattern.search(words):
             return FailureCategory.USER_ERROR, advice
     if _REFUSED.search(words):
-        return FailureCategory.USER_ERROR, "Remove what forbids it."
+        return FailureCategory.USER_ERROR, _UNKNOWN_ADVICE
     return None, "It is tried again."
 
 
