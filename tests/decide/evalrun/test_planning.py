@@ -985,3 +985,21 @@ def test_an_attempt_whose_job_was_deleted_is_a_disruption_and_not_run_again() ->
     world.pass_time(60)
     world.reconcile()
     assert world.job()["metadata"]["name"] == "better-0f3c9d-evaluate-2"
+
+
+def test_an_evaluation_whose_job_is_refused_says_so_and_keeps_the_number_of_its_attempt() -> None:
+    world = running()
+    world.end(1)
+    words = "exceeded quota: team, requested: count/jobs.batch=1, limited: count/jobs.batch=1"
+    world.refuses["Job"] = words
+    for _ in range(3):
+        world.pass_time(60)
+        world.reconcile()
+    assert world.status["phase"] == "Running"
+    for kind in ("JobCreated", "Ready"):
+        assert (world.condition(kind)["status"], world.condition(kind)["message"]) == ("False", words)
+    world.refuses.clear()
+    world.reconcile()
+    assert world.job()["metadata"]["name"] == "better-0f3c9d-evaluate-2"
+    assert world.status["disruptions"] == 0
+    assert "JobCreated" not in {condition["type"] for condition in world.status["conditions"]}

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,16 @@ def main(name: str) -> None:
     texts = dict(write_training_files()) | {"evaluation": write_evaluation_file()}
     documents = {title: parse_run_config(text).to_dict() for title, text in texts.items()}
     for kind, content in (("schema", present_schema()), ("documents", documents)):
-        text = json.dumps(content, indent=1, sort_keys=True)
-        (FOLDER / f"{name}.{kind}.json").write_text(f"{text}\n", encoding="utf-8")
+        (FOLDER / f"{name}.{kind}.json").write_text(f"{_lines(content)}\n", encoding="utf-8")
+
+
+def _lines(content: Mapping[str, Any]) -> str:
+    """JSON with a line for each document, and for each definition of a schema."""
+    members = [
+        f"{json.dumps(name)}: {_lines(value) if name == '$defs' else json.dumps(value, sort_keys=True)}"
+        for name, value in sorted(content.items())
+    ]
+    return "{\n" + ",\n".join(members) + "\n}"
 
 
 if __name__ == "__main__":

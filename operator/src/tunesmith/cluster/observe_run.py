@@ -1,6 +1,6 @@
 """Reads shared by FineTuneJob and EvalRun: ConfigMaps, Jobs, pods, Kueue Workloads and failed mounts."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -9,11 +9,11 @@ from tunesmith.controller_runtime.errors import Refused
 from tunesmith.decide.finetunejob.observed import LiveProgress
 from tunesmith.decide.objects import is_suspended, job_end, job_started_at, lacks_pods, terminated, waiting
 from tunesmith.decide.plan import owned_by
-from tunesmith.decide.run.children import Children
+from tunesmith.decide.run.children import AttemptKey, lacks_job
 from tunesmith.decide.run.waiting import NO_POD_DELAY
 from tunesmith.manifests.names import ATTEMPT_LABEL, STAGE_LABEL, Metadata, children_selector
 from tunesmith.manifests.objects import Body, with_first_deletion_request
-from tunesmith.manifests.result_config_map import parse_result
+from tunesmith.manifests.result_config_map import recorded_attempt
 from tunesmith_contract.uris import Scheme, parse_uri_or_none
 
 from .children import observe_children, observe_pods
@@ -41,9 +41,8 @@ async def observe_run_children(client: Client, owner: Metadata, begun: int = 0) 
     config_maps = await observe_children(client, "v1", "ConfigMap", owner)
     jobs = await observe_children(client, "batch/v1", "Job", owner)
     pods = await observe_pods(client, owner) if jobs or begun else ()
-    records = tuple(record for body in config_maps if (record := parse_result(body)))
-    known = Children(records, jobs, (*pods, *client.index.removed_pods(owner.uid)))
-    if known.lacks_job(begun):
+    recorded = {attempt for body in config_maps if (attempt := recorded_attempt(body))}
+    if lacks_job(recorded, jobs, (*pods, *client.index.removed_pods(owner.uid)), begun):
         # An attempt whose Job was deleted is given up. The watch of Jobs may be behind; a list is not.
         listed_jobs = await client.list("batch/v1", "Job", owner.namespace, children_selector(owner.uid))
         jobs = tuple(job for job in listed_jobs if owned_by(job, owner.uid))
@@ -55,17 +54,21 @@ async def observe_run_children(client: Client, owner: Metadata, begun: int = 0) 
         listed = {pod["metadata"]["uid"]: pod for pod in listed_pods}
         newest = {uid: with_first_deletion_request(pod, indexed.get(uid)) for uid, pod in listed.items()}
         pods = tuple((indexed | newest).values())
-    return RunChildren(config_maps, jobs, (*pods, *_removed_pods(client, owner, known, jobs, pods)))
+    return RunChildren(config_maps, jobs, (*pods, *_removed_pods(client, owner, recorded, jobs, pods)))
 
 
 def _removed_pods(
-    client: Client, owner: Metadata, known: Children, jobs: Sequence[Body], pods: Sequence[Body]
+    client: Client,
+    owner: Metadata,
+    recorded: Collection[AttemptKey],
+    jobs: Sequence[Body],
+    pods: Sequence[Body],
 ) -> tuple[Body, ...]:
     """Pods that ended and were removed, of these Jobs and of attempts without a record; others are forgotten."""
     uids = {job["metadata"]["uid"] for job in jobs}
 
     def is_needed(pod: Body) -> bool:
-        return known.is_unrecorded(pod) or any(owned_by(pod, uid) for uid in uids)
+        return _attempt_of(pod) not in recorded or any(owned_by(pod, uid) for uid in uids)
 
     client.index.forget_removed_pods(owner.uid, keep=is_needed)
     present = {pod["metadata"]["uid"] for pod in pods}

@@ -185,6 +185,8 @@ def _go_on_without_inputs(
 
 def begun_attempts(run: EvalRun) -> BegunAttempts:
     """Attempts that have begun, as status tells them."""
+    if run.status.phase in TERMINAL:
+        return BegunAttempts()
     progress, refused = run.status.progress, is_job_refused(run.status.conditions)
     return BegunAttempts(run.status.attempts - refused, progress.updated if progress else None)
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from tunesmith.api.finetunejob import FineTuneJob
-from tunesmith.api.reasons import FineTuneJobReason
+from tunesmith.api.reasons import FineTuneJobPhase, FineTuneJobReason
 from tunesmith.decide.fit.grace_period import training_grace_seconds
 from tunesmith.decide.run.children import Children
 from tunesmith.decide.run.claims import CACHE_FIELD, cache_uri
@@ -172,6 +172,8 @@ def _define_stage(
 
 def begun_attempts(job: FineTuneJob) -> BegunAttempts:
     """Attempts that have begun, as status tells them."""
+    if job.status.phase in {FineTuneJobPhase.SUCCEEDED, FineTuneJobPhase.FAILED}:
+        return BegunAttempts()
     progress, refused = job.status.progress, is_job_refused(job.status.conditions)
     return BegunAttempts(job.status.attempts - refused, progress.last_update_time if progress else None)
 

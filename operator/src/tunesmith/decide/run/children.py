@@ -1,5 +1,6 @@
 """Child objects of a run, and totals over its records."""
 
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 
 from tunesmith.decide.objects import attempt_of, is_of
@@ -7,6 +8,26 @@ from tunesmith.manifests.objects import Body
 from tunesmith.manifests.result_config_map import AttemptOutcome, AttemptRecord
 from tunesmith_contract.report import Checkpoint
 from tunesmith_contract.stages import Stage
+
+AttemptKey = tuple[str | None, str | None]
+"""Stage and number of an attempt, as labels have them."""
+
+
+def lacks_job(
+    recorded: Collection[AttemptKey], jobs: Iterable[Body], pods: Iterable[Body], begun: int
+) -> bool:
+    """True where an attempt has begun, its end is not recorded, and its Job is not there.
+
+    Args:
+        recorded: attempts whose end is recorded.
+        begun: number of attempts that have begun as status tells it, over all stages.
+    """
+    if any(attempt_of(job) not in recorded for job in jobs):
+        return False
+    last: dict[str | None, int] = {}
+    for stage, attempt in recorded:
+        last[stage] = max(int(attempt or 0), last.get(stage, 0))
+    return begun > sum(last.values()) or any(attempt_of(pod) not in recorded for pod in pods)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,33 +57,23 @@ class Children:
         """The Job of an attempt."""
         return next((job for job in self.jobs if is_of(job, stage, attempt)), None)
 
-    @property
-    def recorded_attempts(self) -> int:
-        """Number of attempts whose end is recorded, over all stages."""
-        last: dict[Stage, int] = {}
-        for record in self.records:
-            last[record.stage] = max(record.attempt, last.get(record.stage, 0))
-        return sum(last.values())
-
     def lacks_job(self, begun: int) -> bool:
         """True where an attempt has begun, its end is not recorded, and its Job is not there.
 
         Args:
             begun: number of attempts that have begun as status tells it.
         """
-        if self.unrecorded_job is not None:
-            return False
-        return begun > self.recorded_attempts or any(map(self.is_unrecorded, self.pods))
+        return lacks_job(self._recorded, self.jobs, self.pods, begun)
 
-    def is_unrecorded(self, body: Body) -> bool:
-        """True for a Job or pod of an attempt whose end is not recorded."""
-        recorded = {(str(record.stage), str(record.attempt)) for record in self.records}
-        return attempt_of(body) not in recorded
+    @property
+    def _recorded(self) -> frozenset[AttemptKey]:
+        return frozenset((str(record.stage), str(record.attempt)) for record in self.records)
 
     @property
     def unrecorded_job(self) -> Body | None:
         """The Job of an attempt whose end is not recorded."""
-        return next(filter(self.is_unrecorded, self.jobs), None)
+        recorded = self._recorded
+        return next((job for job in self.jobs if attempt_of(job) not in recorded), None)
 
     def pods_of(self, stage: Stage, attempt: int) -> tuple[Body, ...]:
         """The pods of an attempt."""
