@@ -91,10 +91,10 @@ def job_ending(job: Body, pods: Sequence[Body], stage: Stage) -> Ending | None:
     outcome, condition = end
     pods = sorted(pods, key=completion_index)
     message = condition.get("message", "")
-    if outcome == "Complete" or _all_trainers_succeeded(job, pods):
-        ending = _completed(pods, stage)
-    else:
-        ending = _failed(job, pods, stage, message)
+    if outcome == "Complete":
+        return replace(_completed(pods, stage), checkpoint=newest_checkpoint(pods))
+    succeeded = reported_success(pods, stage) if _all_trainers_succeeded(job, pods) else None
+    ending = succeeded or _failed(job, pods, stage, message)
     return replace(ending, checkpoint=newest_checkpoint(pods))
 
 
