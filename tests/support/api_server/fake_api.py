@@ -44,7 +44,7 @@ class FakeApi:
         return [
             copy.deepcopy(body)
             for key, body in self.objects.items()
-            if key[0] == kind and all(_member(body, path) == value for path, value in fields)
+            if key[0] == kind and all(_member(body, path) in (value, None) for path, value in fields)
         ]
 
     async def create(self, manifest: Mapping[str, Any]) -> Body | None:
@@ -150,8 +150,8 @@ async def until(done: Callable[[], object]) -> None:
             await asyncio.sleep(0.001)
 
 
-def _member(body: Body, path: str) -> Any:
-    """Member of an object by its path, such as ``regarding.name``."""
+def _member(body: Any, path: str) -> Any:
+    """Member of an object by its path, such as ``regarding.name``; None for an absent one."""
     for name in path.split("."):
-        body = body.get(name, {})
+        body = (body or {}).get(name)
     return body
