@@ -1,9 +1,10 @@
 """Controller of all kinds: one level-based, idempotent pass per resource and change, never two at once."""
 
 import asyncio
+import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,10 +15,10 @@ from tunesmith.controller_runtime.errors import ApiError, Conflict, Gone, Refuse
 from tunesmith.controller_runtime.events import EventRecorder
 from tunesmith.controller_runtime.metrics import Metrics
 from tunesmith.controller_runtime.queue import WorkQueue
-from tunesmith.decide.plan import Apply, Create, Plan
+from tunesmith.decide.plan import Apply, Create, Event, Plan
 from tunesmith.decide.refusal import RefusalReason, plan_invalid, plan_refusal, without_invalid
 from tunesmith.manifests.environment import Environment
-from tunesmith.manifests.names import API_VERSION
+from tunesmith.manifests.names import API_VERSION, children_selector
 from tunesmith.manifests.objects import Body
 
 from .execute import execute
@@ -32,6 +33,8 @@ REFUSED_SECONDS = 5.0
 #: After so many failures in a row the status shows them.
 FAILURES_SHOWN = 4
 RESYNC_SECONDS = 600.0
+#: The children of all resources that have not ended are listed once in so long.
+REFRESH_SECONDS = 1800.0
 LOAD_BACKOFF = Backoff(first=0.2, longest=10.0)
 
 AnyReconciler = Reconciler[Any, Any]
@@ -48,6 +51,9 @@ class Controller:
 
     Args:
         environment: replaced when the installation's settings change.
+
+    Attributes:
+        went_back: set once the API server's data are older than before: whoever watches the resources starts anew.
     """
 
     def __init__(
@@ -71,6 +77,9 @@ class Controller:
         self._now = now
         self._reconciled_at: dict[str, float] = {}
         self._first_seen_at: dict[str, float] = {}
+        self._versions: dict[str, int] = {}
+        self._resync_soon = asyncio.Event()
+        self.went_back = asyncio.Event()
         metrics.queue_depth.set_function(lambda: len(self.queue))
 
     async def load(self) -> None:
@@ -78,17 +87,27 @@ class Controller:
         for kind in self.reconcilers:
             for delay in LOAD_BACKOFF:
                 try:
-                    bodies = await self._client.list(API_VERSION, kind, None)
+                    async for bodies, version in self._client.pages(API_VERSION, kind, None):
+                        for body in bodies:
+                            self.handle_event(None, body)
+                        self._versions[kind] = version
                 except ApiError as error:
                     logger.warning("%s not listed: %s", kind, error.message)
                     await asyncio.sleep(delay)
                 else:
                     break
-            for body in bodies:
-                self.handle_event(None, body)
 
     def handle_event(self, event_type: str | None, body: Body) -> None:
-        """Take over an event of a resource's watch; its type is None for objects of a first list."""
+        """Take over an event of a resource's watch; its type is None for objects of a first list.
+
+        A resource that can't be read is left out, with a line in the log: it must not end the process.
+        """
+        try:
+            self._handle_event(event_type, body)
+        except Exception:
+            logger.exception("odd resource left out", extra={"resource": _reference(body)})
+
+    def _handle_event(self, event_type: str | None, body: Body) -> None:
         if event_type == "DELETED":
             self._forget(body)
         elif self._store(body):
@@ -110,10 +129,10 @@ class Controller:
             last = self._reconciled_at.get(owner_uid, float("-inf"))
             self.queue.add_after(key, last + seconds - time.monotonic())
 
-    def _store(self, body: Body) -> bool:
+    def _store(self, body: Body, went_back: bool = False) -> bool:
         """Keep the body unless a newer one is stored, and reconcile those that wait for its outcome."""
         before = self.bodies.get(key_of(body))
-        if not self.bodies.put(body):
+        if not self.bodies.put(body, went_back):
             return False
         if before is None or _outcome(before) != _outcome(body):
             self._wake_referrers(key_of(body))
@@ -129,33 +148,97 @@ class Controller:
             key = await self.queue.get()
             try:
                 await self._reconcile_counted(key)
+            except Exception:
+                # One resource must not end the worker, and with it the process, again and again.
+                logger.exception("reconcile failed", extra={"resource": key._asdict()})
+                self.queue.back_off(key, 1.0)
             finally:
                 self.queue.done(key)
 
     async def resync(self, seconds: float = RESYNC_SECONDS) -> None:
         """List and reconcile everything at intervals, since watches may miss changes."""
         while True:
-            await asyncio.sleep(seconds)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._resync_soon.wait()
+            self._resync_soon.clear()
             for kind in self.reconcilers:
                 try:
                     await self.resync_kind(kind)
                 except ApiError as error:
                     logger.warning("resync of %s failed: %s", kind, error.message)
 
+    def resync_soon(self) -> None:
+        """Let ``resync`` begin now: the API server's data may have gone back."""
+        self._resync_soon.set()
+
     async def resync_kind(self, kind: str) -> None:
-        """List one kind: reconcile all of it, forget what was deleted."""
-        bodies = await self._client.list(API_VERSION, kind, None)
-        present = {body["metadata"]["uid"] for body in bodies}
+        """List one kind: reconcile all of it, forget what was deleted.
+
+        Where the list is older than the one before, the API server's etcd was restored from a backup: then the list
+        counts, whatever its versions, and ``went_back`` is set.
+        """
+        present: set[str] = set()
+        last, version = self._versions.get(kind, 0), 0
+        async for bodies, version in self._client.pages(API_VERSION, kind, None):
+            went_back = version < last
+            if went_back and not present:
+                self.bodies.go_back()
+            for body in bodies:
+                present.add(body["metadata"]["uid"])
+                self._take_listed(body, went_back)
+        if version < last:
+            logger.warning("the API server went back from version %d to %d", last, version)
+            self.went_back.set()
+        self._versions[kind] = version
+        await self._forget_missing(kind, present)
+
+    def _take_listed(self, body: Body, went_back: bool) -> None:
+        try:
+            self._store(body, went_back)
+        except Exception:
+            logger.exception("odd resource left out", extra={"resource": _reference(body)})
+        self.queue.add(key_of(body))
+
+    async def _forget_missing(self, kind: str, present: Container[str]) -> None:
         for stored in self.bodies.of_kind(kind):
             if stored["metadata"]["uid"] in present:
                 continue
             key = key_of(stored)
             # It may be younger than the list.
-            if await self._client.get(API_VERSION, kind, key.namespace, key.name) is None:
+            found = await self._client.get(API_VERSION, kind, key.namespace, key.name)
+            if found is None or found["metadata"]["uid"] != stored["metadata"]["uid"]:
                 self._forget(stored)
-        for body in bodies:
-            self._store(body)
-            self.queue.add(key_of(body))
+
+    async def refresh_children(self, seconds: float = REFRESH_SECONDS) -> None:
+        """List the children of each resource that has not ended anew, spread over the time: watches may miss changes."""
+        while True:
+            keys = [key for kind in self.reconcilers for key in map(key_of, self.bodies.of_kind(kind))]
+            pause = seconds / max(1, len(keys))
+            for key in keys:
+                await asyncio.sleep(pause)
+                body = self.bodies.get(key)
+                if body is None or _has_ended(body):
+                    continue
+                try:
+                    await self._list_children(key, body["metadata"]["uid"])
+                except ApiError as error:
+                    logger.warning(
+                        "children not listed: %s", error.message, extra={"resource": key._asdict()}
+                    )
+            if not keys:
+                await asyncio.sleep(seconds)
+
+    async def _list_children(self, key: Key, uid: str) -> None:
+        selector = children_selector(uid)
+        for api_version, kind in self.reconcilers[key.kind].children:
+            if self._client.index.find(api_version, kind, uid) is None:
+                continue
+            listing = self._client.index.begin_list(api_version, kind, key.namespace, owner_uid=uid)
+            version = 0
+            async for bodies, version in self._client.pages(api_version, kind, key.namespace, selector):
+                listing.add(bodies)
+            listing.end(version)
 
     def _forget(self, body: Body) -> None:
         """Drop all data about a deleted resource; its children follow by their owner references."""
@@ -249,6 +332,7 @@ class Controller:
         except Exception:
             # A status that can't be merged must not end the worker, and with it the process, again and again.
             logger.exception("status not written", extra={"resource": _reference(body)})
+            self._recorder.record(body, Event(reason, message, "Warning"))
         else:
             self._store(after)
 
@@ -275,16 +359,17 @@ def _outcome(body: Body) -> Sequence[object]:
         phase if phase in {"Succeeded", "Failed"} else None,
         status.get("artifact"),
         status.get("verdict"),
-        [checkpoint.get("step") for checkpoint in status.get("checkpoints", ())],
-        [(alias.get("stable") or {}).get("digest") for alias in status.get("adapters", ())],
+        [checkpoint.get("step") for checkpoint in status.get("checkpoints") or ()],
+        [(alias.get("stable") or {}).get("digest") for alias in status.get("adapters") or ()],
     )
 
 
+def _has_ended(body: Body) -> bool:
+    """True for a run that is over: nothing of it changes any more."""
+    return (body.get("status") or {}).get("phase") in {"Succeeded", "Failed"}
+
+
 def _reference(body: Body) -> dict[str, str]:
-    metadata = body["metadata"]
-    return {
-        "kind": body["kind"],
-        "namespace": metadata["namespace"],
-        "name": metadata["name"],
-        "uid": metadata["uid"],
-    }
+    metadata = body.get("metadata") or {}
+    names = {name: str(metadata.get(name)) for name in ("namespace", "name", "uid")}
+    return {"kind": str(body.get("kind")), **names}

@@ -51,6 +51,7 @@ class Reconciler(Generic[Resource, Observed]):
             reports of its pods, when ``requeue_after`` is over, and on a resync: level-based, and again with the same
             answer.
         references: resources of the operator's kinds that the resource names.
+        children: ``apiVersion`` and ``kind`` of the labeled objects that the resource can have.
     """
 
     kind: str
@@ -58,3 +59,4 @@ class Reconciler(Generic[Resource, Observed]):
     observe: Callable[[Reader, Resource], Awaitable[Observed]]
     plan: Callable[[Resource, Observed, datetime, Environment], Plan]
     references: Callable[[Resource], Iterable[Reference]] = no_references
+    children: tuple[tuple[str, str], ...] = ()

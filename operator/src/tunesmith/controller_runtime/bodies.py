@@ -1,10 +1,13 @@
 """Latest bodies of the watched resources, and which resources refer to which."""
 
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from tunesmith.api.actions import ACTION_ANNOTATION
 from tunesmith.manifests.objects import Body
+
+from .tombstones import Tombstones
 
 
 class Key(NamedTuple):
@@ -54,12 +57,16 @@ def with_writers(body: Body, annotation: str) -> Body:
 
 
 class Bodies:
-    """Bodies by key, by UID and by namespace; an older one never replaces a newer one.
+    """Bodies by key, by UID and by namespace; an older one never replaces a newer one, nor one that was deleted.
 
     The bodies that it returns are not to be changed.
+
+    Args:
+        clock: monotonic seconds.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._deleted = Tombstones(clock)
         self._bodies: dict[str, dict[str, dict[str, Body]]] = {}
         self._keys: dict[str, Key] = {}
         self._references: dict[Key, frozenset[Reference]] = {}
@@ -81,12 +88,19 @@ class Bodies:
         """The key of the resource with this UID."""
         return self._keys.get(uid)
 
-    def put(self, body: Body) -> bool:
-        """Keep the body unless this version or a newer one is stored; returns whether it was kept."""
+    def put(self, body: Body, went_back: bool = False) -> bool:
+        """Keep the body unless this version or a newer one is stored, or it is deleted; returns whether it was kept.
+
+        Args:
+            went_back: the API server's data are older than what was seen before: any other version counts.
+        """
+        if body["metadata"]["uid"] in self._deleted:
+            return False
         key = key_of(body)
         stored = self.get(key)
         if stored is not None:
-            if version_of(body) <= version_of(stored):
+            new, old = version_of(body), version_of(stored)
+            if new == old or (new < old and not went_back):
                 return False
             self._keys.pop(stored["metadata"]["uid"], None)
         in_namespace = self._bodies.setdefault(key.kind, {}).setdefault(key.namespace, {})
@@ -96,11 +110,16 @@ class Bodies:
 
     def drop(self, body: Body) -> bool:
         """Remove the resource of this UID; returns whether it was stored."""
+        self._deleted.add(body["metadata"]["uid"])
         key = self._keys.pop(body["metadata"]["uid"], None)
         if key is None:
             return False
         self.set_references(key, ())
         return self._bodies[key.kind][key.namespace].pop(key.name, None) is not None
+
+    def go_back(self) -> None:
+        """Forget what was deleted: it has come back with an older state of the API server."""
+        self._deleted.clear()
 
     def set_references(self, key: Key, references: Iterable[Reference]) -> None:
         """Replace what the resource refers to."""

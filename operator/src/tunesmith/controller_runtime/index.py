@@ -1,11 +1,16 @@
 """Children in memory: kept up to date by watches and by the operator's own writes."""
 
+import logging
+import time
 from collections.abc import Callable, Iterable
 
 from tunesmith.manifests.names import OWNER_UID_LABEL
 from tunesmith.manifests.objects import Body, with_first_deletion_request
 
 from .bodies import version_of, without_managed_fields
+from .tombstones import Tombstones
+
+logger = logging.getLogger(__name__)
 
 #: Kinds that are watched by the owner's label; all others are listed each time.
 WATCHED_KINDS = (
@@ -25,6 +30,8 @@ MAX_REMOVED_PODS = 256
 OnChange = Callable[[str], None]
 """Receiver of the UID of a resource, a child of which has changed."""
 
+_Kind = tuple[str, str]
+
 
 class ChildIndex:
     """Labeled objects by the UID of the resource that they belong to.
@@ -33,14 +40,19 @@ class ChildIndex:
     read once their Job has ended.
 
     Reads its own writes: what the operator created is here before the watch delivers it, and an older version never
-    replaces a newer one (resource versions of one kind are ordered).
+    replaces a newer one (resource versions of one kind are ordered). What is known to be deleted never comes back: the
+    response to a write may be handled after the watch has told of the deletion.
+
+    Args:
+        clock: monotonic seconds.
     """
 
-    def __init__(self, on_change: OnChange) -> None:
+    def __init__(self, on_change: OnChange, clock: Callable[[], float] = time.monotonic) -> None:
         self._on_change = on_change
-        self._synced: dict[tuple[str, str], Callable[[], bool]] = {}
-        self._objects: dict[tuple[str, str], dict[str, dict[str, Body]]] = {}
+        self._synced: dict[_Kind, Callable[[], bool]] = {}
+        self._objects: dict[_Kind, dict[str, dict[str, Body]]] = {}
         self._removed_pods: dict[str, dict[str, Body]] = {}
+        self._deleted = Tombstones(clock)
 
     def follow(self, api_version: str, kind: str, synced: Callable[[], bool]) -> None:
         """Index this kind from now on; ``synced`` is true once all its objects were listed."""
@@ -55,12 +67,12 @@ class ChildIndex:
         return tuple(self._objects[api_version, kind].get(owner_uid, {}).values())
 
     def put(self, api_version: str, kind: str, body: Body) -> bool:
-        """Keep the object unless this version or a newer one is stored; returns whether it was kept."""
+        """Keep the object unless this version or a newer one is stored, or it is deleted; returns whether it was kept."""
         owner = _owner(body)
-        if owner is None or (api_version, kind) not in self._objects:
+        uid = body["metadata"]["uid"]
+        if owner is None or (api_version, kind) not in self._objects or uid in self._deleted:
             return False
         children = self._objects[api_version, kind].setdefault(owner, {})
-        uid = body["metadata"]["uid"]
         if uid in children and version_of(body) <= version_of(children[uid]):
             return False
         children[uid] = with_first_deletion_request(_stored(api_version, kind, body), children.get(uid))
@@ -68,12 +80,8 @@ class ChildIndex:
 
     def drop(self, api_version: str, kind: str, body: Body) -> None:
         """Remove the object."""
-        owner = _owner(body)
-        children = self._objects.get((api_version, kind), {})
-        if owner is not None and owner in children:
-            children[owner].pop(body["metadata"]["uid"], None)
-            if not children[owner]:
-                del children[owner]
+        self._deleted.add(body["metadata"]["uid"])
+        self._remove(api_version, kind, body)
 
     def removed_pods(self, owner_uid: str) -> tuple[Body, ...]:
         """The owner's pods that ended and then were removed, in their last state."""
@@ -86,7 +94,35 @@ class ChildIndex:
             self._removed_pods[owner_uid] = kept
 
     def handle_event(self, api_version: str, kind: str, event_type: str, body: Body) -> None:
-        """Take over an event of a watch, and report its owner unless the operator itself wrote this version."""
+        """Take over an event of a watch, and report its owner unless the operator itself wrote this version.
+
+        An object that can't be read is left out, with a line in the log: it must not end the watch of all others.
+        """
+        try:
+            self._handle_event(api_version, kind, event_type, body)
+        except Exception:
+            logger.exception("odd %s left out", kind, extra={"resource": _reference(kind, body)})
+
+    def begin_list(
+        self,
+        api_version: str,
+        kind: str,
+        namespace: str | None,
+        went_back: bool = False,
+        owner_uid: str | None = None,
+    ) -> "IndexListing":
+        """A list of one namespace (None: of all) to be taken over page by page.
+
+        Args:
+            went_back: the API server's data are older than what was seen before: the list counts, whatever its
+                versions.
+            owner_uid: the list holds this owner's objects only.
+        """
+        if went_back:
+            self._deleted.clear()
+        return IndexListing(self, (api_version, kind), namespace, went_back, owner_uid)
+
+    def _handle_event(self, api_version: str, kind: str, event_type: str, body: Body) -> None:
         owner = _owner(body)
         if owner is None:
             return
@@ -105,28 +141,64 @@ class ChildIndex:
         elif self.put(api_version, kind, body):
             self._on_change(owner)
 
-    def handle_list(
-        self,
-        api_version: str,
-        kind: str,
-        namespace: str | None,
-        objects: Iterable[Body],
-        version: int,
+    def _remove(self, api_version: str, kind: str, body: Body) -> None:
+        owner = _owner(body)
+        children = self._objects.get((api_version, kind), {})
+        if owner is not None and owner in children:
+            children[owner].pop(body["metadata"]["uid"], None)
+            if not children[owner]:
+                del children[owner]
+
+
+class IndexListing:
+    """A list that the index takes over page by page; at its end, what no page had is removed."""
+
+    def __init__(
+        self, index: ChildIndex, kind: _Kind, namespace: str | None, went_back: bool, owner_uid: str | None
     ) -> None:
-        """Take over a whole list of one namespace (None: of all), made at this version."""
-        present = {body["metadata"]["uid"]: body for body in objects}
-        for children in [*self._objects[api_version, kind].values()]:
-            for uid, body in [*children.items()]:
-                inside = namespace in (None, body["metadata"].get("namespace"))
-                if inside and uid not in present and version_of(body) <= version:
-                    self.handle_event(api_version, kind, "DELETED", body)
-        for body in present.values():
-            self.handle_event(api_version, kind, "ADDED", body)
+        self._index = index
+        self._kind = kind
+        self._namespace = namespace
+        self._went_back = went_back
+        self._owner_uid = owner_uid
+        self._present: set[str] = set()
+
+    def add(self, bodies: Iterable[Body]) -> None:
+        """Take over one page."""
+        for body in bodies:
+            self._present.add(body["metadata"]["uid"])
+            if self._went_back:
+                self._index._remove(*self._kind, body)
+            self._index.handle_event(*self._kind, "ADDED", body)
+
+    def end(self, version: int) -> None:
+        """Remove what the list, made at this version, lacks."""
+        for body in self._known():
+            uid, namespace = body["metadata"]["uid"], body["metadata"].get("namespace")
+            if uid in self._present or self._namespace not in (None, namespace):
+                continue
+            if self._went_back:
+                # It may be younger than the list: then the watch brings it back.
+                self._index._remove(*self._kind, body)
+                self._index._on_change(str(_owner(body)))
+            elif version_of(body) <= version:
+                self._index.handle_event(*self._kind, "DELETED", body)
+
+    def _known(self) -> list[Body]:
+        owners = self._index._objects[self._kind]
+        if self._owner_uid is not None:
+            return [*owners.get(self._owner_uid, {}).values()]
+        return [body for children in owners.values() for body in children.values()]
 
 
 def _owner(body: Body) -> str | None:
-    owner: str | None = body["metadata"].get("labels", {}).get(OWNER_UID_LABEL)
+    owner: str | None = (body["metadata"].get("labels") or {}).get(OWNER_UID_LABEL)
     return owner
+
+
+def _reference(kind: str, body: Body) -> dict[str, str]:
+    metadata = body.get("metadata") or {}
+    return {"kind": kind, "namespace": str(metadata.get("namespace")), "name": str(metadata.get("name"))}
 
 
 def _stored(api_version: str, kind: str, body: Body) -> Body:

@@ -19,7 +19,7 @@ from tunesmith.controller_runtime.client import Client
 from tunesmith.controller_runtime.connection import Connection, NoCredentials
 from tunesmith.controller_runtime.errors import ApiError, Refused
 from tunesmith.controller_runtime.events import EventRecorder
-from tunesmith.controller_runtime.index import WATCHED_KINDS, ChildIndex
+from tunesmith.controller_runtime.index import WATCHED_KINDS, ChildIndex, IndexListing
 from tunesmith.controller_runtime.lease import LeaderLease, LeaseLost
 from tunesmith.controller_runtime.metrics import Metrics
 from tunesmith.controller_runtime.tls import ensure_material, load_into
@@ -36,7 +36,7 @@ from .pods import PodServer, build_pod_app
 from .registry import RECONCILERS
 from .servers import build_plain_app, serving
 from .settings import Settings, read_settings
-from .watching import watch_resources
+from .watching import keep_watching
 
 logger = logging.getLogger(__name__)
 
@@ -187,11 +187,17 @@ class Operator:
                 group.create_task(controller.work(), name=f"worker {number}")
             group.create_task(self._recorder.run(), name="events")
             group.create_task(controller.resync(), name="resync")
+            group.create_task(controller.refresh_children(), name="children")
             group.create_task(self._keep_renewed(controller), name="certificates")
             namespaces = self._settings.watch_namespaces
             self._health.leading(kinds, namespaces, watches)
-            kopf_watches = watch_resources(
-                kinds, namespaces, controller.handle_event, self._take_signals, self._connection
+            kopf_watches = keep_watching(
+                kinds,
+                namespaces,
+                controller.handle_event,
+                self._take_signals,
+                self._connection,
+                controller.went_back,
             )
             group.create_task(kopf_watches, name="kopf")
             group.create_task(self._health.check_forever(), name="health")
@@ -203,13 +209,20 @@ class Operator:
             on_event = partial(self._index.handle_event, api_version, kind)
             of_kind = []
             for namespace in namespaces:
-                on_list = partial(self._index.handle_list, api_version, kind, namespace)
+                begin_list = partial(self._begin_list, api_version, kind, namespace)
                 of_kind.append(
-                    Watch(self._client, api_version, kind, namespace, OWNER_UID_LABEL, on_list, on_event)
+                    Watch(self._client, api_version, kind, namespace, OWNER_UID_LABEL, begin_list, on_event)
                 )
             self._index.follow(api_version, kind, partial(_all_synced, of_kind))
             watches += of_kind
         return watches
+
+    def _begin_list(
+        self, api_version: str, kind: str, namespace: str | None, went_back: bool
+    ) -> IndexListing:
+        if went_back and self._controller is not None:
+            self._controller.resync_soon()
+        return self._index.begin_list(api_version, kind, namespace, went_back)
 
     def _child_changed(self, owner_uid: str) -> None:
         if self._controller is not None:
@@ -250,7 +263,12 @@ class Operator:
     async def _keep_renewed(self, controller: Controller) -> None:
         while True:
             await asyncio.sleep(RENEWAL_SECONDS)
-            material = await self._renew()
+            try:
+                material = await self._renew()
+            except Exception:
+                # The old certificate may still be good for weeks: a Secret that can't be read must not end the process.
+                logger.exception("certificates not renewed")
+                continue
             controller.environment = replace(controller.environment, ca_bundle=material.bundle)
             controller.live.agents.peer_secret = material.authority_key
 
