@@ -12,7 +12,8 @@ from api_server.fake_api import until
 from api_server.watch_answers import Answer, stream
 
 from tunesmith.controller_runtime.backoff import Backoff
-from tunesmith.controller_runtime.client import LONGEST_RETRY_AFTER_SECONDS, Client
+from tunesmith.controller_runtime.client import Client
+from tunesmith.controller_runtime.connection import LONGEST_RETRY_AFTER_SECONDS
 from tunesmith.controller_runtime.errors import Conflict, Refused, Retryable
 from tunesmith.controller_runtime.index import WATCHED_KINDS, ChildIndex
 from tunesmith.controller_runtime.metrics import Metrics

@@ -54,9 +54,10 @@ def build_job(name: str, version: int) -> dict[str, Any]:
     return {"kind": "FineTuneJob", "apiVersion": f"{GROUP}/v1alpha1", "metadata": metadata}
 
 
-def failing(code: int) -> Answer:
+def failing(code: int, seconds: str = "0") -> Answer:
     async def answer(_: web.Request) -> web.Response:
-        return web.json_response({"kind": "Status", "code": code}, status=code, headers={"Retry-After": "0"})
+        status = {"kind": "Status", "code": code}
+        return web.json_response(status, status=code, headers={"Retry-After": seconds})
 
     return answer
 
@@ -122,8 +123,10 @@ async def watched(
         failing(429),
         failing(500),
         failing(503),
+        failing(429, "3600"),
+        failing(503, "9" * 400),
     ],
-    ids=["too old", "lost connection", "429", "500", "503"],
+    ids=["too old", "lost connection", "429", "500", "503", "an hour", "for ever"],
 )
 async def test_watches_survive(fault: Answer) -> None:
     api = ApiServer(fault, stream(("ADDED", build_job("new", 6))))

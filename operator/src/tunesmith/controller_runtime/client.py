@@ -12,7 +12,7 @@ from yarl import URL
 from tunesmith.manifests.names import FIELD_MANAGER
 from tunesmith.manifests.objects import Body
 
-from .connection import CONNECT_SECONDS, Connection
+from .connection import CONNECT_SECONDS, Connection, bounded_retry_after
 from .errors import ApiError, Conflict, Gone, Retryable, to_error
 from .index import ChildIndex
 from .kinds import is_known, path_of
@@ -24,8 +24,6 @@ Bodies = list[Body]
 SILENCE_SECONDS = 150.0
 WATCH_SECONDS = 600
 PAGE = 500
-#: The queue's longest back-off; a watch that waited for the hour that a proxy asks for would count as dead.
-LONGEST_RETRY_AFTER_SECONDS = 300.0
 #: Far below the connections that calls share: while all watches list anew, the lease is still renewed.
 LISTS_OF_WATCHES = 16
 USER_AGENT = FIELD_MANAGER
@@ -301,7 +299,7 @@ class Client:
         except orjson.JSONDecodeError:
             status = {}
         return to_error(
-            response.status, status if isinstance(status, dict) else {}, _retry_after(response.headers)
+            response.status, status if isinstance(status, dict) else {}, bounded_retry_after(response.headers)
         )
 
     def _unreachable(self, error: Exception) -> Retryable:
@@ -327,12 +325,6 @@ def _object(answer: object, kind: str) -> Body:
 def _selectors(label_selector: str | None, field_selector: str | None) -> dict[str, str]:
     selectors = {"labelSelector": label_selector, "fieldSelector": field_selector}
     return {key: value for key, value in selectors.items() if value}
-
-
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds, bounded: a proxy may ask for any number. The API server never sends a date."""
-    value = headers.get("Retry-After", "")
-    return min(float(value), LONGEST_RETRY_AFTER_SECONDS) if value.isdecimal() else None
 
 
 def _headers(content_type: str = _JSON) -> dict[str, str]:
