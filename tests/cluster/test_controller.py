@@ -46,6 +46,11 @@ def plan(resource: Any, observed: Any, now: datetime, environment: Environment) 
     return Plan((Create(CHILD),), {"phase": "Made"}, (Event("Made", "made the child"),))
 
 
+def plan_owned(*_: Any) -> Plan:
+    child = {**CHILD, "metadata": {**CHILD["metadata"], "ownerReferences": [{"uid": "job-uid"}]}}
+    return Plan((Create(child),), {"phase": "Made"})
+
+
 class Harness:
     """A controller on an API server in memory."""
 
@@ -134,6 +139,18 @@ async def test_a_conflict_is_read_again() -> None:
         harness.add()
         await until(lambda: harness.status == {"phase": "Made"})
         assert ("get", "FineTuneJob") in harness.api.calls
+
+
+async def test_a_name_that_somebody_else_has_is_told_until_it_is_free() -> None:
+    async with running(plan_owned) as harness:
+        stranger = {**CHILD, "metadata": {**CHILD["metadata"], "ownerReferences": [{"uid": "stranger"}]}}
+        harness.api.add(stranger)
+        harness.add()
+        await until(lambda: harness.condition("Ready")[1] == "NameTaken")
+        assert harness.condition("Ready")[2].startswith("ConfigMap child exists already and is not this")
+        assert harness.status.get("phase") is None
+        del harness.api.objects["ConfigMap", "ns", "child"]
+        await until(lambda: harness.status == {"phase": "Made"})
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from typing import Any
 from tunesmith.controller_runtime.backoff import Backoff
 from tunesmith.controller_runtime.bodies import Bodies, Key, key_of, version_of
 from tunesmith.controller_runtime.client import Client
-from tunesmith.controller_runtime.errors import ApiError, Conflict, Gone, Refused, Retryable
+from tunesmith.controller_runtime.errors import ApiError, Conflict, Gone, NameTaken, Refused, Retryable
 from tunesmith.controller_runtime.events import EventRecorder
 from tunesmith.controller_runtime.metrics import Metrics
 from tunesmith.controller_runtime.queue import WorkQueue
@@ -270,7 +270,9 @@ class Controller:
             return "retried"
         except Refused as error:
             self.queue.back_off(key, REFUSED_SECONDS)
-            await self._show_failure(body, RefusalReason.REFUSED, error.message)
+            taken = isinstance(error, NameTaken)
+            reason = RefusalReason.NAME_TAKEN if taken else RefusalReason.REFUSED
+            await self._show_failure(body, reason, error.message)
             return "refused"
         except ApiError as error:
             if isinstance(error, Gone):

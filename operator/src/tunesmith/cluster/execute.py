@@ -1,9 +1,22 @@
 """Execution of a plan: actions in their order, then the status, then the events."""
 
 from tunesmith.controller_runtime.client import Client
-from tunesmith.controller_runtime.errors import ApiError, Conflict
+from tunesmith.controller_runtime.errors import ApiError, Conflict, NameTaken
 from tunesmith.controller_runtime.events import EventRecorder
-from tunesmith.decide.plan import Action, Apply, Create, Delete, Mount, Patch, Plan, Push, Replace, Tell
+from tunesmith.decide.plan import (
+    Action,
+    Apply,
+    Create,
+    Delete,
+    Mount,
+    Patch,
+    Plan,
+    Push,
+    Replace,
+    Tell,
+    owned_by,
+)
+from tunesmith.manifests.names import MANAGED_BY_LABEL
 from tunesmith.manifests.objects import Body
 from tunesmith.manifests.serving_config_maps import with_desired
 
@@ -51,12 +64,13 @@ async def act(
 
     Raises:
         Conflict: an object to be replaced has changed since it was read.
+        NameTaken: an object of the name is there already, and is not the resource's.
     """
     match action:
         case Create(manifest):
-            await client.create(manifest)
+            await _create(client, manifest)
         case Apply(manifest):
-            await client.apply(manifest)
+            await _apply(client, body, manifest)
         case Patch(api_version, kind, namespace, name, patch):
             await client.patch(api_version, kind, namespace, name, patch)
         case Delete(api_version, kind, namespace, name, uid):
@@ -71,10 +85,53 @@ async def act(
             agents.tell(body["metadata"]["uid"], usage)
 
 
+async def _create(client: Client, manifest: Body) -> bool:
+    """Create the object; returns False where the resource has one of that name already."""
+    if await client.create(manifest) is not None:
+        return True
+    existing = await _get(client, manifest)
+    if existing is not None and not _is_ours(existing, manifest):
+        raise _name_taken(manifest)
+    return False
+
+
+async def _apply(client: Client, body: Body, manifest: Body) -> None:
+    """Apply the object; the first time only where nobody else has one of that name, since an apply takes it over."""
+    children = client.index.find(manifest["apiVersion"], manifest["kind"], body["metadata"]["uid"]) or ()
+    name = manifest["metadata"]["name"]
+    if all(child["metadata"]["name"] != name for child in children):
+        existing = await _get(client, manifest)
+        if existing is not None and not _is_ours(existing, manifest):
+            raise _name_taken(manifest)
+    await client.apply(manifest)
+
+
 async def _replace(client: Client, manifest: Body) -> None:
     if manifest["metadata"].get("resourceVersion"):
         await client.replace(manifest)
-    elif await client.create(manifest) is None:
+    elif not await _create(client, manifest):
         raise Conflict(
             f"{manifest['kind']} {manifest['metadata']['name']} exists already", 409, "AlreadyExists"
         )
+
+
+async def _get(client: Client, manifest: Body) -> Body | None:
+    metadata = manifest["metadata"]
+    return await client.get(manifest["apiVersion"], manifest["kind"], metadata["namespace"], metadata["name"])
+
+
+def _is_ours(existing: Body, manifest: Body) -> bool:
+    """True for an object of the manifest's owner; for one without an owner, of Tunesmith."""
+    owners = [reference["uid"] for reference in manifest["metadata"].get("ownerReferences", ())]
+    if owners:
+        return any(owned_by(existing, uid) for uid in owners)
+    manager, found = (
+        (body["metadata"].get("labels") or {}).get(MANAGED_BY_LABEL) for body in (manifest, existing)
+    )
+    return manager in (None, found)
+
+
+def _name_taken(manifest: Body) -> NameTaken:
+    kind, name = manifest["kind"], manifest["metadata"]["name"]
+    message = f"{kind} {name} exists already and is not this resource's: delete it, or give this resource another name"
+    return NameTaken(message, 409, "AlreadyExists")

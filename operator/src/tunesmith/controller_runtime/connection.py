@@ -198,9 +198,7 @@ class Connection:
             if pool is not None:
                 await pool.retire()
 
-    def _open_session(
-        self, limit: int, *middlewares: aiohttp.ClientMiddlewareType
-    ) -> aiohttp.ClientSession:
+    def _open_session(self, limit: int, *middlewares: aiohttp.ClientMiddlewareType) -> aiohttp.ClientSession:
         self._configuration.connection_pool_maxsize = limit
         self._configuration.client_session_kwargs = {
             "timeout": aiohttp.ClientTimeout(total=REQUEST_SECONDS, sock_connect=CONNECT_SECONDS),

@@ -15,6 +15,7 @@ ATTEMPT_LABEL = f"{GROUP}/attempt"
 ALIAS_LABEL = f"{GROUP}/alias"
 #: Number of the pod set of an AdapterDeployment; pods of the first set lack it.
 SET_LABEL = f"{GROUP}/set"
+MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
 COMPONENT_LABEL = "app.kubernetes.io/name"
 #: Name of the claim for which all pods of a Job have to run on one node.
 ONE_NODE_ANNOTATION = f"{GROUP}/one-node-for-claim"
@@ -74,7 +75,7 @@ def child_name(owner: Owner, stage: str, attempt: int | None = None) -> str:
 def child_labels(owner: Owner, stage: str, attempt: int | None = None) -> dict[str, str]:
     """Labels of a child and of its pods."""
     labels = {
-        "app.kubernetes.io/managed-by": "tunesmith",
+        MANAGED_BY_LABEL: "tunesmith",
         COMPONENT_LABEL: str(stage),
         OWNER_NAME_LABEL: owner.metadata.name,
         OWNER_UID_LABEL: owner.metadata.uid,
