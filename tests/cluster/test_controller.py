@@ -301,7 +301,7 @@ async def test_a_failure_that_no_status_can_hold_is_told_in_an_event() -> None:
     async with running(broken) as harness:
         body = {**BODY, "status": {"conditions": [{"type": "Ready"}]}}
         harness.controller.handle_event("ADDED", harness.api.add(body))
-        await until(lambda: harness.recorder._queue.qsize())
+        await until(harness.recorder._queue.qsize)
         await harness.recorder.flush(1)
         [event] = [body for key, body in harness.api.objects.items() if key[0] == "Event"]
         assert event["reason"] == "InternalError"

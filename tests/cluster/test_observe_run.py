@@ -131,3 +131,17 @@ async def test_the_jobs_that_a_candidate_descends_from_come_along(api: Any, read
     observed = await observe_evalrun(reader, EvalRun.parse(eval_run()))
     assert sorted(observed.sources.jobs) == ["expenses", "first"]
     assert api.calls == []
+
+
+async def test_a_neighbour_that_cannot_be_read_stops_no_other_resource(api: Any, reader: Reader) -> None:
+    artifact = {"uri": "pvc://artifacts/tone", "digest": f"sha256:{'b' * 64}"}
+    odd = {"artifact": artifact, "phase": 5, "conditions": ["odd"]}
+    for name in ("expenses", "earlier"):
+        reader.bodies.put({**stored(fine_tune_job(), name), "status": odd})
+    candidate = {"uri": artifact["uri"], "digest": artifact["digest"]}
+    by_digest = eval_run(candidate=candidate, baseModel={"uri": "pvc://models/tiny"})
+    assert (await observe_evalrun(reader, EvalRun.parse(by_digest))).sources.makers == {}
+    assert (await observe_evalrun(reader, EvalRun.parse(eval_run()))).sources.jobs == {"expenses": None}
+    spec = {"baseModel": {"fineTuneJobRef": {"name": "earlier"}}}
+    observed = await observe_finetunejob(reader, FineTuneJob.parse(fine_tune_job(**spec)))
+    assert observed.related.earlier == {"earlier": None}

@@ -35,9 +35,10 @@ def followed() -> tuple[ChildIndex, list[str]]:
 
 def take_list(index: ChildIndex, version: int, *pages: Any, **arguments: Any) -> None:
     listing = index.begin_list(*JOB, "ns", **arguments)
+    listing.add([], version)
     for page in pages:
-        listing.add([page])
-    listing.end(version)
+        listing.add([page], version)
+    listing.end()
 
 
 def names(index: ChildIndex, owner: str = "owner") -> set[tuple[str, str]]:

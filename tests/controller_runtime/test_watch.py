@@ -86,10 +86,10 @@ class Listed:
         self._word = word
         self._names: list[str] = []
 
-    def add(self, bodies: Iterable[Body]) -> None:
+    def add(self, bodies: Iterable[Body], version: int) -> None:
         self._names += [body["metadata"]["name"] for body in bodies]
 
-    def end(self, version: int) -> None:
+    def end(self) -> None:
         self._received.put_nowait((self._word, self._names))
 
 

@@ -211,7 +211,7 @@ class Controller:
                 self._forget(stored)
 
     async def refresh_children(self, seconds: float = REFRESH_SECONDS) -> None:
-        """List the children of each resource that has not ended anew, spread over the time: watches may miss changes."""
+        """List anew the children of resources that have not ended, spread over the time: watches may miss changes."""
         while True:
             keys = [key for kind in self.reconcilers for key in map(key_of, self.bodies.of_kind(kind))]
             pause = seconds / max(1, len(keys))
@@ -235,10 +235,9 @@ class Controller:
             if self._client.index.find(api_version, kind, uid) is None:
                 continue
             listing = self._client.index.begin_list(api_version, kind, key.namespace, owner_uid=uid)
-            version = 0
             async for bodies, version in self._client.pages(api_version, kind, key.namespace, selector):
-                listing.add(bodies)
-            listing.end(version)
+                listing.add(bodies, version)
+            listing.end()
 
     def _forget(self, body: Body) -> None:
         """Drop all data about a deleted resource; its children follow by their owner references."""

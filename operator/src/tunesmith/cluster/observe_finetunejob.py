@@ -15,7 +15,6 @@ from tunesmith.decide.finetunejob.observed import (
 from tunesmith.decide.finetunejob.referenced_jobs import referred_jobs
 from tunesmith.decide.fit.admission import asks_for_nodes, is_judged
 from tunesmith.decide.objects import is_suspended, job_end
-from tunesmith.decide.refusal import without_invalid
 from tunesmith.decide.run.children import Children
 from tunesmith.decide.search.settings import runs_trial_jobs
 from tunesmith.manifests.eval_run import eval_run_name
@@ -38,6 +37,7 @@ from .observe_run import (
 )
 from .observe_trials import observe_ended_trials, observe_trial_jobs, observe_trial_source, trial_names
 from .reconciler import Reader
+from .related import find_job
 
 
 async def observe_finetunejob(reader: Reader, job: FineTuneJob) -> ObservedTraining:
@@ -100,8 +100,7 @@ async def _observe_related(reader: Reader, job: FineTuneJob, children: RunChildr
 
 def _observe_earlier(reader: Reader, job: FineTuneJob) -> dict[str, FineTuneJob | None]:
     names, namespace = referred_jobs(job.spec), job.metadata.namespace
-    bodies = {name: reader.bodies.get(Key("FineTuneJob", namespace, name)) for name in names}
-    return {name: FineTuneJob.parse(without_invalid(body)) if body else None for name, body in bodies.items()}
+    return {name: find_job(reader, namespace, name) for name in names}
 
 
 async def _observe_gpu_nodes(client: Client, job: FineTuneJob, children: RunChildren) -> tuple[Body, ...]:

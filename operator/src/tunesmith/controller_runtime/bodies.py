@@ -89,7 +89,7 @@ class Bodies:
         return self._keys.get(uid)
 
     def put(self, body: Body, went_back: bool = False) -> bool:
-        """Keep the body unless this version or a newer one is stored, or it is deleted; returns whether it was kept.
+        """Keep the body unless it is deleted, or this version or a newer one is stored; returns whether it was kept.
 
         Args:
             went_back: the API server's data are older than what was seen before: any other version counts.

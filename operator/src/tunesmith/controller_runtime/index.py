@@ -67,7 +67,7 @@ class ChildIndex:
         return tuple(self._objects[api_version, kind].get(owner_uid, {}).values())
 
     def put(self, api_version: str, kind: str, body: Body) -> bool:
-        """Keep the object unless this version or a newer one is stored, or it is deleted; returns whether it was kept."""
+        """Keep the object unless it is deleted, or this version or a newer one is stored; returns whether it was."""
         owner = _owner(body)
         uid = body["metadata"]["uid"]
         if owner is None or (api_version, kind) not in self._objects or uid in self._deleted:
@@ -162,17 +162,19 @@ class IndexListing:
         self._went_back = went_back
         self._owner_uid = owner_uid
         self._present: set[str] = set()
+        self._version = 0
 
-    def add(self, bodies: Iterable[Body]) -> None:
-        """Take over one page."""
+    def add(self, bodies: Iterable[Body], version: int) -> None:
+        """Take over one page of the list that was made at this version."""
+        self._version = version
         for body in bodies:
             self._present.add(body["metadata"]["uid"])
             if self._went_back:
                 self._index._remove(*self._kind, body)
             self._index.handle_event(*self._kind, "ADDED", body)
 
-    def end(self, version: int) -> None:
-        """Remove what the list, made at this version, lacks."""
+    def end(self) -> None:
+        """Remove what the list lacks."""
         for body in self._known():
             uid, namespace = body["metadata"]["uid"], body["metadata"].get("namespace")
             if uid in self._present or self._namespace not in (None, namespace):
@@ -181,7 +183,7 @@ class IndexListing:
                 # It may be younger than the list: then the watch brings it back.
                 self._index._remove(*self._kind, body)
                 self._index._on_change(str(_owner(body)))
-            elif version_of(body) <= version:
+            elif version_of(body) <= self._version:
                 self._index.handle_event(*self._kind, "DELETED", body)
 
     def _known(self) -> list[Body]:

@@ -26,11 +26,11 @@ OnEvent = Callable[[str, Body], None]
 class Listing(Protocol):
     """Receiver of all objects at a resource version, page by page."""
 
-    def add(self, bodies: Iterable[Body]) -> None:
-        """Take over one page."""
+    def add(self, bodies: Iterable[Body], version: int) -> None:
+        """Take over one page of the list that was made at this version."""
         ...
 
-    def end(self, version: int) -> None:
+    def end(self) -> None:
         """Drop what no page had."""
         ...
 
@@ -135,9 +135,9 @@ class Watch:
             listing, version = self._begin_list(self._went_back), 0
             pages = self._client.pages(self.api_version, self.kind, self.namespace, self._selector)
             async for bodies, version in pages:
-                listing.add(bodies)
+                listing.add(bodies, version)
                 self._last_answer = self._clock()
-            listing.end(version)
+            listing.end()
         self._went_back = False
         self._note_version(version)
         self.synced.set()
