@@ -23,7 +23,7 @@ from tunesmith.manifests.names import API_VERSION, OWNER_UID_LABEL
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 ENVIRONMENT = Environment("trainer", "serving", "https://operator", "pem")
-CHILD = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"namespace": "ns", "name": "child"}}
+CHILD: dict[str, Any] = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"namespace": "ns", "name": "child"}}
 BODY: dict[str, Any] = {
     "apiVersion": API_VERSION,
     "kind": "FineTuneJob",

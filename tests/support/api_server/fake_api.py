@@ -36,7 +36,9 @@ class FakeApi:
         self._count("get", kind)
         return copy.deepcopy(self.objects.get((kind, namespace, name)))
 
-    async def list(self, api_version: str, kind: str, namespace: str | None, *_: Any) -> list[Body]:
+    async def list(
+        self, api_version: str, kind: str, namespace: str | None, *_: Any, **__: Any
+    ) -> list[Body]:
         self._count("list", kind)
         return [copy.deepcopy(body) for key, body in self.objects.items() if key[0] == kind]
 

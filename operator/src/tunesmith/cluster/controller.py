@@ -4,8 +4,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Container, Iterable, Sequence
-from datetime import UTC, datetime
+from collections.abc import Container, Iterable, Sequence
 from typing import Any
 
 from tunesmith.controller_runtime.backoff import Backoff
@@ -23,7 +22,7 @@ from tunesmith.manifests.objects import Body
 
 from .execute import execute
 from .live import AgentHub, Live, ProgressBoard
-from .reconciler import Reader, Reconciler
+from .reconciler import Now, Reader, Reconciler, utc_now
 
 logger = logging.getLogger(__name__)
 
@@ -38,12 +37,6 @@ REFRESH_SECONDS = 1800.0
 LOAD_BACKOFF = Backoff(first=0.2, longest=10.0)
 
 AnyReconciler = Reconciler[Any, Any]
-Now = Callable[[], datetime]
-
-
-def utc_now() -> datetime:
-    """Current time in UTC."""
-    return datetime.now(UTC)
 
 
 class Controller:
@@ -71,7 +64,7 @@ class Controller:
         self.queue: WorkQueue[Key] = WorkQueue(asyncio.get_running_loop())
         self.live = Live(ProgressBoard(self.wake), AgentHub(self.wake))
         self._client = client
-        self._reader = Reader(client, self.bodies, self.live)
+        self._reader = Reader(client, self.bodies, self.live, now=now)
         self._recorder = recorder
         self._metrics = metrics
         self._now = now
@@ -248,6 +241,7 @@ class Controller:
         self._client.index.forget_removed_pods(uid)
         self.live.progress.forget(uid)
         self.live.agents.forget(uid)
+        self._reader.mounts.forget(uid)
         self._reconciled_at.pop(uid, None)
         self._first_seen_at.pop(uid, None)
 

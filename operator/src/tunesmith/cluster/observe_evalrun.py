@@ -55,7 +55,7 @@ async def observe_evalrun(reader: Reader, run: EvalRun) -> ObservedEvaluation:
         children.pods,
         sources,
         await observe_missing_config_maps(client, namespace, children, uris),
-        await observe_mount_failures(client, namespace, children),
+        await observe_mount_failures(reader, run.metadata, children),
         await _observe_reports(reader, sources),
         await observe_gpu_nodes(client) if begins and run.spec.compute.gpus else (),
         live_progress(reader.live.progress.latest(run.metadata.uid)),

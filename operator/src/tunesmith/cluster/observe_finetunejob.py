@@ -93,7 +93,7 @@ async def _observe_related(reader: Reader, job: FineTuneJob, children: RunChildr
         claims={} if trains else await observe_claims(client, namespace, shared_claims(job)),
         gpu_nodes=await _observe_gpu_nodes(client, job, children),
         missing_config_maps=await observe_missing_config_maps(client, namespace, children, uris),
-        mount_failures=await observe_mount_failures(client, namespace, children),
+        mount_failures=await observe_mount_failures(reader, job.metadata, children),
         trial_source=None if begun else await observe_trial_source(reader, job),
     )
 

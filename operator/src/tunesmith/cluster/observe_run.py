@@ -6,14 +6,16 @@ from dataclasses import dataclass
 from tunesmith.controller_runtime.client import Client
 from tunesmith.controller_runtime.errors import Refused
 from tunesmith.decide.finetunejob.observed import LiveProgress
-from tunesmith.decide.objects import is_suspended, job_end, terminated, waiting
+from tunesmith.decide.objects import is_finished, is_suspended, job_end, terminated, waiting
 from tunesmith.decide.plan import owned_by
 from tunesmith.manifests.names import ATTEMPT_LABEL, STAGE_LABEL, Metadata, children_selector
 from tunesmith.manifests.objects import Body, with_first_deletion_request
+from tunesmith.manifests.result_config_map import recorded_attempt
 from tunesmith_contract.uris import Scheme, parse_uri_or_none
 
 from .children import observe_children, observe_pods
 from .live import Progress
+from .reconciler import Reader
 
 KUEUE = "kueue.x-k8s.io"
 WORKLOAD_JOB_LABEL = f"{KUEUE}/job-uid"
@@ -33,7 +35,8 @@ async def observe_run_children(client: Client, owner: Metadata) -> RunChildren:
     config_maps = await observe_children(client, "v1", "ConfigMap", owner)
     jobs = await observe_children(client, "batch/v1", "Job", owner)
     pods = await observe_pods(client, owner) if jobs else ()
-    if any(_is_ahead_of(job, pods) for job in jobs):
+    recorded = {attempt for body in config_maps if (attempt := recorded_attempt(body))}
+    if any(_attempt_of(job) not in recorded and _is_ahead_of(job, pods) for job in jobs):
         # The watch of Jobs may be ahead of the one of pods; a list is not, and the pods hold exit codes and messages.
         # Indexed pods that the list lacks stay: the watch has not yet delivered their removal.
         listed_pods = await client.list("v1", "Pod", owner.namespace, children_selector(owner.uid))
@@ -94,15 +97,10 @@ async def observe_claims(client: Client, namespace: str, names: Iterable[str]) -
     return {name: tuple(body["spec"].get("accessModes") or ()) for name, body in bodies.items() if body}
 
 
-async def observe_mount_failures(client: Client, namespace: str, children: RunChildren) -> tuple[str, ...]:
+async def observe_mount_failures(reader: Reader, owner: Metadata, children: RunChildren) -> tuple[str, ...]:
     """Messages of nodes about Secrets that they can't mount; read only while a container can't be created."""
-    notes = []
-    for pod in _pods_without_container(children):
-        if any("secret" in volume for volume in pod["spec"].get("volumes", ())):
-            selector = f"regarding.name={pod['metadata']['name']},reason=FailedMount"
-            events = await client.list("events.k8s.io/v1", "Event", namespace, field_selector=selector)
-            notes += [str(event.get("note", "")) for event in events]
-    return tuple(notes)
+    pods = _pods_without_container(children)
+    return await reader.mounts.observe(reader.client, owner, pods, reader.now())
 
 
 def live_progress(latest: Progress | None) -> LiveProgress | None:
@@ -113,11 +111,14 @@ def live_progress(latest: Progress | None) -> LiveProgress | None:
 
 
 def _is_ahead_of(job: Body, pods: Sequence[Body]) -> bool:
-    """True where the Job has ended and some of its pods have not, as far as these bodies show."""
+    """True where the Job has ended and some of its pods have not, as far as these bodies show.
+
+    Pods that were evicted before their container started never get the state of one that ended.
+    """
     if job_end(job) is None:
         return False
     own = [pod for pod in pods if _attempt_of(pod) == _attempt_of(job)]
-    return not own or not all(terminated(pod) for pod in own)
+    return not own or not all(terminated(pod) or is_finished(pod) for pod in own)
 
 
 def _attempt_of(body: Body) -> tuple[str | None, str | None]:

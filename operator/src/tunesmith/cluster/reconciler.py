@@ -1,8 +1,8 @@
 """The functions by which a kind plugs into the operator."""
 
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Generic, TypeVar
 
 from tunesmith.controller_runtime.bodies import Bodies, Reference
@@ -12,9 +12,18 @@ from tunesmith.manifests.environment import Environment
 from tunesmith.manifests.objects import Body
 
 from .live import Live
+from .mount_failures import MountFailures
 
 Resource = TypeVar("Resource")
 Observed = TypeVar("Observed")
+
+
+Now = Callable[[], datetime]
+
+
+def utc_now() -> datetime:
+    """Current time in UTC."""
+    return datetime.now(UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +34,15 @@ class Reader:
         client: reads of the API server, and the index of children.
         bodies: all resources of the operator's kinds.
         live: latest reports of pods.
+        mounts: what nodes told of volumes that they can't mount.
+        now: the current time.
     """
 
     client: Client
     bodies: Bodies
     live: Live
+    mounts: MountFailures = field(default_factory=MountFailures)
+    now: Now = utc_now
 
 
 def no_references(_: object) -> Iterable[Reference]:

@@ -13,7 +13,7 @@ from tunesmith_contract.base import Report
 from tunesmith_contract.report import Checkpoint, Failure, RunReport
 from tunesmith_contract.stages import Stage
 
-from .names import Owner, child_metadata
+from .names import ATTEMPT_LABEL, STAGE_LABEL, Owner, child_metadata
 from .objects import Body, KubernetesObject
 
 RECORD_KEY = "record.json"
@@ -87,6 +87,14 @@ def record_text(manifest: Body) -> str | None:
     """The record in a ConfigMap as JSON; None where it holds none."""
     text: str | None = manifest.get("data", {}).get(RECORD_KEY)
     return text
+
+
+def recorded_attempt(manifest: Body) -> tuple[str | None, str | None] | None:
+    """Stage and attempt of the record in a ConfigMap, as the labels of its Job have them; None where it holds none."""
+    if record_text(manifest) is None:
+        return None
+    labels = manifest["metadata"].get("labels") or {}
+    return labels.get(STAGE_LABEL, "").removeprefix("result-"), labels.get(ATTEMPT_LABEL)
 
 
 def parse_result(manifest: Body) -> AttemptRecord | None:

@@ -13,7 +13,8 @@ from functools import partial
 import uvloop
 from pydantic import ValidationError
 
-from tunesmith.cluster.controller import AnyReconciler, Controller, utc_now
+from tunesmith.cluster.controller import AnyReconciler, Controller
+from tunesmith.cluster.reconciler import utc_now
 from tunesmith.controller_runtime.backoff import Backoff
 from tunesmith.controller_runtime.client import Client
 from tunesmith.controller_runtime.connection import Connection, NoCredentials
