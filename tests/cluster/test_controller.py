@@ -19,11 +19,15 @@ from tunesmith.controller_runtime.events import EventRecorder
 from tunesmith.controller_runtime.metrics import Metrics
 from tunesmith.decide.plan import Create, Event, Plan
 from tunesmith.manifests.environment import Environment
-from tunesmith.manifests.names import API_VERSION, OWNER_UID_LABEL
+from tunesmith.manifests.names import API_VERSION, CONTROLLER_LABEL, OWNER_UID_LABEL
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 ENVIRONMENT = Environment("trainer", "serving", "https://operator", "pem")
-CHILD: dict[str, Any] = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"namespace": "ns", "name": "child"}}
+CHILD: dict[str, Any] = {
+    "apiVersion": "v1",
+    "kind": "ConfigMap",
+    "metadata": {"namespace": "ns", "name": "child"},
+}
 BODY: dict[str, Any] = {
     "apiVersion": API_VERSION,
     "kind": "FineTuneJob",
@@ -54,12 +58,14 @@ def plan_owned(*_: Any) -> Plan:
 class Harness:
     """A controller on an API server in memory."""
 
-    def __init__(self, plan: Callable[..., Plan]) -> None:
+    def __init__(self, plan: Callable[..., Plan], name: str = "") -> None:
         self.api = FakeApi()
         client = cast(Client, self.api)
         self.recorder = EventRecorder(client, Metrics(), "pod")
         reconciler = Reconciler("FineTuneJob", parse, observe, plan, children=(("v1", "ConfigMap"),))
-        self.controller = Controller(client, [reconciler], self.recorder, Metrics(), ENVIRONMENT, lambda: NOW)
+        self.controller = Controller(
+            client, [reconciler], self.recorder, Metrics(), ENVIRONMENT, lambda: NOW, name
+        )
 
     def add(self, **spec: Any) -> None:
         self.controller.handle_event("ADDED", self.api.add({**BODY, "spec": {"valid": True, **spec}}))
@@ -77,8 +83,8 @@ class Harness:
 
 
 @asynccontextmanager
-async def running(plan: Callable[..., Plan] = plan) -> AsyncIterator[Harness]:
-    harness = Harness(plan)
+async def running(plan: Callable[..., Plan] = plan, name: str = "") -> AsyncIterator[Harness]:
+    harness = Harness(plan, name)
     workers = [asyncio.create_task(harness.controller.work()) for _ in range(2)]
     try:
         yield harness
@@ -325,3 +331,20 @@ async def test_a_resource_that_was_deleted_during_its_write_is_no_ghost() -> Non
         deleted.set()
         await until(lambda: not harness.controller.queue._working)
         assert harness.controller.bodies.of_kind("FineTuneJob") == ()
+
+
+@pytest.mark.parametrize(("name", "acts_on"), [("", {"plain"}), ("a", {"of-a"})])
+async def test_resources_of_another_controller_are_left_alone(name: str, acts_on: set[str]) -> None:
+    async with running(name=name) as harness:
+        for resource, labels in (
+            ("plain", {}),
+            ("of-a", {CONTROLLER_LABEL: "a"}),
+            ("of-b", {CONTROLLER_LABEL: "b"}),
+        ):
+            metadata = {**BODY["metadata"], "name": resource, "uid": resource, "labels": labels}
+            harness.controller.handle_event("ADDED", harness.api.add({**BODY, "metadata": metadata}))
+        jobs = [key for key in harness.api.objects if key[0] == "FineTuneJob"]
+        await until(lambda: not harness.controller.queue._working and not len(harness.controller.queue))
+        assert {
+            name for _, _, name in jobs if "status" in harness.api.objects["FineTuneJob", "ns", name]
+        } == acts_on

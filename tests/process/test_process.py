@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
-from api_server.fake_api import FakeClock
+from api_server.fake_api import FakeApi, FakeClock
 from pydantic import ValidationError
 
+from tunesmith.controller_runtime.lease import LeaderLease
 from tunesmith.controller_runtime.metrics import Metrics
 from tunesmith.process.health import GRACE_SECONDS, Health
 from tunesmith.process.logs import JsonFormatter
-from tunesmith.process.run import main, run_until
+from tunesmith.process.run import Operator, main, run_until
 from tunesmith.process.servers import build_plain_app
 from tunesmith.process.settings import read_settings
 from tunesmith.process.watching import missing_watchers
@@ -149,3 +150,35 @@ async def test_nothing_is_left_of_the_work(by_signal: bool) -> None:
             await run_until(stop, work())
     assert ended == ["part"]
     assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+CLUSTER = ("--claim-namespace", "shared", "--namespace")
+
+
+async def test_one_installation_of_a_name_acts_on_the_cluster() -> None:
+    def claim(*arguments: str) -> LeaderLease | None:
+        operator = Operator(read_settings(arguments, {}), (), lambda: None)
+        operator._client = api
+        return operator._claim()
+
+    api: Any = FakeApi()
+    first, other, named = (
+        claim(*CLUSTER, "a"),
+        claim(*CLUSTER, "b"),
+        claim(*CLUSTER, "b", "--controller-name", "x"),
+    )
+    assert first is not None
+    assert other is not None
+    assert named is not None
+    await first.acquire()
+    await named.acquire()
+    successor = claim(*CLUSTER, "a")
+    assert successor is not None
+    await successor.acquire()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await other.acquire()
+    leases = {name: body["spec"]["holderIdentity"] for (_, _, name), body in api.objects.items()}
+    assert leases == {"tunesmith-controller": "a/tunesmith", "tunesmith-controller.x": "b/tunesmith"}
+    assert claim("--namespace", "a") is None
+    assert claim(*CLUSTER, "a", "--watch-namespaces", "c") is None

@@ -17,7 +17,7 @@ from tunesmith.controller_runtime.queue import WorkQueue
 from tunesmith.decide.plan import Apply, Create, Event, Plan
 from tunesmith.decide.refusal import RefusalReason, plan_invalid, plan_refusal, without_invalid
 from tunesmith.manifests.environment import Environment
-from tunesmith.manifests.names import API_VERSION, children_selector
+from tunesmith.manifests.names import API_VERSION, children_selector, controller_of
 from tunesmith.manifests.objects import Body
 
 from .execute import execute
@@ -44,6 +44,7 @@ class Controller:
 
     Args:
         environment: replaced when the installation's settings change.
+        name: the resources of this value of the controller's label are reconciled; empty: those without the label.
 
     Attributes:
         went_back: set once the API server's data are older than before: whoever watches the resources starts anew.
@@ -57,6 +58,7 @@ class Controller:
         metrics: Metrics,
         environment: Environment,
         now: Now = utc_now,
+        name: str = "",
     ) -> None:
         self.environment = environment
         self.reconcilers = {reconciler.kind: reconciler for reconciler in reconcilers}
@@ -68,6 +70,7 @@ class Controller:
         self._recorder = recorder
         self._metrics = metrics
         self._now = now
+        self._name = name
         self._reconciled_at: dict[str, float] = {}
         self._first_seen_at: dict[str, float] = {}
         self._versions: dict[str, int] = {}
@@ -211,7 +214,7 @@ class Controller:
             for key in keys:
                 await asyncio.sleep(pause)
                 body = self.bodies.get(key)
-                if body is None or _has_ended(body):
+                if body is None or _has_ended(body) or not self._is_ours(body):
                     continue
                 try:
                     await self._list_children(key, body["metadata"]["uid"])
@@ -247,12 +250,15 @@ class Controller:
 
     async def _reconcile_counted(self, key: Key) -> None:
         body = self.bodies.get(key)
-        if body is None or "deletionTimestamp" in body["metadata"]:
+        if body is None or "deletionTimestamp" in body["metadata"] or not self._is_ours(body):
             return
         started = self._reconciled_at[body["metadata"]["uid"]] = time.monotonic()
         outcome = await self._reconcile_guarded(key, body)
         self._metrics.reconciles.labels(key.kind, outcome).inc()
         self._metrics.reconcile_seconds.labels(key.kind).observe(time.monotonic() - started)
+
+    def _is_ours(self, body: Body) -> bool:
+        return controller_of(body["metadata"].get("labels") or {}) == self._name
 
     async def _reconcile_guarded(self, key: Key, body: Body) -> str:
         """One pass; any failure schedules another one. Returns the outcome."""

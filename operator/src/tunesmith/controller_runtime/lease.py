@@ -57,15 +57,16 @@ class LeaderLease:
         self._times = times
         self._clock = clock or asyncio.get_running_loop().time
         self._watched: tuple[str, float] | None = None
+        self._known_holder: str | None = None
         self._renewed = float("-inf")
         #: Number of times that the lease had changed hands when this replica took it.
         self.term = 0
 
     async def acquire(self) -> None:
-        """Wait until this replica leads."""
+        """Wait until this replica leads; the log tells for whom it waits."""
         while True:
             if await self._try():
-                logger.info("leading as %s", self._identity)
+                logger.info("holding the lease %s as %s", self._name, self._identity)
                 return
             await asyncio.sleep(self._times.retry)
 
@@ -128,6 +129,9 @@ class LeaderLease:
         holder = _spec(lease).get("holderIdentity")
         if not holder or holder == self._identity:
             return True
+        if holder != self._known_holder:
+            self._known_holder = holder
+            logger.info("the lease %s/%s is held by %s", self._namespace, self._name, holder)
         version = lease["metadata"]["resourceVersion"]
         if self._watched is None or self._watched[0] != version:
             self._watched = (version, self._clock())

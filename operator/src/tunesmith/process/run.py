@@ -21,7 +21,7 @@ from tunesmith.controller_runtime.connection import Connection, NoCredentials
 from tunesmith.controller_runtime.errors import ApiError, Refused
 from tunesmith.controller_runtime.events import EventRecorder
 from tunesmith.controller_runtime.index import WATCHED_KINDS, ChildIndex, IndexListing
-from tunesmith.controller_runtime.lease import LeaderLease, LeaseLost
+from tunesmith.controller_runtime.lease import LeaderLease, LeaseLost, LeaseTimes
 from tunesmith.controller_runtime.metrics import Metrics
 from tunesmith.controller_runtime.tls import ensure_material, load_into
 from tunesmith.controller_runtime.tokens import TokenReviewer
@@ -45,6 +45,8 @@ RETRY_BACKOFF = Backoff(first=0.5, longest=10.0)
 RENEWAL_SECONDS = 3600.0
 FLUSH_SECONDS = 2.0
 SYNC_SECONDS = 120.0
+CLAIM_NAME = "tunesmith-controller"
+CLAIM_TIMES = LeaseTimes(duration=60.0, deadline=40.0, retry=5.0)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -165,7 +167,14 @@ class Operator:
             traces_ratio=str(self._settings.traces_ratio),
             serving_network=sources.to_network() if (sources := self._settings.serving_network) else None,
         )
-        controller = Controller(self._client, self._reconcilers, self._recorder, self._metrics, environment)
+        controller = Controller(
+            self._client,
+            self._reconcilers,
+            self._recorder,
+            self._metrics,
+            environment,
+            name=self._settings.controller_name,
+        )
         controller.live.agents.peer_secret = material.authority_key
         self._controller = self._pods.controller = controller
         try:
@@ -181,6 +190,9 @@ class Operator:
         kinds = tuple(controller.reconcilers)
         async with asyncio.TaskGroup() as group:
             group.create_task(lease.hold(), name="lease")
+            if claim := self._claim():
+                await claim.acquire()
+                group.create_task(claim.hold(), name="claim")
             for watch in watches:
                 group.create_task(watch.run(), name=f"watch of {watch.kind}@{watch.namespace}")
             await _wait_until_loaded(watches, controller)
@@ -202,6 +214,18 @@ class Operator:
             )
             group.create_task(kopf_watches, name="kopf")
             group.create_task(self._health.check_forever(), name="health")
+
+    def _claim(self) -> LeaderLease | None:
+        """The lease by which one installation of a controller name acts on all namespaces.
+
+        Its holder is the installation, not the replica: a replica that takes over need not wait for it.
+        """
+        settings = self._settings
+        if settings.watch_namespaces or not settings.claim_namespace:
+            return None
+        name = ".".join(filter(None, (CLAIM_NAME, settings.controller_name)))
+        installation = f"{settings.namespace}/{settings.lease_name}"
+        return LeaderLease(self._client, settings.claim_namespace, name, installation, CLAIM_TIMES)
 
     def _watches(self) -> list[Watch]:
         watches: list[Watch] = []
