@@ -98,7 +98,7 @@ async def test_many_watches_leave_connections_for_calls() -> None:
         return response
 
     async def watch(client: Client) -> None:
-        async for _ in client.watch("v1", "Pod", None, "1"):
+        async for _ in client.watch("v1", "Pod", None, 1):
             pass
 
     async with (
@@ -208,7 +208,7 @@ async def test_requests_on_replaced_sessions_run_to_their_end(tmp_path: Path, ku
         return response
 
     async def watch(client: Client) -> list[str]:
-        return [body["metadata"]["name"] async for _, body in client.watch("v1", "Pod", None, "1")]
+        return [body["metadata"]["name"] async for _, body in client.watch("v1", "Pod", None, 1)]
 
     files = {"client-certificate": authority.path("client"), "client-key": authority.path("client", "key")}
     async with serving(answer, server_context(authority, "server", authority.path("ca"))) as url:

@@ -198,3 +198,47 @@ def test_the_first_request_to_delete_a_pod_is_kept_through_its_removal() -> None
         "ended": at + timedelta(seconds=31),
         "stopped and never listed": at,
     }
+
+
+def test_children_are_kept_without_what_nobody_reads() -> None:
+    index = ChildIndex(lambda uid: None)
+    for kind in (JOB, ("v1", "Pod")):
+        index.follow(*kind, lambda: True)
+    volumes = [{"name": "work", "emptyDir": {}}, {"name": "key", "secret": {"secretName": "rows"}}]
+    container = {"name": "trainer", "image": "image", "env": [{"name": "A", "value": "1"}]}
+    pod_spec = {
+        "nodeName": "node",
+        "containers": [container],
+        "initContainers": [container],
+        "volumes": volumes,
+    }
+    job = build_child("job", 1) | {"spec": {"suspend": True, "template": {"spec": pod_spec}}}
+    job["metadata"] |= {
+        "managedFields": [{}],
+        "annotations": {"kubectl.kubernetes.io/last-applied-configuration": "{}"},
+    }
+    index.put(*JOB, job)
+    index.put("v1", "Pod", build_child("pod", 1) | {"spec": pod_spec, "status": {"phase": "Running"}})
+    (kept,), (pod,) = index.find(*JOB, "owner") or (), index.find("v1", "Pod", "owner") or ()
+    assert kept["spec"] == {"suspend": True}
+    assert kept["metadata"] == build_child("job", 1)["metadata"] | {"annotations": {}}
+    short = [{"name": "trainer", "image": "image"}]
+    assert pod["spec"] == {"containers": short, "initContainers": short, "volumes": volumes[1:]}
+    assert pod["status"] == {"phase": "Running"}
+
+
+def test_children_of_ended_resources_are_packed_and_read_as_they_were() -> None:
+    index, changed = followed()
+    take_list(index, 10, build_child("a", 5), build_child("b", 6, "other"))
+    first = index.find(*JOB, "owner")
+    assert first == (build_child("a", 5) | {"apiVersion": JOB[0], "kind": JOB[1], "spec": {}},)
+    assert index.find(*JOB, "owner") == first
+    index.set_ended("owner", True)
+    assert index.find(*JOB, "owner") == first
+    assert index.find(*JOB, "owner")[0] is not first[0]  # type: ignore[index]
+    index.handle_event(*JOB, "MODIFIED", build_child("a", 5))
+    index.handle_event(*JOB, "MODIFIED", build_child("a", 7))
+    assert names(index) == {("a", "7")}
+    take_list(index, 20)
+    assert (names(index), names(index, "other")) == (set(), set())
+    assert changed == ["owner", "other", "owner", "owner", "other"]

@@ -8,10 +8,11 @@ from collections.abc import Container, Iterable, Sequence
 from typing import Any
 
 from tunesmith.controller_runtime.backoff import Backoff
-from tunesmith.controller_runtime.bodies import Bodies, Key, key_of, version_of
+from tunesmith.controller_runtime.bodies import Bodies, Key, key_of
 from tunesmith.controller_runtime.client import Client
 from tunesmith.controller_runtime.errors import ApiError, Conflict, Gone, NameTaken, Refused, Retryable
 from tunesmith.controller_runtime.events import EventRecorder
+from tunesmith.controller_runtime.kept import version_of
 from tunesmith.controller_runtime.metrics import Metrics
 from tunesmith.controller_runtime.queue import WorkQueue
 from tunesmith.decide.plan import Apply, Create, Event, Plan
@@ -62,7 +63,7 @@ class Controller:
     ) -> None:
         self.environment = environment
         self.reconcilers = {reconciler.kind: reconciler for reconciler in reconcilers}
-        self.bodies = Bodies()
+        self.bodies = Bodies(_has_ended)
         self.queue: WorkQueue[Key] = WorkQueue(asyncio.get_running_loop())
         self.live = Live(ProgressBoard(self.wake), AgentHub(self.wake))
         self._client = client
@@ -197,19 +198,20 @@ class Controller:
         self.queue.add(key_of(body))
 
     async def _forget_missing(self, kind: str, present: Container[str]) -> None:
-        for stored in self.bodies.of_kind(kind):
-            if stored["metadata"]["uid"] in present:
+        for uid, key in self.bodies.uids(kind).items():
+            if uid in present:
                 continue
-            key = key_of(stored)
             # It may be younger than the list.
             found = await self._client.get(API_VERSION, kind, key.namespace, key.name)
-            if found is None or found["metadata"]["uid"] != stored["metadata"]["uid"]:
+            stored = self.bodies.get(key)
+            gone = found is None or found["metadata"]["uid"] != uid
+            if gone and stored is not None and stored["metadata"]["uid"] == uid:
                 self._forget(stored)
 
     async def refresh_children(self, seconds: float = REFRESH_SECONDS) -> None:
         """List anew the children of resources that have not ended, spread over the time: watches may miss changes."""
         while True:
-            keys = [key for kind in self.reconcilers for key in map(key_of, self.bodies.of_kind(kind))]
+            keys = [key for kind in self.reconcilers for key in self.bodies.uids(kind).values()]
             pause = seconds / max(1, len(keys))
             for key in keys:
                 await asyncio.sleep(pause)
@@ -242,6 +244,7 @@ class Controller:
             self.queue.forget(key_of(body))
             self._wake_referrers(key_of(body))
         self._client.index.forget_removed_pods(uid)
+        self._client.index.set_ended(uid, False)
         self.live.progress.forget(uid)
         self.live.agents.forget(uid)
         self._reader.mounts.forget(uid)
@@ -314,6 +317,9 @@ class Controller:
         first_seen_at = self._first_seen_at.pop(body["metadata"]["uid"], None)
         if first_seen_at is not None and any(isinstance(action, Create | Apply) for action in plan.actions):
             self._metrics.first_child_seconds.labels(body["kind"]).observe(time.monotonic() - first_seen_at)
+        if ended := _has_ended(after):
+            self.live.progress.forget(body["metadata"]["uid"])
+        self._client.index.set_ended(body["metadata"]["uid"], ended)
         if version_of(after) != version_of(body):
             self._store(after)
             self.queue.add_after(key, SETTLE_SECONDS)

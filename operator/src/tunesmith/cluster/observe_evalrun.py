@@ -1,6 +1,7 @@
 """Observation of an EvalRun: its children, the sources of its compared models, and its pods' progress."""
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 
 from tunesmith.api.adapterdeployment import AdapterDeployment
 from tunesmith.api.evalrun import EvalRun
@@ -14,6 +15,7 @@ from tunesmith.decide.finetunejob.referenced_jobs import NotReady
 from tunesmith.decide.objects import job_end
 from tunesmith.decide.serving.records.stored import read_stored
 from tunesmith.manifests.objects import Body
+from tunesmith.manifests.result_config_map import record_text
 from tunesmith.manifests.run_snapshots import inputs_name, parse_inputs
 from tunesmith_contract.evaluation import MAX_LINEAGE
 from tunesmith_contract.report import Failure
@@ -31,6 +33,8 @@ from .observe_run import (
 )
 from .reconciler import Reader
 from .related import find_job, parse_or_none
+
+_DIGEST = re.compile("sha256:[0-9a-f]{64}")
 
 
 async def observe_evalrun(reader: Reader, run: EvalRun) -> ObservedEvaluation:
@@ -59,7 +63,7 @@ async def observe_evalrun(reader: Reader, run: EvalRun) -> ObservedEvaluation:
         await _observe_reports(reader, sources),
         await observe_gpu_nodes(client) if begins and run.spec.compute.gpus else (),
         live_progress(reader.live.progress.latest(run.metadata.uid)),
-        _observe_other_runs(reader, run) if begun else (),
+        _observe_other_runs(reader, run, children.config_maps) if begun else (),
         await observe_claims(client, namespace, claims),
         await observe_verdicts(client, namespace),
     )
@@ -77,9 +81,11 @@ def _names_of_shared_claims(run: EvalRun, children: RunChildren, sources: SideSo
     return shared_claim_names(run.spec, resolved.config)
 
 
-def _observe_other_runs(reader: Reader, run: EvalRun) -> tuple[Body, ...]:
-    """The other EvalRuns of the namespace that have a verdict."""
-    bodies = reader.bodies.in_namespace("EvalRun", run.metadata.namespace)
+def _observe_other_runs(reader: Reader, run: EvalRun, config_maps: Iterable[Body]) -> tuple[Body, ...]:
+    """The other EvalRuns of the namespace that have a verdict, at least by the policy that this run's record names."""
+    texts = (text for config_map in config_maps if (text := record_text(config_map)))
+    digests = {digest for text in texts for digest in _DIGEST.findall(text)}
+    bodies = reader.bodies.in_namespace("EvalRun", run.metadata.namespace, digests)
     return tuple(
         body
         for body in bodies
@@ -133,7 +139,7 @@ def _find_makers(reader: Reader, namespace: str, digests: set[str]) -> dict[str,
     if not digests:
         return {}
     makers: dict[str, FineTuneJob] = {}
-    for body in reader.bodies.in_namespace("FineTuneJob", namespace):
+    for body in reader.bodies.in_namespace("FineTuneJob", namespace, digests):
         made = digests & _made(body)
         job = parse_or_none(FineTuneJob, body) if made else None
         if job is not None:

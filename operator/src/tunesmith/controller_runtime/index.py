@@ -2,12 +2,12 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from tunesmith.manifests.names import OWNER_UID_LABEL
 from tunesmith.manifests.objects import Body, with_first_deletion_request
 
-from .bodies import version_of, without_managed_fields
+from .kept import Kept, Packed, may_mention, packed, stripped, unpacked, version_of_kept
 from .tombstones import Tombstones
 
 logger = logging.getLogger(__name__)
@@ -43,6 +43,8 @@ class ChildIndex:
     replaces a newer one (resource versions of one kind are ordered). What is known to be deleted never comes back: the
     response to a write may be handled after the watch has told of the deletion.
 
+    What a list brought and nobody has read yet, and the children of resources that have ended, are kept packed.
+
     Args:
         clock: monotonic seconds.
     """
@@ -50,8 +52,9 @@ class ChildIndex:
     def __init__(self, on_change: OnChange, clock: Callable[[], float] = time.monotonic) -> None:
         self._on_change = on_change
         self._synced: dict[_Kind, Callable[[], bool]] = {}
-        self._objects: dict[_Kind, dict[str, dict[str, Body]]] = {}
+        self._objects: dict[_Kind, dict[str, dict[str, Kept]]] = {}
         self._removed_pods: dict[str, dict[str, Body]] = {}
+        self._ended: set[str] = set()
         self._deleted = Tombstones(clock)
 
     def follow(self, api_version: str, kind: str, synced: Callable[[], bool]) -> None:
@@ -61,10 +64,20 @@ class ChildIndex:
 
     def find(self, api_version: str, kind: str, owner_uid: str) -> tuple[Body, ...] | None:
         """The objects with this owner's label; None when the kind is not followed or not yet synced."""
-        synced = self._synced.get((api_version, kind))
-        if synced is None or not synced():
+        if not self._is_synced(api_version, kind):
             return None
-        return tuple(self._objects[api_version, kind].get(owner_uid, {}).values())
+        children = self._objects[api_version, kind].get(owner_uid, {})
+        found = {uid: unpacked(kept) for uid, kept in children.items()}
+        if owner_uid not in self._ended:
+            children.update(found)
+        return tuple(found.values())
+
+    def may_mention(self, api_version: str, kind: str, owner_uid: str, texts: Collection[str]) -> bool:
+        """False where no object with this owner's label holds one of these digests and URIs."""
+        if not self._is_synced(api_version, kind):
+            return True
+        children = self._objects[api_version, kind].get(owner_uid, {})
+        return any(may_mention(kept, texts) for kept in children.values())
 
     def put(self, api_version: str, kind: str, body: Body) -> bool:
         """Keep the object unless it is deleted, or this version or a newer one is stored; returns whether it was."""
@@ -73,15 +86,29 @@ class ChildIndex:
         if owner is None or (api_version, kind) not in self._objects or uid in self._deleted:
             return False
         children = self._objects[api_version, kind].setdefault(owner, {})
-        if uid in children and version_of(body) <= version_of(children[uid]):
+        earlier = children.get(uid)
+        if earlier is not None and int(body["metadata"]["resourceVersion"]) <= version_of_kept(earlier):
             return False
-        children[uid] = with_first_deletion_request(_stored(api_version, kind, body), children.get(uid))
+        earlier = None if earlier is None else unpacked(earlier)
+        children[uid] = with_first_deletion_request(stripped(api_version, kind, body), earlier)
         return True
 
     def drop(self, api_version: str, kind: str, body: Body) -> None:
         """Remove the object."""
         self._deleted.add(body["metadata"]["uid"])
         self._remove(api_version, kind, body)
+
+    def set_ended(self, owner_uid: str, ended: bool) -> None:
+        """Pack the children of a resource that has ended, and keep them packed; they are read seldom."""
+        if not ended:
+            self._ended.discard(owner_uid)
+            return
+        self._ended.add(owner_uid)
+        self._removed_pods.pop(owner_uid, None)
+        for owners in self._objects.values():
+            children = owners.get(owner_uid, {})
+            for uid, kept in children.items():
+                children[uid] = packed(kept)
 
     def removed_pods(self, owner_uid: str) -> tuple[Body, ...]:
         """The owner's pods that ended and then were removed, in their last state."""
@@ -122,6 +149,10 @@ class ChildIndex:
             self._deleted.clear()
         return IndexListing(self, (api_version, kind), namespace, went_back, owner_uid)
 
+    def _is_synced(self, api_version: str, kind: str) -> bool:
+        synced = self._synced.get((api_version, kind))
+        return synced is not None and synced()
+
     def _handle_event(self, api_version: str, kind: str, event_type: str, body: Body) -> None:
         owner = _owner(body)
         if owner is None:
@@ -133,8 +164,9 @@ class ChildIndex:
                 and len(self._removed_pods.get(owner, ())) < MAX_REMOVED_PODS
             ):
                 uid = body["metadata"]["uid"]
-                earlier = self._objects.get((api_version, kind), {}).get(owner, {}).get(uid)
-                stored = with_first_deletion_request(_stored(api_version, kind, body), earlier)
+                kept = self._objects.get((api_version, kind), {}).get(owner, {}).get(uid)
+                earlier = None if kept is None else unpacked(kept)
+                stored = with_first_deletion_request(stripped(api_version, kind, body), earlier)
                 self._removed_pods.setdefault(owner, {})[uid] = stored
             self.drop(api_version, kind, body)
             self._on_change(owner)
@@ -172,25 +204,36 @@ class IndexListing:
             if self._went_back:
                 self._index._remove(*self._kind, body)
             self._index.handle_event(*self._kind, "ADDED", body)
+            self._pack(body)
 
     def end(self) -> None:
         """Remove what the list lacks."""
-        for body in self._known():
-            uid, namespace = body["metadata"]["uid"], body["metadata"].get("namespace")
-            if uid in self._present or self._namespace not in (None, namespace):
-                continue
+        for body in self._missing():
             if self._went_back:
                 # It may be younger than the list: then the watch brings it back.
                 self._index._remove(*self._kind, body)
                 self._index._on_change(str(_owner(body)))
-            elif version_of(body) <= self._version:
+            else:
                 self._index.handle_event(*self._kind, "DELETED", body)
 
-    def _known(self) -> list[Body]:
+    def _pack(self, body: Body) -> None:
+        """Most of what is listed at the start belongs to resources that have ended."""
+        uid, children = body["metadata"]["uid"], self._index._objects[self._kind].get(_owner(body) or "", {})
+        if uid in children:
+            children[uid] = packed(children[uid])
+
+    def _missing(self) -> list[Body]:
+        """What is known of this place, is not younger than the list, and is not in it."""
         owners = self._index._objects[self._kind]
-        if self._owner_uid is not None:
-            return [*owners.get(self._owner_uid, {}).values()]
-        return [body for children in owners.values() for body in children.values()]
+        known = tuple(owners.values()) if self._owner_uid is None else (owners.get(self._owner_uid, {}),)
+        return [
+            unpacked(kept)
+            for children in known
+            for uid, kept in children.items()
+            if uid not in self._present
+            and self._namespace in (None, _namespace(kept))
+            and (self._went_back or version_of_kept(kept) <= self._version)
+        ]
 
 
 def _owner(body: Body) -> str | None:
@@ -203,9 +246,9 @@ def _reference(kind: str, body: Body) -> dict[str, str]:
     return {"kind": kind, "namespace": str(metadata.get("namespace")), "name": str(metadata.get("name"))}
 
 
-def _stored(api_version: str, kind: str, body: Body) -> Body:
-    """The object as it is kept: objects of lists and watches may lack their kind."""
-    return {**without_managed_fields(body), "apiVersion": api_version, "kind": kind}
+def _namespace(kept: Kept) -> str | None:
+    namespace: str | None = kept.namespace if isinstance(kept, Packed) else kept["metadata"].get("namespace")
+    return namespace
 
 
 def _has_terminated(pod: Body) -> bool:
