@@ -54,6 +54,11 @@ def test_unknown_kinds_and_unsynced_ones_are_not_answered() -> None:
     assert index.find(*JOB, "owner") is None
 
 
+def test_an_answer_that_is_no_stored_object_is_not_kept() -> None:
+    index, _ = followed()
+    assert not index.put("authentication.k8s.io/v1", "TokenReview", {"metadata": {"creationTimestamp": None}})
+
+
 def test_own_write_is_there_and_its_echo_wakes_nobody() -> None:
     index, changed = followed()
     index.put(*JOB, build_child("a", 5))

@@ -82,8 +82,10 @@ class ChildIndex:
     def put(self, api_version: str, kind: str, body: Body) -> bool:
         """Keep the object unless it is deleted, or this version or a newer one is stored; returns whether it was."""
         owner = _owner(body)
+        if owner is None or (api_version, kind) not in self._objects:
+            return False
         uid = body["metadata"]["uid"]
-        if owner is None or (api_version, kind) not in self._objects or uid in self._deleted:
+        if uid in self._deleted:
             return False
         children = self._objects[api_version, kind].setdefault(owner, {})
         earlier = children.get(uid)
