@@ -37,10 +37,16 @@ class FakeApi:
         return copy.deepcopy(self.objects.get((kind, namespace, name)))
 
     async def list(
-        self, api_version: str, kind: str, namespace: str | None, *_: Any, **__: Any
+        self, api_version: str, kind: str, namespace: str | None, *_: Any, field_selector: str = ""
     ) -> list[Body]:
+        """All of a kind; of the selectors only ``metadata.name`` counts."""
         self._count("list", kind)
-        return [copy.deepcopy(body) for key, body in self.objects.items() if key[0] == kind]
+        field, _equals, name = field_selector.partition("=")
+        return [
+            copy.deepcopy(body)
+            for key, body in self.objects.items()
+            if key[0] == kind and (field != "metadata.name" or key[2] == name)
+        ]
 
     async def pages(
         self, api_version: str, kind: str, namespace: str | None, label_selector: str = ""

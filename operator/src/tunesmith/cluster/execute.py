@@ -89,7 +89,7 @@ async def _create(client: Client, manifest: Body) -> bool:
     """Create the object; returns False where the resource has one of that name already."""
     if await client.create(manifest) is not None:
         return True
-    existing = await _get(client, manifest)
+    existing = await _find(client, manifest)
     if existing is not None and not _is_ours(existing, manifest):
         raise _name_taken(manifest)
     return False
@@ -100,7 +100,7 @@ async def _apply(client: Client, body: Body, manifest: Body) -> None:
     children = client.index.find(manifest["apiVersion"], manifest["kind"], body["metadata"]["uid"]) or ()
     name = manifest["metadata"]["name"]
     if all(child["metadata"]["name"] != name for child in children):
-        existing = await _get(client, manifest)
+        existing = await _find(client, manifest)
         if existing is not None and not _is_ours(existing, manifest):
             raise _name_taken(manifest)
     await client.apply(manifest)
@@ -115,9 +115,14 @@ async def _replace(client: Client, manifest: Body) -> None:
         )
 
 
-async def _get(client: Client, manifest: Body) -> Body | None:
+async def _find(client: Client, manifest: Body) -> Body | None:
+    """The object of the manifest's name; by a list, since the operator may read single objects of few kinds only."""
     metadata = manifest["metadata"]
-    return await client.get(manifest["apiVersion"], manifest["kind"], metadata["namespace"], metadata["name"])
+    selector = f"metadata.name={metadata['name']}"
+    found = await client.list(
+        manifest["apiVersion"], manifest["kind"], metadata["namespace"], field_selector=selector
+    )
+    return next(iter(found), None)
 
 
 def _is_ours(existing: Body, manifest: Body) -> bool:
