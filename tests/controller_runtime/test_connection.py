@@ -344,6 +344,26 @@ async def test_a_failing_plugin_leaves_the_old_token_in_use(
     assert "failed to decode process output" in caplog.text
 
 
+@pytest.mark.parametrize(
+    "text", ["", "[]", "5", "users: 5", "contexts: [5]", "current-context: gone", "clusters: null", "\x00"]
+)
+async def test_an_odd_kubeconfig_leaves_the_old_credentials_in_use(kubeconfig: Path, text: str) -> None:
+    server, clock = ApiServer(), FakeClock()
+    async with serving(server.answer) as url:
+        write_kubeconfig(kubeconfig, {"server": url}, {"token": "one"})
+        async with connected(clock) as client:
+            write(kubeconfig, text)
+            clock.advance(REREAD_SECONDS)
+            assert await call(client) == {}
+            kubeconfig.unlink()
+            clock.advance(REREAD_SECONDS)
+            assert await call(client) == {}
+            write_kubeconfig(kubeconfig, {"server": url}, {"token": "two"})
+            clock.advance(REREAD_SECONDS)
+            await call(client)
+    assert server.headers == ["Bearer one", "Bearer one", "Bearer two"]
+
+
 async def test_a_session_of_another_server_gets_no_credentials(kubeconfig: Path) -> None:
     old, new, clock = ApiServer(), ApiServer(), FakeClock()
     async with serving(old.answer) as old_url, serving(new.answer) as new_url:
