@@ -48,6 +48,7 @@ class Client:
 
     Attributes:
         lists_of_watches: bounds how many watches list at a time.
+        pages_read: pages of lists that have come so far.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Client:
     ) -> None:
         self.index = index
         self.namespaces = namespaces
+        self.pages_read = 0
         self.lists_of_watches = asyncio.Semaphore(LISTS_OF_WATCHES)
         self._connection = connection
         self._metrics = metrics
@@ -111,6 +113,7 @@ class Client:
                 page = await self._page(path, kind, params)
                 metadata = page["metadata"]
                 items = page.get("items") or ()
+                self.pages_read += 1
                 yield (
                     [{**item, "apiVersion": api_version, "kind": kind} for item in items],
                     int(metadata["resourceVersion"]),

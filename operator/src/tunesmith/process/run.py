@@ -195,7 +195,7 @@ class Operator:
                 group.create_task(claim.hold(), name="claim")
             for watch in watches:
                 group.create_task(watch.run(), name=f"watch of {watch.kind}@{watch.namespace}")
-            await _wait_until_loaded(watches, controller)
+            await wait_until_loaded(self._client, watches, controller)
             for number in range(self._settings.workers):
                 group.create_task(controller.work(), name=f"worker {number}")
             group.create_task(self._recorder.run(), name="events")
@@ -311,16 +311,27 @@ def _all_synced(watches: Sequence[Watch]) -> bool:
     return all(watch.synced.is_set() for watch in watches)
 
 
-async def _wait_until_loaded(watches: Sequence[Watch], controller: Controller) -> None:
-    """Wait until all children and all resources are listed.
+async def wait_until_loaded(
+    client: Client, watches: Sequence[Watch], controller: Controller, seconds: float = SYNC_SECONDS
+) -> None:
+    """Wait until all children and all resources are listed, however many they are.
 
     Raises:
-        RuntimeError: they can't be listed; the log says why.
+        RuntimeError: no page of any list has come for so many seconds; the log says why.
     """
+    loading = asyncio.ensure_future(
+        asyncio.gather(controller.load(), *(watch.synced.wait() for watch in watches))
+    )
     try:
-        async with asyncio.timeout(SYNC_SECONDS):
-            await asyncio.gather(controller.load(), *(watch.synced.wait() for watch in watches))
-    except TimeoutError as error:
-        missing = sorted({watch.kind for watch in watches if not watch.synced.is_set()})
-        kinds = ", ".join(missing or controller.reconcilers)
-        raise RuntimeError(f"can't list {kinds} within {SYNC_SECONDS:.0f} s") from error
+        pages = -1
+        while not loading.done():
+            if client.pages_read == pages:
+                missing = sorted({watch.kind for watch in watches if not watch.synced.is_set()})
+                kinds = ", ".join(missing or controller.reconcilers)
+                raise RuntimeError(f"can't list {kinds}: nothing has come for {seconds:.0f} s")
+            pages = client.pages_read
+            await asyncio.wait((loading,), timeout=seconds)
+        await loading
+    finally:
+        loading.cancel()
+        await asyncio.gather(loading, return_exceptions=True)
