@@ -344,6 +344,10 @@ async def test_a_failing_plugin_leaves_the_old_token_in_use(
     assert "failed to decode process output" in caplog.text
 
 
+def remove(path: Path) -> None:
+    path.unlink()
+
+
 @pytest.mark.parametrize(
     "text", ["", "[]", "5", "users: 5", "contexts: [5]", "current-context: gone", "clusters: null", "\x00"]
 )
@@ -355,7 +359,7 @@ async def test_an_odd_kubeconfig_leaves_the_old_credentials_in_use(kubeconfig: P
             write(kubeconfig, text)
             clock.advance(REREAD_SECONDS)
             assert await call(client) == {}
-            kubeconfig.unlink()
+            remove(kubeconfig)
             clock.advance(REREAD_SECONDS)
             assert await call(client) == {}
             write_kubeconfig(kubeconfig, {"server": url}, {"token": "two"})
