@@ -9,10 +9,11 @@ from api_server.fake_api import FakeApi
 from tunesmith.cluster.execute import execute
 from tunesmith.cluster.live import AgentHub
 from tunesmith.controller_runtime.client import Client
-from tunesmith.controller_runtime.errors import Conflict, Refused
+from tunesmith.controller_runtime.errors import Conflict, NameTaken, Refused
 from tunesmith.controller_runtime.events import EventRecorder
 from tunesmith.controller_runtime.metrics import Metrics
-from tunesmith.decide.plan import Create, Event, Mount, Plan, Publication, Push, Replace
+from tunesmith.decide.plan import Apply, Create, Event, Mount, Plan, Publication, Push, Replace
+from tunesmith.manifests.names import MANAGED_BY_LABEL
 from tunesmith_contract.agent import AgentReport, DesiredAlias, DesiredState
 
 BODY = {
@@ -150,3 +151,35 @@ async def test_a_record_that_is_refused_withholds_the_status_that_follows_from_i
             NOW,
         )
     assert ("status", "AdapterDeployment") not in setting.api.calls
+
+
+def owned(name: str, uid: str) -> dict[str, Any]:
+    body = config_map(name, text=uid)
+    return {**body, "metadata": {**body["metadata"], "ownerReferences": [{"uid": uid}]}}
+
+
+def managed(manager: str) -> dict[str, Any]:
+    body = config_map("verdicts", text=manager)
+    return {**body, "metadata": {**body["metadata"], "labels": {MANAGED_BY_LABEL: manager}}}
+
+
+@pytest.mark.parametrize(
+    ("existing", "wanted"),
+    [(owned("a", "stranger"), owned("a", "uid")), (managed("helm"), managed("tunesmith"))],
+)
+@pytest.mark.parametrize("action", [Create, Apply, lambda manifest: Replace.of(None, manifest)])
+async def test_an_object_of_somebody_else_is_left_alone_and_does_not_count_as_done(
+    existing: Any, wanted: Any, action: Any
+) -> None:
+    setting = Setting()
+    setting.api.add(existing)
+    with pytest.raises(NameTaken, match="is not this resource's"):
+        await setting.execute(action(wanted))
+    [left] = setting.api.objects.values()
+    assert left["data"] == existing["data"]
+
+
+@pytest.mark.parametrize("wanted", [owned("a", "uid"), managed("tunesmith")])
+async def test_an_own_object_counts_as_created(wanted: Any) -> None:
+    setting = Setting()
+    await setting.execute(Create(wanted), Create(wanted), Apply(wanted))

@@ -2,7 +2,7 @@
 
 import asyncio
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 from tunesmith.controller_runtime.errors import ApiError, Conflict
@@ -21,14 +21,14 @@ class FakeApi:
         self.calls: list[tuple[str, str]] = []
         self.failures: dict[tuple[str, str], list[ApiError]] = {}
         self.index = ChildIndex(lambda uid: None)
-        self._version = 0
+        self.version = 0
 
     def add(self, body: Body) -> Body:
         """Put an object there, with a new version."""
-        self._version += 1
+        self.version += 1
         body = copy.deepcopy(body)
-        body["metadata"]["resourceVersion"] = str(self._version)
-        body["metadata"].setdefault("uid", f"uid-{self._version}")
+        body["metadata"]["resourceVersion"] = str(self.version)
+        body["metadata"].setdefault("uid", f"uid-{self.version}")
         self.objects[_key(body)] = body
         return copy.deepcopy(body)
 
@@ -46,6 +46,16 @@ class FakeApi:
             for key, body in self.objects.items()
             if key[0] == kind and all(_member(body, path) in (value, None) for path, value in fields)
         ]
+
+    async def pages(
+        self, api_version: str, kind: str, namespace: str | None, label_selector: str = ""
+    ) -> AsyncIterator[tuple[Sequence[Body], int]]:
+        bodies = await self.list(api_version, kind, namespace)
+        name, _, value = label_selector.partition("=")
+        yield (
+            [body for body in bodies if not name or body["metadata"].get("labels", {}).get(name) == value],
+            self.version,
+        )
 
     async def create(self, manifest: Mapping[str, Any]) -> Body | None:
         self._count("create", manifest["kind"])

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from tunesmith.controller_runtime.client import Client
-from tunesmith.controller_runtime.errors import ApiError, Conflict, Refused
+from tunesmith.controller_runtime.errors import ApiError, Conflict, NameTaken, Refused
 from tunesmith.controller_runtime.events import EventRecorder
 from tunesmith.decide.conditions import ConditionUpdate
 from tunesmith.decide.plan import (
@@ -19,8 +19,10 @@ from tunesmith.decide.plan import (
     Push,
     Replace,
     Tell,
+    owned_by,
 )
 from tunesmith.decide.refusal import RefusalReason, refused_condition, show_refused
+from tunesmith.manifests.names import MANAGED_BY_LABEL
 from tunesmith.manifests.objects import Body
 from tunesmith.manifests.serving_config_maps import with_desired
 
@@ -84,7 +86,9 @@ async def execute(
 
 
 def _condition_of(kind: str, error: ApiError) -> ConditionUpdate:
-    reason = RefusalReason.REFUSED if isinstance(error, Refused) else RefusalReason.UNAVAILABLE
+    reason = RefusalReason.UNAVAILABLE
+    if isinstance(error, Refused):
+        reason = RefusalReason.NAME_TAKEN if isinstance(error, NameTaken) else RefusalReason.REFUSED
     return refused_condition(kind, reason, error.message)
 
 
@@ -98,12 +102,13 @@ async def act(
 
     Raises:
         Conflict: an object to be replaced has changed since it was read.
+        NameTaken: an object of the name is there already, and is not the resource's.
     """
     match action:
         case Create(manifest):
-            await client.create(manifest)
+            await _create(client, manifest)
         case Apply(manifest):
-            await client.apply(manifest)
+            await _apply(client, body, manifest)
         case Patch(api_version, kind, namespace, name, patch):
             await client.patch(api_version, kind, namespace, name, patch)
         case Delete(api_version, kind, namespace, name, uid):
@@ -118,10 +123,58 @@ async def act(
             agents.tell(body["metadata"]["uid"], usage)
 
 
+async def _create(client: Client, manifest: Body) -> bool:
+    """Create the object; returns False where the resource has one of that name already."""
+    if await client.create(manifest) is not None:
+        return True
+    existing = await _find(client, manifest)
+    if existing is not None and not _is_ours(existing, manifest):
+        raise _name_taken(manifest)
+    return False
+
+
+async def _apply(client: Client, body: Body, manifest: Body) -> None:
+    """Apply the object; the first time only where nobody else has one of that name, since an apply takes it over."""
+    children = client.index.find(manifest["apiVersion"], manifest["kind"], body["metadata"]["uid"]) or ()
+    name = manifest["metadata"]["name"]
+    if all(child["metadata"]["name"] != name for child in children):
+        existing = await _find(client, manifest)
+        if existing is not None and not _is_ours(existing, manifest):
+            raise _name_taken(manifest)
+    await client.apply(manifest)
+
+
 async def _replace(client: Client, manifest: Body) -> None:
     if manifest["metadata"].get("resourceVersion"):
         await client.replace(manifest)
-    elif await client.create(manifest) is None:
+    elif not await _create(client, manifest):
         raise Conflict(
             f"{manifest['kind']} {manifest['metadata']['name']} exists already", 409, "AlreadyExists"
         )
+
+
+async def _find(client: Client, manifest: Body) -> Body | None:
+    """The object of the manifest's name; by a list, since the operator may read single objects of few kinds only."""
+    metadata = manifest["metadata"]
+    selector = f"metadata.name={metadata['name']}"
+    found = await client.list(
+        manifest["apiVersion"], manifest["kind"], metadata["namespace"], field_selector=selector
+    )
+    return next(iter(found), None)
+
+
+def _is_ours(existing: Body, manifest: Body) -> bool:
+    """True for an object of the manifest's owner; for one without an owner, of Tunesmith."""
+    owners = [reference["uid"] for reference in manifest["metadata"].get("ownerReferences", ())]
+    if owners:
+        return any(owned_by(existing, uid) for uid in owners)
+    manager, found = (
+        (body["metadata"].get("labels") or {}).get(MANAGED_BY_LABEL) for body in (manifest, existing)
+    )
+    return manager in (None, found)
+
+
+def _name_taken(manifest: Body) -> NameTaken:
+    kind, name = manifest["kind"], manifest["metadata"]["name"]
+    message = f"{kind} {name} exists already and is not this resource's: delete it, or give this resource another name"
+    return NameTaken(message, 409, "AlreadyExists")

@@ -2,12 +2,19 @@
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from tunesmith.controller_runtime.client import Client
 from tunesmith.controller_runtime.errors import Refused
 from tunesmith.decide.finetunejob.observed import LiveProgress
-from tunesmith.decide.objects import is_suspended, job_end, job_started_at, lacks_pods, terminated, waiting
+from tunesmith.decide.objects import (
+    is_finished,
+    is_suspended,
+    job_end,
+    job_started_at,
+    lacks_pods,
+    terminated,
+    waiting,
+)
 from tunesmith.decide.plan import owned_by
 from tunesmith.decide.run.children import AttemptKey, lacks_job
 from tunesmith.decide.run.waiting import NO_POD_DELAY
@@ -18,6 +25,7 @@ from tunesmith_contract.uris import Scheme, parse_uri_or_none
 
 from .children import observe_children, observe_pods
 from .live import Progress
+from .reconciler import Reader
 
 KUEUE = "kueue.x-k8s.io"
 WORKLOAD_JOB_LABEL = f"{KUEUE}/job-uid"
@@ -46,7 +54,7 @@ async def observe_run_children(client: Client, owner: Metadata, begun: int = 0) 
         # An attempt whose Job was deleted is given up. The watch of Jobs may be behind; a list is not.
         listed_jobs = await client.list("batch/v1", "Job", owner.namespace, children_selector(owner.uid))
         jobs = tuple(job for job in listed_jobs if owned_by(job, owner.uid))
-    if any(_is_ahead_of(job, pods) for job in jobs):
+    if any(_attempt_of(job) not in recorded and _is_ahead_of(job, pods) for job in jobs):
         # The watch of Jobs may be ahead of the one of pods; a list is not, and the pods hold exit codes and messages.
         # Indexed pods that the list lacks stay: the watch has not yet delivered their removal.
         listed_pods = await client.list("v1", "Pod", owner.namespace, children_selector(owner.uid))
@@ -115,18 +123,13 @@ async def observe_claims(client: Client, namespace: str, names: Iterable[str]) -
     return {name: tuple(body["spec"].get("accessModes") or ()) for name, body in bodies.items() if body}
 
 
-async def observe_mount_failures(client: Client, namespace: str, children: RunChildren) -> tuple[str, ...]:
+async def observe_mount_failures(reader: Reader, owner: Metadata, children: RunChildren) -> tuple[str, ...]:
     """Messages of nodes about Secrets that they can't mount; read only while a container can't be created."""
-    notes = []
-    for pod in _pods_without_container(children):
-        if any("secret" in volume for volume in pod["spec"].get("volumes", ())):
-            selector = f"regarding.name={pod['metadata']['name']},reason=FailedMount"
-            events = await client.list("events.k8s.io/v1", "Event", namespace, field_selector=selector)
-            notes += [str(event.get("note", "")) for event in events]
-    return tuple(notes)
+    pods = _pods_without_container(children)
+    return await reader.mounts.observe(reader.client, owner, pods, reader.now())
 
 
-async def observe_creation_failures(client: Client, namespace: str, children: RunChildren) -> dict[str, str]:
+async def observe_creation_failures(reader: Reader, namespace: str, children: RunChildren) -> dict[str, str]:
     """Latest messages about pods that a Job could not create, by the Job's name; read only after it waited for them."""
     failures = {}
     for job in children.jobs:
@@ -136,10 +139,10 @@ async def observe_creation_failures(client: Client, namespace: str, children: Ru
         )
         if started is None or job_end(job) is not None or is_suspended(job) or not lacks_pods(job, own):
             continue
-        if datetime.now(UTC) < started + NO_POD_DELAY:
+        if reader.now() < started + NO_POD_DELAY:
             continue
         selector = f"regarding.name={job['metadata']['name']},reason=FailedCreate"
-        events = await client.list("events.k8s.io/v1", "Event", namespace, field_selector=selector)
+        events = await reader.client.list("events.k8s.io/v1", "Event", namespace, field_selector=selector)
         if events:
             failures[str(job["metadata"]["name"])] = str(max(events, key=_last_seen).get("note", ""))
     return failures
@@ -159,11 +162,14 @@ def live_progress(latest: Progress | None) -> LiveProgress | None:
 
 
 def _is_ahead_of(job: Body, pods: Sequence[Body]) -> bool:
-    """True where the Job has ended and some of its pods have not, as far as these bodies show."""
+    """True where the Job has ended and some of its pods have not, as far as these bodies show.
+
+    Pods that were evicted before their container started never get the state of one that ended.
+    """
     if job_end(job) is None:
         return False
     own = [pod for pod in pods if _attempt_of(pod) == _attempt_of(job)]
-    return not own or not all(terminated(pod) for pod in own)
+    return not own or not all(terminated(pod) or is_finished(pod) for pod in own)
 
 
 def _attempt_of(body: Body) -> tuple[str | None, str | None]:

@@ -24,12 +24,14 @@ class RefusalReason(StrEnum):
     """Reasons of conditions and events of a resource that is not reconciled.
 
     INVALID: a person has to change the resource. REFUSED: the API server refused an object, by admission, quota, Pod
-    Security or permissions; tried again with back-off. UNAVAILABLE: the API server failed several times in a row;
-    tried again. INTERNAL: a fault of the operator; tried again.
+    Security or permissions; tried again with back-off. NAME_TAKEN: an object of that name exists and belongs to
+    somebody else; tried again with back-off. UNAVAILABLE: the API server failed several times in a row; tried again.
+    INTERNAL: a fault of the operator; tried again.
     """
 
     INVALID = "Invalid"
     REFUSED = "Refused"
+    NAME_TAKEN = "NameTaken"
     UNAVAILABLE = "ApiUnavailable"
     INTERNAL = "InternalError"
 
