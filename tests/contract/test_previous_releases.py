@@ -100,11 +100,11 @@ def test_no_member_that_may_be_null_has_another_default() -> None:
 
 
 def test_the_spec_in_the_inputs_holds_no_defaults() -> None:
-    cluster = World(fine_tune_job(backoffLimit=3, suspend=False, ttlSecondsAfterFinished=100))
+    cluster = World(fine_tune_job(backoffLimit=5, suspend=False, ttlSecondsAfterFinished=100))
     cluster.reconcile()
     spec = json.loads(cluster.objects["ConfigMap", "expenses-0f3c9d-inputs"]["data"][SPEC_KEY])
-    assert spec["ttlSecondsAfterFinished"] == 100
-    assert not {"backoffLimit", "suspend", "checkpoints", "hyperparameters"} & spec.keys()
+    assert spec["backoffLimit"] == 5
+    assert not {"suspend", "ttlSecondsAfterFinished", "checkpoints", "hyperparameters"} & spec.keys()
 
 
 def _differences(before: Any, now: Any, path: str = "$") -> list[str]:

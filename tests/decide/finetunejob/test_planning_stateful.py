@@ -212,9 +212,15 @@ class FineTuneJobMachine(RuleBasedStateMachine):
     @invariant()
     def config_maps_are_never_changed_or_lost(self) -> None:
         now = {body["metadata"]["name"]: body["data"] for body in self.cluster.children("ConfigMap")}
-        assert {name: data for name, data in self.records.items() if name not in self.lost - now.keys()} == {
-            name: now[name] for name in self.records.keys() - (self.lost - now.keys())
+        gone = self.lost - now.keys()
+        before = {name: data for name, data in self.records.items() if name not in gone}
+        # When the job began stood in its inputs and in its status: both may be lost.
+        again = {
+            name: now[name]
+            | ({"startTime": data["startTime"]} if name in self.lost and "startTime" in data else {})
+            for name, data in before.items()
         }
+        assert before == again
         self.records |= deepcopy(now)
 
     @invariant()

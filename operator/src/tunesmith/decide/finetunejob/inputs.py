@@ -22,6 +22,8 @@ from .method import plain_data, resolve_method
 from .referenced_jobs import NotReady, find_artifacts, resolve_base
 from .secrets import resolve_secrets
 
+#: Fields of the spec that may change later; the snapshot leaves them out.
+CHANGEABLE = frozenset({"suspend", "active_deadline_seconds", "ttl_seconds_after_finished"})
 #: Members of the data set that say where rows come from; the others are settings of prepare.
 _SOURCES = frozenset({"train", "generate", "validation", "templateArguments"})
 
@@ -66,7 +68,7 @@ class Sources:
         secrets = dict(self.mounted) | resolve_secrets(job.spec, self.earlier)
         from_hub = self.base_model.startswith(f"{Scheme.HF}://")
         return Inputs(
-            spec=job.spec.to_snapshot(),
+            spec=job.spec.to_snapshot(without=CHANGEABLE),
             image=image,
             started=started,
             config=_prepare_config(job, self.base_model, self.method),
@@ -117,12 +119,7 @@ def data_fields(spec: FineTuneJobSpec) -> dict[str, str]:
 def apply_snapshot(job: FineTuneJob, inputs: Inputs) -> FineTuneJob:
     """The job with the spec of its inputs, but for the fields that may change later."""
     spec = FineTuneJobSpec.model_validate_json(inputs.spec)
-    live = job.spec
-    changes = {
-        "suspend": live.suspend,
-        "active_deadline_seconds": live.active_deadline_seconds,
-        "ttl_seconds_after_finished": live.ttl_seconds_after_finished,
-    }
+    changes = {name: getattr(job.spec, name) for name in CHANGEABLE}
     return job.model_copy(update={"spec": spec.model_copy(update=changes)})
 
 

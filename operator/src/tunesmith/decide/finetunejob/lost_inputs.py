@@ -43,8 +43,16 @@ def rebuild_inputs(
     sources = _find_sources(job, observed, now)
     if isinstance(sources, NotReady):
         return sources
-    started = job.status.start_time or min(map(created_at, observed.children.jobs), default=now)
-    return sources.to_inputs(job, _find_image(job, observed, environment), started, environment)
+    return sources.to_inputs(
+        job, _find_image(job, observed, environment), _find_start(job, observed, now), environment
+    )
+
+
+def _find_start(job: FineTuneJob, observed: ObservedTraining, now: datetime) -> datetime:
+    """When the job began; where its status was lost as well, when its first attempt did."""
+    attempts = [record.started_at for record in observed.children.records if record.started_at]
+    attempts += map(created_at, observed.children.jobs)
+    return job.status.start_time or min(attempts, default=now)
 
 
 def _find_sources(job: FineTuneJob, observed: ObservedTraining, now: datetime) -> Sources | NotReady:
