@@ -115,7 +115,7 @@ def test_each_right_has_its_reason(default: list[dict[str, Any]]) -> None:
     operators = [
         role
         for role in of_kind(default, "ClusterRole") + of_kind(default, "Role")
-        if role["metadata"]["name"] in {"tunesmith", "tunesmith-own"}
+        if role["metadata"]["name"] in {"tunesmith", "tunesmith-own", "tunesmith-claim"}
     ]
     used = {(resource, verb) for role in operators for _, resource, verb in rights(role)}
     assert used <= documented()
@@ -135,6 +135,23 @@ def test_named_namespaces_get_roles_instead_of_a_cluster_role(default: list[dict
     )
     assert rights(roles["a"]) == rights(everywhere) - rights(cluster_role)
     assert environment_of(objects)["TUNESMITH_WATCH_NAMESPACES"] == "a,b"
+
+
+def test_an_installation_claims_all_namespaces_under_its_name(default: list[dict[str, Any]]) -> None:
+    named = render("controllerName=a", "claimNamespace=shared")
+    assert environment_of(named)["TUNESMITH_CONTROLLER_NAME"] == "a"
+    for objects, namespace, lease in (
+        (default, "default", "tunesmith-controller"),
+        (named, "shared", "tunesmith-controller.a"),
+    ):
+        assert environment_of(objects)["TUNESMITH_CLAIM_NAMESPACE"] == namespace
+        (role,) = (role for role in of_kind(objects, "Role") if role["metadata"]["name"] == "tunesmith-claim")
+        assert role["metadata"]["namespace"] == namespace
+        assert role["rules"][1]["resourceNames"] == [lease]
+    for setting in ("claimNamespace=", "watchNamespaces={a}"):
+        assert "tunesmith-claim" not in {
+            role["metadata"]["name"] for role in of_kind(render(setting), "Role")
+        }
 
 
 def test_settings_of_pods_with_gpus_reach_the_operator(default: list[dict[str, Any]]) -> None:

@@ -19,12 +19,16 @@ from tunesmith.controller_runtime.events import EventRecorder
 from tunesmith.controller_runtime.metrics import Metrics
 from tunesmith.decide.plan import Create, Event, Plan, Publication, Push
 from tunesmith.manifests.environment import Environment
-from tunesmith.manifests.names import API_VERSION
+from tunesmith.manifests.names import API_VERSION, CONTROLLER_LABEL, OWNER_UID_LABEL
 from tunesmith_contract.agent import AgentReport, DesiredState
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 ENVIRONMENT = Environment("trainer", "serving", "https://operator", "pem")
-CHILD = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"namespace": "ns", "name": "child"}}
+CHILD: dict[str, Any] = {
+    "apiVersion": "v1",
+    "kind": "ConfigMap",
+    "metadata": {"namespace": "ns", "name": "child"},
+}
 BODY: dict[str, Any] = {
     "apiVersion": API_VERSION,
     "kind": "FineTuneJob",
@@ -47,15 +51,22 @@ def plan(resource: Any, observed: Any, now: datetime, environment: Environment) 
     return Plan((Create(CHILD),), {"phase": "Made"}, (Event("Made", "made the child"),))
 
 
+def plan_owned(*_: Any) -> Plan:
+    child = {**CHILD, "metadata": {**CHILD["metadata"], "ownerReferences": [{"uid": "job-uid"}]}}
+    return Plan((Create(child),), {"phase": "Made"})
+
+
 class Harness:
     """A controller on an API server in memory."""
 
-    def __init__(self, plan: Callable[..., Plan]) -> None:
+    def __init__(self, plan: Callable[..., Plan], name: str = "") -> None:
         self.api = FakeApi()
         client = cast(Client, self.api)
         self.recorder = EventRecorder(client, Metrics(), "pod")
-        reconciler = Reconciler("FineTuneJob", parse, observe, plan)
-        self.controller = Controller(client, [reconciler], self.recorder, Metrics(), ENVIRONMENT, lambda: NOW)
+        reconciler = Reconciler("FineTuneJob", parse, observe, plan, children=(("v1", "ConfigMap"),))
+        self.controller = Controller(
+            client, [reconciler], self.recorder, Metrics(), ENVIRONMENT, lambda: NOW, name
+        )
 
     def add(self, **spec: Any) -> None:
         self.controller.handle_event("ADDED", self.api.add({**BODY, "spec": {"valid": True, **spec}}))
@@ -73,8 +84,8 @@ class Harness:
 
 
 @asynccontextmanager
-async def running(plan: Callable[..., Plan] = plan) -> AsyncIterator[Harness]:
-    harness = Harness(plan)
+async def running(plan: Callable[..., Plan] = plan, name: str = "") -> AsyncIterator[Harness]:
+    harness = Harness(plan, name)
     workers = [asyncio.create_task(harness.controller.work()) for _ in range(2)]
     try:
         yield harness
@@ -117,6 +128,20 @@ async def test_a_refusal_is_shown_with_its_message_and_tried_again() -> None:
         assert harness.condition("Ready") == ("False", "Refused", "pods is forbidden: exceeded quota: small")
         assert harness.condition("Reconciling")[0] == "True"
         await until(lambda: harness.status == {"phase": "Made"})
+
+
+async def test_a_refused_job_is_shown_beside_the_rest_of_the_status_and_tried_again() -> None:
+    def plan_job(resource: Any, observed: Any, now: datetime, environment: Environment) -> Plan:
+        return Plan((Create(CHILD, condition="JobCreated"),), {"phase": "Training"})
+
+    async with running(plan_job) as harness:
+        harness.api.failures["create", "ConfigMap"] = [Refused("exceeded quota", 403, "Forbidden")] * 3
+        harness.add()
+        await until(lambda: harness.condition("JobCreated")[0] == "False")
+        assert harness.status["phase"] == "Training"
+        assert harness.condition("Ready") == ("False", "Refused", "exceeded quota")
+        await until(lambda: harness.status == {"phase": "Training"})
+        assert ("ConfigMap", "ns", "child") in harness.api.objects
 
 
 async def test_an_invalid_spec_stalls_until_it_is_changed() -> None:
@@ -173,6 +198,18 @@ async def test_a_conflict_is_read_again() -> None:
         harness.add()
         await until(lambda: harness.status == {"phase": "Made"})
         assert ("get", "FineTuneJob") in harness.api.calls
+
+
+async def test_a_name_that_somebody_else_has_is_told_until_it_is_free() -> None:
+    async with running(plan_owned) as harness:
+        stranger = {**CHILD, "metadata": {**CHILD["metadata"], "ownerReferences": [{"uid": "stranger"}]}}
+        harness.api.add(stranger)
+        harness.add()
+        await until(lambda: harness.condition("Ready")[1] == "NameTaken")
+        assert harness.condition("Ready")[2].startswith("ConfigMap child exists already and is not this")
+        assert harness.status.get("phase") is None
+        del harness.api.objects["ConfigMap", "ns", "child"]
+        await until(lambda: harness.status == {"phase": "Made"})
 
 
 @pytest.mark.parametrize(
@@ -249,3 +286,118 @@ async def test_resync_finds_what_the_watch_missed() -> None:
         await until(
             lambda: harness.api.objects["FineTuneJob", "ns", "missed"].get("status") == {"phase": "Made"}
         )
+
+
+async def test_resync_takes_over_older_data_of_a_restored_server() -> None:
+    async with running() as harness:
+        harness.add()
+        await until(lambda: harness.status == {"phase": "Made"})
+        lost = {**BODY, "metadata": {**BODY["metadata"], "name": "lost", "uid": "lost"}}
+        harness.controller.handle_event("ADDED", harness.api.add(lost))
+        await harness.controller.resync_kind("FineTuneJob")
+        assert not harness.controller.went_back.is_set()
+        harness.api.objects.clear()
+        harness.api.version = 1
+        harness.add()
+        resync = asyncio.create_task(harness.controller.resync())
+        harness.controller.resync_soon()
+        await until(harness.controller.went_back.is_set)
+        await until(lambda: harness.status == {"phase": "Made"})
+        bodies = harness.controller.bodies.of_kind("FineTuneJob")
+        await until(lambda: len(harness.controller.bodies.of_kind("FineTuneJob")) == 1)
+        assert int(bodies[0]["metadata"]["resourceVersion"]) <= harness.api.version
+        resync.cancel()
+        await asyncio.gather(resync, return_exceptions=True)
+
+
+def build_labeled(name: str, owner: str) -> dict[str, Any]:
+    metadata = {"namespace": "ns", "name": name, "labels": {OWNER_UID_LABEL: owner}}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata}
+
+
+async def test_children_of_resources_that_have_not_ended_are_listed_anew() -> None:
+    harness = Harness(plan)
+    index = harness.api.index
+    index.follow("v1", "ConfigMap", lambda: True)
+    for uid, status in (("live", {}), ("ended", {"phase": "Succeeded"})):
+        body = {**BODY, "metadata": {**BODY["metadata"], "name": uid, "uid": uid}, "status": status}
+        harness.controller.handle_event(None, harness.api.add(body))
+        index.put("v1", "ConfigMap", harness.api.add(build_labeled(f"ghost of {uid}", uid)))
+        del harness.api.objects["ConfigMap", "ns", f"ghost of {uid}"]
+        harness.api.add(build_labeled(f"missed of {uid}", uid))
+
+    def known(uid: str) -> list[str]:
+        return [body["metadata"]["name"] for body in index.find("v1", "ConfigMap", uid) or ()]
+
+    refreshing = asyncio.create_task(harness.controller.refresh_children(0.01))
+    await until(lambda: known("live") == ["missed of live"])
+    assert known("ended") == ["ghost of ended"]
+    refreshing.cancel()
+    await asyncio.gather(refreshing, return_exceptions=True)
+    harness.controller.queue.close()
+
+
+ODD_STATUSES: list[Any] = [{"checkpoints": ["odd"]}, {"adapters": 5}, "odd", {"conditions": ["odd"]}]
+
+
+@pytest.mark.parametrize("status", ODD_STATUSES)
+async def test_an_odd_resource_ends_no_worker_and_no_list(status: Any) -> None:
+    async with running() as harness:
+        odd = {**BODY, "metadata": {**BODY["metadata"], "name": "odd", "uid": "odd"}, "status": status}
+        harness.api.add(odd)
+        harness.add()
+        await harness.controller.load()
+        for version in ("ADDED", "MODIFIED"):
+            harness.controller.handle_event(version, harness.api.add(odd))
+        await harness.controller.resync_kind("FineTuneJob")
+        await until(lambda: harness.status == {"phase": "Made"})
+
+
+async def test_a_failure_that_no_status_can_hold_is_told_in_an_event() -> None:
+    def broken(*_: Any) -> Plan:
+        raise KeyError("status")
+
+    async with running(broken) as harness:
+        body = {**BODY, "status": {"conditions": [{"type": "Ready"}]}}
+        harness.controller.handle_event("ADDED", harness.api.add(body))
+        await until(harness.recorder._queue.qsize)
+        await harness.recorder.flush(1)
+        [event] = [body for key, body in harness.api.objects.items() if key[0] == "Event"]
+        assert event["reason"] == "InternalError"
+
+
+async def test_a_resource_that_was_deleted_during_its_write_is_no_ghost() -> None:
+    async with running() as harness:
+        written, deleted = asyncio.Event(), asyncio.Event()
+        replace_status = harness.api.replace_status
+
+        async def slow(body: Any, status: Any) -> Any:
+            after = await replace_status(body, status)
+            written.set()
+            await deleted.wait()
+            return after
+
+        harness.api.replace_status = slow  # type: ignore[method-assign]
+        harness.add()
+        await written.wait()
+        harness.controller.handle_event("DELETED", harness.api.objects["FineTuneJob", "ns", "job"])
+        deleted.set()
+        await until(lambda: not harness.controller.queue._working)
+        assert harness.controller.bodies.of_kind("FineTuneJob") == ()
+
+
+@pytest.mark.parametrize(("name", "acts_on"), [("", {"plain"}), ("a", {"of-a"})])
+async def test_resources_of_another_controller_are_left_alone(name: str, acts_on: set[str]) -> None:
+    async with running(name=name) as harness:
+        for resource, labels in (
+            ("plain", {}),
+            ("of-a", {CONTROLLER_LABEL: "a"}),
+            ("of-b", {CONTROLLER_LABEL: "b"}),
+        ):
+            metadata = {**BODY["metadata"], "name": resource, "uid": resource, "labels": labels}
+            harness.controller.handle_event("ADDED", harness.api.add({**BODY, "metadata": metadata}))
+        jobs = [key for key in harness.api.objects if key[0] == "FineTuneJob"]
+        await until(lambda: not harness.controller.queue._working and not len(harness.controller.queue))
+        assert {
+            name for _, _, name in jobs if "status" in harness.api.objects["FineTuneJob", "ns", name]
+        } == acts_on

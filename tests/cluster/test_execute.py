@@ -1,5 +1,6 @@
 """Execution of plans: order, conflicts, and what a refusal about one alias leaves alone."""
 
+from datetime import UTC, datetime
 from typing import Any, cast
 
 import pytest
@@ -8,13 +9,15 @@ from api_server.fake_api import FakeApi
 from tunesmith.cluster.execute import execute
 from tunesmith.cluster.live import AgentHub
 from tunesmith.controller_runtime.client import Client
-from tunesmith.controller_runtime.errors import Conflict, Refused
+from tunesmith.controller_runtime.errors import Conflict, NameTaken, Refused
 from tunesmith.controller_runtime.events import EventRecorder
 from tunesmith.controller_runtime.metrics import Metrics
-from tunesmith.decide.plan import Create, Mount, Plan, Publication, Push, Replace
+from tunesmith.decide.plan import Apply, Create, Event, Mount, Plan, Publication, Push, Replace
+from tunesmith.manifests.names import MANAGED_BY_LABEL
 from tunesmith_contract.agent import AgentReport, DesiredAlias, DesiredState
 
 BODY = {
+    "apiVersion": "tunesmith.dev/v1alpha1",
     "kind": "AdapterDeployment",
     "metadata": {"name": "ad", "namespace": "team", "uid": "uid"},
     "status": {},
@@ -31,6 +34,9 @@ def state(generation: int, **weights: int) -> DesiredState:
     return DesiredState(generation=generation, aliases=aliases)
 
 
+NOW = datetime(2030, 1, 1, tzinfo=UTC)
+
+
 class Setting:
     """An API server in memory, and the hub with one connected agent."""
 
@@ -44,7 +50,7 @@ class Setting:
     async def execute(self, *actions: Any) -> None:
         client = cast(Client, self.api)
         recorder = EventRecorder(client, Metrics(), "pod")
-        await execute(client, self.hub, recorder, BODY, Plan(actions=actions))
+        await execute(client, self.hub, recorder, BODY, Plan(actions=actions), NOW)
 
     def names(self) -> set[str]:
         return {name for _, _, name in self.api.objects}
@@ -87,3 +93,93 @@ async def test_what_is_refused_for_one_alias_is_not_published_and_keeps_no_other
     assert isinstance(sent, DesiredState)
     assert [(alias.name, alias.weight) for alias in sent.aliases] == [("a", 10), ("b", 0)]
     assert sent.to_json() == setting.api.objects["ConfigMap", "team", "desired"]["data"]["state.json"]
+
+
+async def test_a_refused_action_with_a_condition_of_its_own_withholds_nothing_else() -> None:
+    setting = Setting()
+    client, recorder = cast(Client, setting.api), EventRecorder(cast(Client, setting.api), Metrics(), "pod")
+    body = setting.api.add({**BODY, "status": {}})
+    setting.api.failures["create", "Job"] = [
+        Refused("exceeded quota: team, used: a=1, limited: a=1", 403, "Forbidden")
+    ]
+    job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"namespace": "team", "name": "job"}}
+    ready = {
+        "type": "Ready",
+        "status": "Unknown",
+        "reason": "Training",
+        "message": "",
+        "lastTransitionTime": "x",
+    }
+    actions = (
+        Create(config_map("record")),
+        Create(job, condition="JobCreated"),
+        Create(config_map("after the job"), condition="JobCreated"),
+        Create(config_map("note"), condition="EvaluationCreated"),
+    )
+    told = (Event("Training", "runs", condition="JobCreated"), Event("Prepared", "done"))
+    plan = Plan(actions, {"phase": "Training", "conditions": [ready]}, told)
+    executed = await execute(client, setting.hub, recorder, body, plan, NOW)
+    assert executed.refused is not None
+    assert {"record", "note"} <= setting.names()
+    assert "after the job" not in setting.names()
+    status = executed.body["status"]
+    assert status["phase"] == "Training"
+    shown = {item["type"]: (item["status"], item["reason"], item["message"]) for item in status["conditions"]}
+    words = ("False", "Refused", "exceeded quota: team, limited: a=1")
+    assert shown["JobCreated"] == shown["Ready"] == words
+    assert "EvaluationCreated" not in shown
+    await recorder.flush(1)
+    events = [event["reason"] for key, event in setting.api.objects.items() if key[0] == "Event"]
+    assert sorted(events) == ["Prepared", "Refused"]
+    again = await execute(client, setting.hub, recorder, executed.body, plan, NOW)
+    assert again.refused is None
+    assert "after the job" in setting.names()
+
+
+async def test_a_record_that_is_refused_withholds_the_status_that_follows_from_it() -> None:
+    setting = Setting()
+    client, recorder = cast(Client, setting.api), EventRecorder(cast(Client, setting.api), Metrics(), "pod")
+    body = setting.api.add({**BODY, "status": {}})
+    setting.api.failures["create", "ConfigMap"] = [Refused("exceeded quota", 403, "Forbidden")]
+    with pytest.raises(Refused):
+        await execute(
+            client,
+            setting.hub,
+            recorder,
+            body,
+            Plan((Create(config_map("record")),), {"phase": "Succeeded"}),
+            NOW,
+        )
+    assert ("status", "AdapterDeployment") not in setting.api.calls
+
+
+def owned(name: str, uid: str) -> dict[str, Any]:
+    body = config_map(name, text=uid)
+    return {**body, "metadata": {**body["metadata"], "ownerReferences": [{"uid": uid}]}}
+
+
+def managed(manager: str) -> dict[str, Any]:
+    body = config_map("verdicts", text=manager)
+    return {**body, "metadata": {**body["metadata"], "labels": {MANAGED_BY_LABEL: manager}}}
+
+
+@pytest.mark.parametrize(
+    ("existing", "wanted"),
+    [(owned("a", "stranger"), owned("a", "uid")), (managed("helm"), managed("tunesmith"))],
+)
+@pytest.mark.parametrize("action", [Create, Apply, lambda manifest: Replace.of(None, manifest)])
+async def test_an_object_of_somebody_else_is_left_alone_and_does_not_count_as_done(
+    existing: Any, wanted: Any, action: Any
+) -> None:
+    setting = Setting()
+    setting.api.add(existing)
+    with pytest.raises(NameTaken, match="is not this resource's"):
+        await setting.execute(action(wanted))
+    [left] = setting.api.objects.values()
+    assert left["data"] == existing["data"]
+
+
+@pytest.mark.parametrize("wanted", [owned("a", "uid"), managed("tunesmith")])
+async def test_an_own_object_counts_as_created(wanted: Any) -> None:
+    setting = Setting()
+    await setting.execute(Create(wanted), Create(wanted), Apply(wanted))

@@ -1,6 +1,8 @@
 """Observation of FineTuneJobs and EvalRuns: from memory, in the steady state without any read."""
 
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 from simulation.serving_world import World, build_adapter
@@ -13,7 +15,7 @@ from tunesmith.cluster.observe_evalrun import observe_evalrun
 from tunesmith.cluster.observe_finetunejob import observe_finetunejob
 from tunesmith.cluster.reconciler import Reader
 from tunesmith.manifests.gang_service import build_gang_service
-from tunesmith.manifests.names import API_VERSION
+from tunesmith.manifests.names import API_VERSION, child_metadata
 from tunesmith.manifests.objects import Body
 from tunesmith.manifests.result_config_map import AttemptOutcome, AttemptRecord, build_result_config_map
 from tunesmith.manifests.version_revision import build_version_revision, promotion_patch
@@ -131,3 +133,90 @@ async def test_the_jobs_that_a_candidate_descends_from_come_along(api: Any, read
     observed = await observe_evalrun(reader, EvalRun.parse(eval_run()))
     assert sorted(observed.sources.jobs) == ["expenses", "first"]
     assert api.calls == []
+
+
+async def test_a_neighbour_that_cannot_be_read_stops_no_other_resource(api: Any, reader: Reader) -> None:
+    artifact = {"uri": "pvc://artifacts/tone", "digest": f"sha256:{'b' * 64}"}
+    odd = {"artifact": artifact, "phase": 5, "conditions": ["odd"]}
+    for name in ("expenses", "earlier"):
+        reader.bodies.put({**stored(fine_tune_job(), name), "status": odd})
+    candidate = {"uri": artifact["uri"], "digest": artifact["digest"]}
+    by_digest = eval_run(candidate=candidate, baseModel={"uri": "pvc://models/tiny"})
+    assert (await observe_evalrun(reader, EvalRun.parse(by_digest))).sources.makers == {}
+    assert (await observe_evalrun(reader, EvalRun.parse(eval_run()))).sources.jobs == {"expenses": None}
+    spec = {"baseModel": {"fineTuneJobRef": {"name": "earlier"}}}
+    observed = await observe_finetunejob(reader, FineTuneJob.parse(fine_tune_job(**spec)))
+    assert observed.related.earlier == {"earlier": None}
+
+
+def ended_job(job: FineTuneJob, attempt: int) -> Body:
+    body = {"apiVersion": "batch/v1", "kind": "Job", "metadata": child_metadata(job, Stage.TRAIN, attempt)}
+    conditions = [{"type": "Failed", "status": "True"}]
+    return {**body, "spec": {}, "status": {"conditions": conditions}}
+
+
+def record_of(job: FineTuneJob, attempt: int) -> Body:
+    record = AttemptRecord(
+        stage=Stage.TRAIN,
+        attempt=attempt,
+        outcome=AttemptOutcome.DISRUPTED,
+        reason="Disrupted",
+        ended_at=datetime(2030, 1, 1, tzinfo=UTC),
+    )
+    return build_result_config_map(job, record)
+
+
+def build_pod(job: FineTuneJob, attempt: int, **status: Any) -> Body:
+    metadata = child_metadata(job, Stage.TRAIN, attempt)
+    volumes = [{"name": "key", "secret": {"secretName": "rows-key"}}]
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": metadata,
+        "spec": {"volumes": volumes, "containers": [{"name": "trainer", "image": "image"}]},
+        "status": status,
+    }
+
+
+def _same(moment: datetime) -> datetime:
+    return moment
+
+
+def index(api: Any, *bodies: Body) -> None:
+    for body in bodies:
+        api.index.put(body["apiVersion"], body["kind"], api.add(body))
+
+
+async def test_pods_are_listed_only_for_an_ended_attempt_without_a_record(api: Any, reader: Reader) -> None:
+    job = FineTuneJob.parse(fine_tune_job())
+    index(api, ended_job(job, 1), record_of(job, 1))
+    for _ in range(3):
+        await observe_finetunejob(reader, job)
+    assert api.calls == []
+    index(api, ended_job(job, 2))
+    await observe_finetunejob(reader, job)
+    assert api.calls == [("list", "Pod")]
+    api.calls.clear()
+    index(api, build_pod(job, 2, phase="Failed", reason="Evicted"))
+    await observe_finetunejob(reader, job)
+    assert api.calls == []
+
+
+async def test_events_are_asked_for_once_per_pod_and_only_after_it_has_hung(api: Any, reader: Reader) -> None:
+    job = FineTuneJob.parse(fine_tune_job())
+    now = datetime(2030, 1, 1, tzinfo=UTC)
+    conditions = [{"type": "PodScheduled", "status": "True", "lastTransitionTime": now.isoformat()}]
+    waiting = {"name": "trainer", "state": {"waiting": {"reason": "ContainerCreating"}}}
+    pod = build_pod(job, 1, conditions=conditions, containerStatuses=[waiting])
+    index(api, {**ended_job(job, 1), "status": {}}, pod)
+    metadata = {"namespace": job.metadata.namespace, "name": "mount"}
+    note = 'MountVolume.SetUp failed for volume "key" : secret "rows-key" not found'
+    api.add({"apiVersion": "events.k8s.io/v1", "kind": "Event", "metadata": metadata, "note": note})
+    for seconds, told in ((29, ()), (30, (note,)), (90, (note,))):
+        later = now + timedelta(seconds=seconds)
+        observed = await observe_finetunejob(replace(reader, now=partial(_same, later)), job)
+        assert observed.related.mount_failures == told
+    assert api.calls.count(("list", "Event")) == 1
+    api.index.drop("v1", "Pod", api.objects["Pod", job.metadata.namespace, pod["metadata"]["name"]])
+    assert (await observe_finetunejob(reader, job)).related.mount_failures == ()
+    assert reader.mounts._messages == {}

@@ -92,9 +92,9 @@ def serve(server: ControlPlane, namespace: str, replicas: int) -> None:
 def test_the_charts_permissions_are_enough(control_plane: ControlPlane, tmp_path: Path, scoped: bool) -> None:
     install_crds(control_plane)
     system, namespace = control_plane.namespace("system"), control_plane.namespace("kernel")
-    grant(control_plane, system, *([f"watchNamespaces[0]={namespace}"] if scoped else []))
+    grant(control_plane, system, f"watchNamespaces[0]={namespace}" if scoped else f"claimNamespace={system}")
     kubeconfig = write_kubeconfig(control_plane, system, tmp_path / "kubeconfig")
-    watched = {"watch_namespaces": namespace} if scoped else {}
+    watched = {"watch_namespaces": namespace} if scoped else {"claim_namespace": system}
     with operator_process(kubeconfig, tmp_path, namespace=system, **watched) as operator:
         operator.wait_leading()
         job = create_job(control_plane, namespace)

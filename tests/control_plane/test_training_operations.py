@@ -138,7 +138,8 @@ def test_secrets_are_files_of_their_stage_and_a_missing_one_is_named(runs: Runs)
     }
     runs.server.api.create(f"/apis/events.k8s.io/v1/namespaces/{runs.namespace}/events", event)
     runs.server.set_pod_waiting(runs.namespace, name, "ContainerCreating", "")
-    told = runs.wait_for_reason(KIND, "keys", "SecretNotFound")
+    # The events of a pod are read once it has hung for half a minute.
+    told = runs.wait_for_reason(KIND, "keys", "SecretNotFound", timeout=90)
     assert told["message"].endswith("create it, or correct spec.dataset.train.secretRef.name.")
 
 

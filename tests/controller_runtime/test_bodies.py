@@ -4,6 +4,7 @@ from typing import Any
 
 from tunesmith.api.actions import ACTION_ANNOTATION
 from tunesmith.controller_runtime.bodies import Bodies, key_of
+from tunesmith.controller_runtime.kept import Packed
 
 
 def entry(manager: str, annotation: str | None = None) -> dict[str, Any]:
@@ -33,3 +34,48 @@ def test_only_the_writers_of_the_annotation_are_kept() -> None:
     stored = bodies.get(key_of(body))
     assert stored is not None
     assert "managedFields" not in stored["metadata"]
+
+
+def ended_job(name: str, digest: str, uri: str) -> dict[str, Any]:
+    metadata = {"name": name, "namespace": "n", "uid": f"uid-{name}", "resourceVersion": "1"}
+    artifact = {"digest": digest, "uri": "oci://registry/x"}
+    return {
+        "kind": "FineTuneJob",
+        "metadata": metadata,
+        "spec": {"baseModel": {"uri": uri}},
+        "status": {"phase": "Succeeded", "artifact": artifact},
+    }
+
+
+def test_ended_resources_are_packed_and_found_by_what_they_mention() -> None:
+    digests = [f"sha256:{letter * 64}" for letter in "ab"]
+    jobs = [ended_job(digest[-1], digest, f"pvc://models/{digest[-1]}") for digest in digests]
+    bodies = Bodies(lambda body: "status" in body)
+    for job in jobs:
+        bodies.put(job)
+    bodies.put(
+        live := {"kind": "FineTuneJob", "metadata": {**jobs[0]["metadata"], "name": "c", "uid": "live"}}
+    )
+    assert bodies.get(key_of(jobs[0])) == jobs[0]
+    assert bodies.get(key_of(jobs[0])) is not bodies.get(key_of(jobs[0]))
+    assert bodies.in_namespace("FineTuneJob", "n", {digests[1]}) == (jobs[1], live)
+    assert bodies.in_namespace("FineTuneJob", "n", {"pvc://models/a"}) == (jobs[0], live)
+    assert bodies.in_namespace("FineTuneJob", "n", set()) == (live,)
+    assert bodies.in_namespace("FineTuneJob", "n") == (*jobs, live)
+    assert set(bodies.uids("FineTuneJob", "n")) == {"uid-a", "uid-b", "live"}
+    assert bodies.uids("FineTuneJob", "other") == {}
+    newer = {**jobs[0], "metadata": {**jobs[0]["metadata"], "resourceVersion": "2"}}
+    assert not bodies.put(jobs[0])
+    assert bodies.put(newer)
+    assert bodies.get(key_of(newer)) == newer
+    assert bodies.drop(newer)
+    assert bodies.get(key_of(newer)) is None
+
+
+def test_a_digest_within_a_record_or_a_uri_is_mentioned() -> None:
+    digest = f"sha256:{'c' * 64}"
+    metadata = {"name": "a", "namespace": "n", "uid": "u", "resourceVersion": "1"}
+    for text in (f'{{"digest":"{digest}"}}', f"oci://registry/x@{digest}"):
+        packed = Packed.of({"metadata": metadata, "data": {"record.json": text}})
+        assert packed.mentions({digest})
+        assert not packed.mentions({f"sha256:{'d' * 64}"})

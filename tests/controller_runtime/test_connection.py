@@ -98,7 +98,7 @@ async def test_many_watches_leave_connections_for_calls() -> None:
         return response
 
     async def watch(client: Client) -> None:
-        async for _ in client.watch("v1", "Pod", None, "1"):
+        async for _ in client.watch("v1", "Pod", None, 1):
             pass
 
     async with (
@@ -208,7 +208,7 @@ async def test_requests_on_replaced_sessions_run_to_their_end(tmp_path: Path, ku
         return response
 
     async def watch(client: Client) -> list[str]:
-        return [body["metadata"]["name"] async for _, body in client.watch("v1", "Pod", None, "1")]
+        return [body["metadata"]["name"] async for _, body in client.watch("v1", "Pod", None, 1)]
 
     files = {"client-certificate": authority.path("client"), "client-key": authority.path("client", "key")}
     async with serving(answer, server_context(authority, "server", authority.path("ca"))) as url:
@@ -342,6 +342,30 @@ async def test_a_failing_plugin_leaves_the_old_token_in_use(
             await connected().__aenter__()
     assert server.headers == ["Bearer one"] * 3 + ["Bearer two"]
     assert "failed to decode process output" in caplog.text
+
+
+def remove(path: Path) -> None:
+    path.unlink()
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "5", "users: 5", "contexts: [5]", "current-context: gone", "clusters: null", "\x00"]
+)
+async def test_an_odd_kubeconfig_leaves_the_old_credentials_in_use(kubeconfig: Path, text: str) -> None:
+    server, clock = ApiServer(), FakeClock()
+    async with serving(server.answer) as url:
+        write_kubeconfig(kubeconfig, {"server": url}, {"token": "one"})
+        async with connected(clock) as client:
+            write(kubeconfig, text)
+            clock.advance(REREAD_SECONDS)
+            assert await call(client) == {}
+            remove(kubeconfig)
+            clock.advance(REREAD_SECONDS)
+            assert await call(client) == {}
+            write_kubeconfig(kubeconfig, {"server": url}, {"token": "two"})
+            clock.advance(REREAD_SECONDS)
+            await call(client)
+    assert server.headers == ["Bearer one", "Bearer one", "Bearer two"]
 
 
 async def test_a_session_of_another_server_gets_no_credentials(kubeconfig: Path) -> None:

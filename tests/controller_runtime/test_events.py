@@ -1,9 +1,10 @@
 """Repetitions of an event only raise its count; a full queue drops events."""
 
+import asyncio
 from datetime import UTC, datetime
 from typing import Any
 
-from api_server.fake_api import FakeApi, FakeClock
+from api_server.fake_api import FakeApi, FakeClock, until
 
 from tunesmith.controller_runtime.errors import Refused
 from tunesmith.controller_runtime.events import MAX_NOTE, QUEUE, REPEAT_SECONDS, EventRecorder, build_event
@@ -68,3 +69,22 @@ def test_a_long_note_is_cut_between_characters() -> None:
     event = build_event(BODY, Event("Reason", "a" + "é" * 1024), "name", "pod", datetime.now(UTC))
     assert event["note"] == "a" + "é" * 511
     assert len(event["note"].encode()) <= MAX_NOTE
+
+
+async def test_an_odd_event_is_dropped_and_the_next_one_published() -> None:
+    class OddApi(FakeApi):
+        async def create(self, manifest: Any) -> Any:
+            if manifest["note"] == "odd":
+                raise TypeError("not serializable")
+            return await super().create(manifest)
+
+    api: Any = OddApi()
+    metrics = Metrics()
+    recorder = EventRecorder(api, metrics, "pod")
+    publishing = asyncio.create_task(recorder.run())
+    for message in ("odd", "well"):
+        recorder.record(BODY, Event("Reason", message))
+    await until(lambda: published(api) == [("well", 1)])
+    assert metrics.registry.get_sample_value("tunesmith_events_dropped_total") == 1
+    publishing.cancel()
+    await asyncio.gather(publishing, return_exceptions=True)

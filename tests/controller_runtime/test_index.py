@@ -3,8 +3,11 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from api_server.fake_api import FakeClock
+
 from tunesmith.controller_runtime.bodies import Bodies, Key
 from tunesmith.controller_runtime.index import ChildIndex
+from tunesmith.controller_runtime.tombstones import REMEMBERED_SECONDS
 from tunesmith.manifests.names import OWNER_UID_LABEL
 from tunesmith.manifests.objects import deletion_requested_at
 
@@ -30,6 +33,14 @@ def followed() -> tuple[ChildIndex, list[str]]:
     return index, changed
 
 
+def take_list(index: ChildIndex, version: int, *pages: Any, **arguments: Any) -> None:
+    listing = index.begin_list(*JOB, "ns", **arguments)
+    listing.add([], version)
+    for page in pages:
+        listing.add([page], version)
+    listing.end()
+
+
 def names(index: ChildIndex, owner: str = "owner") -> set[tuple[str, str]]:
     children = index.find(*JOB, owner)
     assert children is not None
@@ -41,6 +52,11 @@ def test_unknown_kinds_and_unsynced_ones_are_not_answered() -> None:
     assert index.find(*JOB, "owner") is None
     index.follow(*JOB, lambda: False)
     assert index.find(*JOB, "owner") is None
+
+
+def test_an_answer_that_is_no_stored_object_is_not_kept() -> None:
+    index, _ = followed()
+    assert not index.put("authentication.k8s.io/v1", "TokenReview", {"metadata": {"creationTimestamp": None}})
 
 
 def test_own_write_is_there_and_its_echo_wakes_nobody() -> None:
@@ -58,7 +74,7 @@ def test_a_list_removes_what_is_gone_but_not_what_is_younger_or_elsewhere() -> N
     index, changed = followed()
     for child in (build_child("gone", 1), build_child("young", 20), build_child("far", 2, namespace="other")):
         index.put(*JOB, child)
-    index.handle_list(*JOB, "ns", [build_child("new", 9)], 10)
+    take_list(index, 10, build_child("new", 9))
     assert names(index) == {("young", "20"), ("far", "2"), ("new", "9")}
     assert changed == ["owner", "owner"]
 
@@ -69,6 +85,51 @@ def test_deleted_children_are_forgotten() -> None:
     index.handle_event(*JOB, "DELETED", build_child("a", 2))
     assert names(index) == set()
     assert changed == ["owner"]
+
+
+def test_what_was_deleted_does_not_come_back_with_a_late_response() -> None:
+    clock, changed = FakeClock(), list[str]()
+    index = ChildIndex(changed.append, clock)
+    index.follow(*JOB, lambda: True)
+    index.handle_event(*JOB, "DELETED", build_child("a", 3))
+    assert not index.put(*JOB, build_child("a", 2))
+    index.handle_event(*JOB, "MODIFIED", build_child("a", 2))
+    assert names(index) == set()
+    clock.advance(REMEMBERED_SECONDS)
+    index.handle_event(*JOB, "DELETED", build_child("b", 9))
+    assert index.put(*JOB, build_child("a", 2))
+    assert len(index._deleted) == 1
+
+
+def test_the_list_of_one_owner_removes_its_ghosts_alone() -> None:
+    index, changed = followed()
+    for child in (build_child("ghost", 1), build_child("young", 20), build_child("other", 2, "other")):
+        index.put(*JOB, child)
+    take_list(index, 10, owner_uid="owner")
+    assert names(index) == {("young", "20")}
+    assert names(index, "other") == {("other", "2")}
+    assert changed == ["owner"]
+
+
+def test_an_older_list_counts_once_the_servers_data_went_back() -> None:
+    index, changed = followed()
+    for child in (build_child("kept", 50), build_child("lost", 60)):
+        index.put(*JOB, child)
+    index.handle_event(*JOB, "DELETED", build_child("back", 70))
+    changed.clear()
+    take_list(index, 40, build_child("kept", 30), build_child("back", 31), went_back=True)
+    assert names(index) == {("kept", "30"), ("back", "31")}
+    assert changed == ["owner"] * 3
+    assert index.put(*JOB, build_child("lost", 41))
+
+
+def test_an_odd_object_is_left_out_and_keeps_no_other_from_being_listed() -> None:
+    index, _ = followed()
+    odd = build_child("odd", 1)
+    odd["metadata"]["resourceVersion"] = "odd"
+    index.put(*JOB, build_child("odd", 1))
+    take_list(index, 10, odd, build_child("well", 2))
+    assert names(index) == {("odd", "1"), ("well", "2")}
 
 
 def build_body(uid: str, version: int) -> dict[str, Any]:
@@ -84,6 +145,17 @@ def test_late_news_of_a_former_resource_does_not_touch_its_successor() -> None:
     assert not bodies.drop(build_body("old", 4))
     assert bodies.get(key) == build_body("new", 5)
     assert (bodies.key("old"), bodies.key("new")) == (None, key)
+
+
+def test_a_deleted_resource_does_not_come_back_with_a_late_response() -> None:
+    bodies, key = Bodies(), Key("FineTuneJob", "ns", "a")
+    assert bodies.put(build_body("uid", 1))
+    assert bodies.drop(build_body("uid", 3))
+    assert not bodies.put(build_body("uid", 2))
+    assert bodies.get(key) is None
+    bodies.go_back()
+    assert bodies.put(build_body("uid", 2))
+    assert bodies.put(build_body("uid", 1), went_back=True)
 
 
 def build_pod(name: str, version: int, exit_code: int | None = None) -> dict[str, Any]:
@@ -105,6 +177,19 @@ def test_pods_that_ended_before_their_removal_are_kept_until_they_are_forgotten(
     assert len(index.removed_pods("owner")) == 1
     index.forget_removed_pods("owner")
     assert index.removed_pods("owner") == ()
+
+
+def test_a_pod_has_ended_when_its_trainer_has_whatever_runs_beside_it() -> None:
+    index = ChildIndex(lambda uid: None)
+    index.follow("v1", "Pod", lambda: True)
+    beside = {"name": "istio-proxy", "state": {"running": {}}}
+    ended, running = build_pod("ended", 1, exit_code=0), build_pod("running", 2)
+    ended["status"]["containerStatuses"].insert(0, beside)
+    running["status"]["containerStatuses"].insert(0, {**beside, "state": {"terminated": {"exitCode": 0}}})
+    for pod in (ended, running):
+        index.handle_event("v1", "Pod", "ADDED", pod)
+        index.handle_event("v1", "Pod", "DELETED", pod)
+    assert [pod["metadata"]["name"] for pod in index.removed_pods("owner")] == ["ended"]
 
 
 def test_the_first_request_to_delete_a_pod_is_kept_through_its_removal() -> None:
@@ -131,3 +216,47 @@ def test_the_first_request_to_delete_a_pod_is_kept_through_its_removal() -> None
         "ended": at + timedelta(seconds=31),
         "stopped and never listed": at,
     }
+
+
+def test_children_are_kept_without_what_nobody_reads() -> None:
+    index = ChildIndex(lambda uid: None)
+    for kind in (JOB, ("v1", "Pod")):
+        index.follow(*kind, lambda: True)
+    volumes = [{"name": "work", "emptyDir": {}}, {"name": "key", "secret": {"secretName": "rows"}}]
+    container = {"name": "trainer", "image": "image", "env": [{"name": "A", "value": "1"}]}
+    pod_spec = {
+        "nodeName": "node",
+        "containers": [container],
+        "initContainers": [container],
+        "volumes": volumes,
+    }
+    job = build_child("job", 1) | {"spec": {"suspend": True, "template": {"spec": pod_spec}}}
+    job["metadata"] |= {
+        "managedFields": [{}],
+        "annotations": {"kubectl.kubernetes.io/last-applied-configuration": "{}"},
+    }
+    index.put(*JOB, job)
+    index.put("v1", "Pod", build_child("pod", 1) | {"spec": pod_spec, "status": {"phase": "Running"}})
+    (kept,), (pod,) = index.find(*JOB, "owner") or (), index.find("v1", "Pod", "owner") or ()
+    assert kept["spec"] == {"suspend": True}
+    assert kept["metadata"] == build_child("job", 1)["metadata"] | {"annotations": {}}
+    short = [{"name": "trainer", "image": "image"}]
+    assert pod["spec"] == {"containers": short, "initContainers": short, "volumes": volumes[1:]}
+    assert pod["status"] == {"phase": "Running"}
+
+
+def test_children_of_ended_resources_are_packed_and_read_as_they_were() -> None:
+    index, changed = followed()
+    take_list(index, 10, build_child("a", 5), build_child("b", 6, "other"))
+    first = index.find(*JOB, "owner")
+    assert first == (build_child("a", 5) | {"apiVersion": JOB[0], "kind": JOB[1], "spec": {}},)
+    assert index.find(*JOB, "owner") == first
+    index.set_ended("owner", True)
+    assert index.find(*JOB, "owner") == first
+    assert index.find(*JOB, "owner")[0] is not first[0]  # type: ignore[index]
+    index.handle_event(*JOB, "MODIFIED", build_child("a", 5))
+    index.handle_event(*JOB, "MODIFIED", build_child("a", 7))
+    assert names(index) == {("a", "7")}
+    take_list(index, 20)
+    assert (names(index), names(index, "other")) == (set(), set())
+    assert changed == ["owner", "other", "owner", "owner", "other"]

@@ -48,6 +48,15 @@ async def test_the_first_leads_until_its_lease_has_run_out() -> None:
         await first.hold()
 
 
+async def test_a_lease_without_a_spec_is_free() -> None:
+    api, clock = FakeApi(), FakeClock()
+    metadata = {"namespace": "system", "name": "tunesmith"}
+    api.add({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata})
+    first = candidate(api, clock, "first")
+    assert await leads(first)
+    await first.release()
+
+
 async def test_a_released_lease_is_free_at_once() -> None:
     api, clock = FakeApi(), FakeClock()
     first, second = candidate(api, clock, "first"), candidate(api, clock, "second")

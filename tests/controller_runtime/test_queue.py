@@ -117,3 +117,4 @@ def test_back_off_doubles_up_to_a_bound_and_starts_over() -> None:
     queue.succeeded("a")
     assert queue.back_off("a", at_least=3.0) == 3.0
     assert queue.back_off("a") == pytest.approx(0.2)
+    assert [queue.back_off("b", at_least=5.0, at_most=30.0) for _ in range(40)][-1] == 30.0

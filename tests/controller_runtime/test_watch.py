@@ -1,7 +1,7 @@
 """Client and watch against a server that fails in every way an API server does."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -12,9 +12,10 @@ from api_server.fake_api import until
 from api_server.watch_answers import Answer, stream
 
 from tunesmith.controller_runtime.backoff import Backoff
-from tunesmith.controller_runtime.client import LONGEST_RETRY_AFTER_SECONDS, Client
+from tunesmith.controller_runtime.client import Client
+from tunesmith.controller_runtime.connection import LONGEST_RETRY_AFTER_SECONDS
 from tunesmith.controller_runtime.errors import Conflict, Refused, Retryable
-from tunesmith.controller_runtime.index import ChildIndex
+from tunesmith.controller_runtime.index import WATCHED_KINDS, ChildIndex
 from tunesmith.controller_runtime.metrics import Metrics
 from tunesmith.controller_runtime.watch import Watch
 from tunesmith.manifests.objects import Body
@@ -25,14 +26,20 @@ def build_pod(name: str, version: int) -> dict[str, Any]:
 
 
 class FaultyServer:
-    """Answers lists and watches of pods from scripts; when a script is over, a watch stays open in silence."""
+    """Answers lists and watches of pods from scripts; when a script is over, a watch stays open in silence.
+
+    ``version`` is the one that it tells whoever asks for the present version.
+    """
 
     def __init__(self) -> None:
+        self.version = 1000
         self.lists: list[Answer] = []
         self.watches: list[Answer] = []
         self.requests: list[dict[str, str]] = []
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
+        if request.query.get("limit") == "1":
+            return await listing(self.version)(request)
         self.requests.append(dict(request.query))
         script = self.watches if "watch" in request.query else self.lists
         return await script.pop(0)(request) if script else await silence(request)
@@ -71,6 +78,21 @@ async def connected(handler: Answer) -> AsyncIterator[Client]:
         yield client
 
 
+class Listed:
+    """Receiver of a list: tells the names of all pages at its end."""
+
+    def __init__(self, received: asyncio.Queue[tuple[str, Any]], word: str) -> None:
+        self._received = received
+        self._word = word
+        self._names: list[str] = []
+
+    def add(self, bodies: Iterable[Body], version: int) -> None:
+        self._names += [body["metadata"]["name"] for body in bodies]
+
+    def end(self) -> None:
+        self._received.put_nowait((self._word, self._names))
+
+
 class Watched:
     """Receiver of a watch's lists and events, and of the delays between its requests."""
 
@@ -78,8 +100,8 @@ class Watched:
         self.received: asyncio.Queue[tuple[str, Any]] = asyncio.Queue()
         self.delays: list[float] = []
 
-    def listed(self, bodies: Sequence[Body], version: int) -> None:
-        self.received.put_nowait(("LISTED", [body["metadata"]["name"] for body in bodies]))
+    def begin_list(self, went_back: bool) -> Listed:
+        return Listed(self.received, "LISTED BACK" if went_back else "LISTED")
 
     def seen(self, event_type: str, body: Body) -> None:
         self.received.put_nowait((event_type, body["metadata"]["name"]))
@@ -99,7 +121,7 @@ async def watching(server: FaultyServer) -> AsyncIterator[Watched]:
     async with connected(server.answer) as client:
         backoff = Backoff(first=1.0, longest=64.0, jitter=lambda: 1.0)
         watch = Watch(
-            client, "v1", "Pod", None, "label", watched.listed, watched.seen, backoff, watched.sleep
+            client, "v1", "Pod", None, "label", watched.begin_list, watched.seen, backoff, watched.sleep
         )
         task = asyncio.create_task(watch.run())
         yield watched
@@ -138,6 +160,24 @@ async def test_a_version_that_is_too_old_leads_to_a_new_list(gone: Answer) -> No
         assert await watched.take(3) == [("LISTED", ["a"]), ("LISTED", []), ("ADDED", "c")]
 
 
+async def test_versions_that_went_back_lead_to_a_new_list() -> None:
+    """etcd was restored from a backup: the server would say nothing until its versions have caught up."""
+    server = FaultyServer()
+    server.version = 20
+    server.lists = [listing(50, build_pod("a", 40)), refuse(500, "InternalError"), listing(21)]
+    server.watches = [stream(), stream(("ADDED", build_pod("b", 22)))]
+    async with watching(server) as watched:
+        assert await watched.take(3) == [("LISTED", ["a"]), ("LISTED BACK", []), ("ADDED", "b")]
+    assert [query["resourceVersion"] for query in server.requests if "watch" in query][:2] == ["50", "21"]
+
+
+def answering(answer: Any) -> Answer:
+    async def json(_: web.Request) -> web.Response:
+        return web.json_response(answer)
+
+    return json
+
+
 async def garbage(_: web.Request) -> web.Response:
     return web.Response(text="<html>\nnot what was asked for\n")
 
@@ -149,6 +189,11 @@ async def garbage(_: web.Request) -> web.Response:
         refuse(500, "InternalError"),
         refuse(429, "TooManyRequests", **{"Retry-After": "0"}),
         garbage,
+        answering({}),
+        answering([]),
+        answering({"metadata": {"resourceVersion": "odd"}, "items": None}),
+        answering({"type": "ADDED", "object": {"metadata": None}}),
+        answering({"type": "ERROR", "object": {"code": "odd"}}),
     ],
 )
 async def test_no_other_failure_ends_it(fault: Answer) -> None:
@@ -219,3 +264,35 @@ async def test_a_server_that_is_away_is_tried_again() -> None:
     async with Client(connection, Metrics(), ChildIndex(lambda uid: None)) as client:
         with pytest.raises(Retryable, match="can't be reached"):
             await client.get("v1", "Pod", "ns", "a")
+
+
+async def test_forty_namespaces_leave_connections_to_calls() -> None:
+    """Neither the first lists of so many watches nor the watches themselves may keep the lease waiting."""
+    listed, renewed = asyncio.Semaphore(0), asyncio.Event()
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if "/leases/" in request.path:
+            return web.json_response({})
+        if "watch" in request.query:
+            return await silence(request)
+        listed.release()
+        await renewed.wait()
+        return await listing(5)(request)
+
+    watched = Watched()
+    async with connected(answer) as client, asyncio.timeout(20):
+        watches = [
+            Watch(client, version, kind, f"ns-{number}", "label", watched.begin_list, watched.seen)
+            for version, kind in WATCHED_KINDS
+            for number in range(40)
+        ]
+        tasks = [asyncio.create_task(watch.run()) for watch in watches]
+        await listed.acquire()
+        assert await client.get("coordination.k8s.io/v1", "Lease", "ns", "lease") == {}
+        renewed.set()
+        for watch in watches:
+            await watch.synced.wait()
+        assert await client.get("coordination.k8s.io/v1", "Lease", "ns", "lease") == {}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -5,7 +5,8 @@ from simulation.run_objects import after, build_job, build_pod
 
 from tunesmith.api.reasons import AdapterDeploymentReason, RunReason
 from tunesmith.decide.pod_diagnosis import PodProblem, diagnose_pod
-from tunesmith.decide.run.waiting import NO_CONTAINER_DELAY, References, find_waiting
+from tunesmith.decide.run.references import References
+from tunesmith.decide.run.waiting import NO_CONTAINER_DELAY, find_waiting
 from tunesmith.decide.serving.pods.pod_problem import find_pod_problem
 from tunesmith.manifests.objects import KubernetesObject
 

@@ -16,6 +16,7 @@ from tunesmith.decide.plan import Create
 from tunesmith.decide.run.children import Children
 from tunesmith.manifests.environment import Environment
 from tunesmith.manifests.eval_run import build_eval_run
+from tunesmith.manifests.names import CONTROLLER_LABEL, controller_of
 from tunesmith.manifests.result_config_map import (
     AttemptOutcome,
     AttemptRecord,
@@ -30,6 +31,8 @@ from tunesmith.manifests.run_snapshots import (
     parse_run,
 )
 from tunesmith.manifests.stage_jobs import SMALL_REQUESTS, build_data_job, build_train_job
+from tunesmith.manifests.trial_job import build_trial_job
+from tunesmith.manifests.trial_records import TrialProposal
 from tunesmith_contract.run_config import TrainConfig
 from tunesmith_contract.stages import Stage
 
@@ -297,3 +300,14 @@ def test_the_evaluation_judges_the_jobs_artifact() -> None:
     assert made["spec"]["candidate"] == {"fewShot": 2, "fineTuneJobRef": {"name": "expenses"}}
     made["metadata"] |= {"uid": "u", "generation": 1}
     assert EvalRun.parse(made).spec.gates == job.spec.evaluation.gates
+
+
+def test_what_a_job_makes_belongs_to_its_controller() -> None:
+    body = fine_tune_job(evaluation=EVALUATION)
+    body["metadata"]["labels"] = {CONTROLLER_LABEL: "team-a"}
+    job = FineTuneJob.parse(body)
+    assert job.spec.evaluation is not None
+    made = build_eval_run(job, job.spec.evaluation)
+    assert controller_of(made["metadata"]["labels"]) == "team-a"
+    trial = build_trial_job(job, TrialProposal(number=1, parameters={}))
+    assert controller_of(trial["metadata"]["labels"]) == "team-a"

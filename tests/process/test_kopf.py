@@ -12,7 +12,7 @@ from api_server.watch_answers import Answer, stream
 
 from tunesmith.controller_runtime.backoff import Backoff
 from tunesmith.manifests.names import GROUP
-from tunesmith.process.watching import missing_watchers, watch_resources
+from tunesmith.process.watching import keep_watching, missing_watchers, watch_resources
 
 VERBS = ["list", "watch", "patch"]
 NAMESPACE = {
@@ -54,9 +54,10 @@ def build_job(name: str, version: int) -> dict[str, Any]:
     return {"kind": "FineTuneJob", "apiVersion": f"{GROUP}/v1alpha1", "metadata": metadata}
 
 
-def failing(code: int) -> Answer:
+def failing(code: int, seconds: str = "0") -> Answer:
     async def answer(_: web.Request) -> web.Response:
-        return web.json_response({"kind": "Status", "code": code}, status=code, headers={"Retry-After": "0"})
+        status = {"kind": "Status", "code": code}
+        return web.json_response(status, status=code, headers={"Retry-After": seconds})
 
     return answer
 
@@ -90,18 +91,22 @@ async def stream_for_ever(request: web.Request) -> web.StreamResponse:
 
 
 @asynccontextmanager
-async def watched(api: ApiServer) -> AsyncIterator[tuple[Any, asyncio.Queue[Any]]]:
+async def watched(
+    api: ApiServer, again: asyncio.Event | None = None
+) -> AsyncIterator[tuple[Any, asyncio.Queue[Any]]]:
+    """kopf as it is; with ``again`` as the process runs it."""
     async with serving(api.answer) as url, connection_to(url) as connection:
         news: asyncio.Queue[Any] = asyncio.Queue()
+        arguments = (
+            ["FineTuneJob"],
+            (),
+            lambda kind, body: news.put_nowait((kind, body["metadata"]["name"])),
+            lambda: None,
+            connection,
+        )
+        backoff = Backoff(first=0.001, longest=0.01)
         task = asyncio.create_task(
-            watch_resources(
-                ["FineTuneJob"],
-                (),
-                lambda kind, body: news.put_nowait((kind, body["metadata"]["name"])),
-                lambda: None,
-                connection,
-                Backoff(first=0.001, longest=0.01),
-            )
+            keep_watching(*arguments, again, backoff) if again else watch_resources(*arguments, backoff)
         )
         try:
             yield task, news
@@ -118,8 +123,10 @@ async def watched(api: ApiServer) -> AsyncIterator[tuple[Any, asyncio.Queue[Any]
         failing(429),
         failing(500),
         failing(503),
+        failing(429, "3600"),
+        failing(503, "9" * 400),
     ],
-    ids=["too old", "lost connection", "429", "500", "503"],
+    ids=["too old", "lost connection", "429", "500", "503", "an hour", "for ever"],
 )
 async def test_watches_survive(fault: Answer) -> None:
     api = ApiServer(fault, stream(("ADDED", build_job("new", 6))))
@@ -145,9 +152,27 @@ async def test_objects_are_read_and_never_written() -> None:
     assert resources == {f"/apis/{GROUP}/v1alpha1/finetunejobs"}
 
 
-async def test_what_kills_a_watch_ends_the_process() -> None:
+async def test_what_kills_a_watch_is_told() -> None:
     api = ApiServer(stream(("ERROR", {"kind": "Status", "code": 500})))
     async with watched(api) as (task, _), asyncio.timeout(5):
         with pytest.raises(RuntimeError, match="kopf ended"):
             await task
     assert missing_watchers(["FineTuneJob"], (), asyncio.all_tasks()) != set()
+
+
+async def test_kopf_starts_anew_after_an_error_and_when_it_is_asked_to(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    again = asyncio.Event()
+    fatal = stream(("ERROR", {"kind": "Status", "code": 500}))
+    api = ApiServer(fatal, fatal, stream(("ADDED", build_job("new", 6))))
+    async with watched(api, again) as (task, news), asyncio.timeout(10):
+        while await news.get() != ("ADDED", "new"):
+            pass
+        await api.silent.wait()
+        assert "kopf starts anew: kopf ended" in caplog.text
+        api.watches = [stream(("ADDED", build_job("restored", 2)))]
+        again.set()
+        while await news.get() != ("ADDED", "restored"):
+            pass
+        assert not task.done()

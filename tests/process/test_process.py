@@ -4,17 +4,20 @@ import asyncio
 import json
 import logging
 import sys
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
-from api_server.fake_api import FakeClock
+from api_server.fake_api import FakeApi, FakeClock
 from pydantic import ValidationError
 
+from tunesmith.controller_runtime.client import Client
+from tunesmith.controller_runtime.lease import LeaderLease
 from tunesmith.controller_runtime.metrics import Metrics
 from tunesmith.process.health import GRACE_SECONDS, Health
 from tunesmith.process.logs import JsonFormatter
-from tunesmith.process.run import main, run_until
+from tunesmith.process.run import Operator, main, run_until, wait_until_loaded
 from tunesmith.process.servers import build_plain_app
 from tunesmith.process.settings import read_settings
 from tunesmith.process.watching import missing_watchers
@@ -97,6 +100,9 @@ async def test_a_watcher_that_died_fails_liveness_and_ends_the_process() -> None
         assert (await client.get("/livez")).status == 200
         watcher.cancel()
         await asyncio.gather(watcher, return_exceptions=True)
+        # kopf may just be starting anew.
+        assert (await client.get("/livez")).status == 200
+        clock.advance(GRACE_SECONDS)
         response = await client.get("/livez")
         assert (response.status, await response.text()) == (503, f"{WATCHER} has ended")
         assert "tunesmith_leader" in await (await client.get("/metrics")).text()
@@ -149,3 +155,70 @@ async def test_nothing_is_left_of_the_work(by_signal: bool) -> None:
             await run_until(stop, work(), drain)
     assert ended == (["drained", "part"] if by_signal else ["part"])
     assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+CLUSTER = ("--claim-namespace", "shared", "--namespace")
+
+
+async def test_one_installation_of_a_name_acts_on_the_cluster() -> None:
+    def claim(*arguments: str) -> LeaderLease | None:
+        operator = Operator(read_settings(arguments, {}), (), lambda: None)
+        operator._client = api
+        return operator._claim()
+
+    api: Any = FakeApi()
+    first, other, named = (
+        claim(*CLUSTER, "a"),
+        claim(*CLUSTER, "b"),
+        claim(*CLUSTER, "b", "--controller-name", "x"),
+    )
+    assert first is not None
+    assert other is not None
+    assert named is not None
+    await first.acquire()
+    await named.acquire()
+    successor = claim(*CLUSTER, "a")
+    assert successor is not None
+    await successor.acquire()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await other.acquire()
+    leases = {name: body["spec"]["holderIdentity"] for (_, _, name), body in api.objects.items()}
+    assert leases == {"tunesmith-controller": "a/tunesmith", "tunesmith-controller.x": "b/tunesmith"}
+    assert claim("--namespace", "a") is None
+    assert claim(*CLUSTER, "a", "--watch-namespaces", "c") is None
+
+
+class SlowLists:
+    """A client to which a page comes whenever somebody looks, and the last one after so many looks."""
+
+    def __init__(self, pages: int) -> None:
+        self.left = pages
+        self.complete = asyncio.Event()
+
+    @property
+    def pages_read(self) -> int:
+        self.left -= 1
+        if self.left < 0:
+            self.complete.set()
+        return max(self.left, 0)
+
+
+async def load_slowly(slow: SlowLists, load: Any) -> None:
+    watches: Any = [SimpleNamespace(kind="ConfigMap", synced=slow.complete)]
+    controller: Any = SimpleNamespace(load=load, reconcilers={"FineTuneJob": None})
+    try:
+        await wait_until_loaded(cast(Client, slow), watches, controller, 0.001)
+    finally:
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_a_start_may_take_as_long_as_pages_come() -> None:
+    """Thousands of jobs on a busy API server take minutes; an operator that gave up would begin again, for ever."""
+    slow = SlowLists(5)
+    await load_slowly(slow, slow.complete.wait)
+
+
+async def test_a_start_without_any_page_ends_the_process() -> None:
+    with pytest.raises(RuntimeError, match="can't list FineTuneJob: nothing has come"):
+        await load_slowly(SlowLists(0), forever)

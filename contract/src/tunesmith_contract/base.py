@@ -22,6 +22,13 @@ class Document(BaseModel):
         """Compact JSON without null members, keys in a fixed order."""
         return canonical_json(self.to_dict()).decode()
 
+    def to_short_dict(self) -> dict[str, Any]:
+        """Plain JSON types, camelCase keys, without members that have their default value.
+
+        A reader of an earlier release knows these members or does not need them; their defaults never change.
+        """
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types, camelCase keys, null members left out."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, TypeAdapter, model_validator
 
 from .answer_formats import MAX_SWITCHES, Switch
-from .base import Digest, Document
+from .base import Digest, Document, canonical_json
 from .evaluation import (
     MAX_GATES,
     MAX_LINEAGE,
@@ -344,6 +344,16 @@ AnyConfig = GenerateConfig | PrepareConfig | TrainConfig | EvaluateConfig
 
 RunConfig = Annotated[AnyConfig, Field(discriminator="stage")]
 _ADAPTER: TypeAdapter[AnyConfig] = TypeAdapter(RunConfig)
+
+
+def run_file_text(config: AnyConfig) -> str:
+    """``run.json`` of a configuration: only what differs from the defaults.
+
+    An image of an earlier release refuses members that it does not know. So a new member is written only where it
+    changes something, and the default of a member never changes.
+    """
+    short = config.to_short_dict() | {"schemaVersion": config.schema_version, "stage": config.stage}
+    return canonical_json(short).decode()
 
 
 def parse_run_config(text: str | bytes) -> AnyConfig:

@@ -775,6 +775,72 @@ def test_without_inputs_the_evidence_decides_where_gates_were_added_since() -> N
     assert "inputs are gone" in world.condition("Ready")["message"]
 
 
+def lose_inputs(world: World) -> Body:
+    """Delete the inputs; returns what they held."""
+    data: Body = world.objects.pop(("ConfigMap", "better-0f3c9d-inputs"))["data"]
+    return data
+
+
+def test_a_run_whose_inputs_are_deleted_while_it_answers_keeps_its_verdict() -> None:
+    world = running(safety={"disabled": True, "reason": "A test."})
+    lose_inputs(world)
+    world.candidate = None
+    before = world.status
+    world.pass_time(600)
+    world.reconcile()
+    assert world.status["phase"] == "Running"
+    kept = ("candidate", "baseline", "startTime")
+    assert {name: world.status[name] for name in kept} == {name: before[name] for name in kept}
+    world.end(0, evaluation_report(Interval(0.4, 0.3, 0.5)))
+    assert (world.status["phase"], world.status["verdict"]) == ("Succeeded", "Pass")
+    assert world.condition("Stalled")["status"] == "False"
+
+
+def test_another_candidate_of_the_same_name_does_not_get_the_verdict_of_a_run_that_lost_its_inputs() -> None:
+    world = running(safety={"disabled": True, "reason": "A test."})
+    lose_inputs(world)
+    assert world.candidate is not None
+    world.candidate["status"]["artifact"]["digest"] = f"sha256:{'f' * 64}"
+    world.reconcile()
+    report = evaluation_report(Interval(0.4, 0.3, 0.5))
+    assert report.evaluation is not None
+    compared = (ComparedSide(DIGEST), ComparedSide("r1"))
+    told = report.evaluation.model_copy(update={"compared": compared})
+    world.end(0, report.model_copy(update={"evaluation": told}))
+    assert world.status["verdict"] == "Pass"
+    assert world.status["candidate"]["digest"] == DIGEST
+
+
+def test_inputs_that_are_deleted_before_the_pod_starts_are_made_again() -> None:
+    world = running()
+    started = {"reason": "ContainerCreating"}
+    world.pod_of(world.job())["status"] = {
+        "containerStatuses": [{"name": "trainer", "state": {"waiting": started}}]
+    }
+    data = lose_inputs(world)
+    world.pass_time(60)
+    world.reconcile()
+    again = world.objects[("ConfigMap", "better-0f3c9d-inputs")]["data"]
+    assert {**again, "fit.json": ""} == {**data, "fit.json": ""}
+
+
+def test_the_next_attempt_of_a_run_without_inputs_waits_for_what_it_compares() -> None:
+    world = running()
+    lose_inputs(world)
+    candidate, world.candidate = world.candidate, None
+    world.end(1)
+    world.pass_time(10**4)
+    world.reconcile()
+    assert world.status["phase"] == "Pending"
+    assert "inputs was deleted" in world.condition("Ready")["message"]
+    assert world.condition("Stalled")["status"] == "False"
+    world.candidate = candidate
+    world.reconcile()
+    assert world.job()["metadata"]["name"] == "better-0f3c9d-evaluate-2"
+    world.end(0, evaluation_report(Interval(0.4, 0.3, 0.5)))
+    assert world.status["phase"] == "Succeeded"
+
+
 def test_the_report_lies_beside_the_answers() -> None:
     world = running()
     report = evaluation_report(Interval(0.4, 0.3, 0.5))
@@ -904,3 +970,36 @@ def test_the_cost_so_far_is_told_while_the_attempt_runs() -> None:
     }
     for amount, currency in (("-1", "EUR"), ("1e9", "EUR"), ("1", "euro"), ("1" * 30, "EUR")):
         assert "amount" not in tell(amount=amount, currency=currency)
+
+
+def test_an_attempt_whose_job_was_deleted_is_a_disruption_and_not_run_again() -> None:
+    world = running(compute={"gpus": 2})
+    world.pass_time(100)
+    job = world.job()
+    world.delete_pod(job)
+    world.finish_pod(job, 143)
+    del world.objects[("Job", job["metadata"]["name"])]
+    world.reconcile()
+    assert (world.status["phase"], world.status["disruptions"]) == ("Running", 1)
+    assert world.status["cost"]["gpuSeconds"] == "200"
+    world.pass_time(60)
+    world.reconcile()
+    assert world.job()["metadata"]["name"] == "better-0f3c9d-evaluate-2"
+
+
+def test_an_evaluation_whose_job_is_refused_says_so_and_keeps_the_number_of_its_attempt() -> None:
+    world = running()
+    world.end(1)
+    words = "exceeded quota: team, requested: count/jobs.batch=1, limited: count/jobs.batch=1"
+    world.refuses["Job"] = words
+    for _ in range(3):
+        world.pass_time(60)
+        world.reconcile()
+    assert world.status["phase"] == "Running"
+    for kind in ("JobCreated", "Ready"):
+        assert (world.condition(kind)["status"], world.condition(kind)["message"]) == ("False", words)
+    world.refuses.clear()
+    world.reconcile()
+    assert world.job()["metadata"]["name"] == "better-0f3c9d-evaluate-2"
+    assert world.status["disruptions"] == 0
+    assert "JobCreated" not in {condition["type"] for condition in world.status["conditions"]}

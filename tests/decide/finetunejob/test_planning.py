@@ -11,7 +11,7 @@ from simulation.training_world import World, created, preempted, training, world
 from tunesmith.decide.finetunejob.observed import LiveProgress, RelatedObjects
 from tunesmith.decide.plan import Delete, Patch, Plan
 from tunesmith.decide.run.attempts import MAX_DISRUPTIONS
-from tunesmith.decide.run.waiting import CORRECTION_TIME
+from tunesmith.decide.run.patience import CORRECTION_TIME
 from tunesmith_contract.exit_codes import ExitCode
 from tunesmith_contract.progress import (
     CHECKPOINT_STEP,
@@ -476,8 +476,9 @@ def test_a_changed_spec_reaches_no_run() -> None:
     cluster.resource["spec"]["output"] = {"uri": "pvc://elsewhere"}
     cluster.resource["spec"]["hyperparameters"] = {"epochs": 9}
     cluster.succeed("prepare")
-    run = json.loads(cluster.objects[("ConfigMap", "expenses-0f3c9d-run")]["data"]["run.json"])
-    assert (run["output"], run["hyperparameters"]["epochs"]) == ("pvc://artifacts/team", 3)
+    run = parse_run_config(cluster.objects[("ConfigMap", "expenses-0f3c9d-run")]["data"]["run.json"])
+    assert isinstance(run, TrainConfig)
+    assert (run.output, run.hyperparameters.epochs) == ("pvc://artifacts/team", 3)
 
 
 def test_a_batch_that_gpus_cannot_share_fails_before_training() -> None:

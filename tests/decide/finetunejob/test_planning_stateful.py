@@ -62,6 +62,7 @@ class FineTuneJobMachine(RuleBasedStateMachine):
         self.decided: str | None = None
         self.started: Counter[str] = Counter()
         self.done: dict[str, int] = {}
+        self.lost: set[str] = set()
         self.reconcile()
 
     def plan(self) -> Plan:
@@ -163,6 +164,18 @@ class FineTuneJobMachine(RuleBasedStateMachine):
         del self.cluster.objects[("Job", name)]
         self.cluster.objects.pop(("Pod", name), None)
 
+    @rule(kinds=st.sets(st.sampled_from(["Job", "EvalRun"])))
+    def refuse(self, kinds: set[str]) -> None:
+        """A quota or a policy refuses what is to be created from now on."""
+        self.cluster.refuses = dict.fromkeys(kinds, "exceeded quota")
+
+    @rule(component=st.sampled_from(["inputs", "run"]))
+    def delete_snapshot(self, component: str) -> None:
+        """Somebody deletes a snapshot: the operator makes it again, as it was."""
+        name = f"expenses-0f3c9d-{component}"
+        if self.cluster.objects.pop(("ConfigMap", name), None) is not None:
+            self.lost.add(name)
+
     @rule()
     def wipe_status(self) -> None:
         self.cluster.forget_status()
@@ -199,8 +212,16 @@ class FineTuneJobMachine(RuleBasedStateMachine):
     @invariant()
     def config_maps_are_never_changed_or_lost(self) -> None:
         now = {body["metadata"]["name"]: body["data"] for body in self.cluster.children("ConfigMap")}
-        assert self.records.items() <= now.items()
-        self.records = deepcopy(now)
+        gone = self.lost - now.keys()
+        before = {name: data for name, data in self.records.items() if name not in gone}
+        # When the job began stood in its inputs and in its status: both may be lost.
+        again = {
+            name: now[name]
+            | ({"startTime": data["startTime"]} if name in self.lost and "startTime" in data else {})
+            for name, data in before.items()
+        }
+        assert before == again
+        self.records |= deepcopy(now)
 
     @invariant()
     def a_finished_stage_never_runs_again(self) -> None:
@@ -243,6 +264,7 @@ class FineTuneJobMachine(RuleBasedStateMachine):
         if not hasattr(self, "cluster"):
             return
         self.cluster.resource["spec"]["suspend"] = False
+        self.cluster.refuses = {}
         for _ in range(40):
             self.reconcile()
             for job in self._running():
@@ -253,7 +275,11 @@ class FineTuneJobMachine(RuleBasedStateMachine):
         assert not self.cluster.live_jobs()
         self.cluster.forget_status()
         self.reconcile()
-        assert _lasting(self.cluster.resource["status"]) == _lasting(status)
+        again = self.cluster.resource["status"]
+        if self.lost:
+            # When the job began stood in its inputs and in its status.
+            again["startTime"] = status["startTime"]
+        assert _lasting(again) == _lasting(status)
 
 
 def _lasting(status: dict[str, Any]) -> dict[str, Any]:

@@ -121,6 +121,21 @@ def test_time_in_which_the_earlier_job_ran_is_not_counted_against_a_missing_one(
     assert cluster.status["phase"] == "Pending"
 
 
+def test_patience_with_a_missing_job_begins_when_it_is_waited_for() -> None:
+    cluster = after(None)
+    for condition in cluster.status["conditions"]:
+        condition |= {"reason": "Refused", "message": "exceeded quota"}
+    cluster.pass_time(10**5)
+    cluster.reconcile()
+    assert (cluster.status["phase"], cluster.condition("Ready")["reason"]) == ("Pending", "WaitingForJob")
+    cluster.pass_time(599)
+    cluster.reconcile()
+    assert cluster.status["phase"] == "Pending"
+    cluster.pass_time(1)
+    cluster.reconcile()
+    assert cluster.status["phase"] == "Failed"
+
+
 def test_a_failed_earlier_job_is_named() -> None:
     cluster = after(earlier("Failed"))
     assert cluster.status["phase"] == "Failed"

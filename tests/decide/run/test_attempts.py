@@ -49,6 +49,12 @@ def test_the_delay_doubles_with_each_attempt_up_to_a_maximum(failures: int, dela
     assert advance(stage, Children(records=records), after(100 + delay)).state is StageState.RUNNING
 
 
+@pytest.mark.parametrize("skew", [-3600, 3600])
+def test_the_delay_counts_by_the_operator_s_own_clock(skew: float) -> None:
+    step = advance(train_stage(), crashed(), after(100 + skew))
+    assert step.requeue_after == BACKOFF_SECONDS
+
+
 def test_a_failure_is_recorded_before_anything_follows_from_it() -> None:
     step = advance(train_stage(), crashed(), after(100))
     (create,) = step.actions

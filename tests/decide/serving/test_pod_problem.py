@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tunesmith.decide.serving.pods.pod_problem import find_pod_problem
+from tunesmith.decide.serving.pods.pod_problem import find_pod_problem, find_refusal
 
 WAITING = {"reason": "CrashLoopBackOff", "message": "back-off 40s restarting failed container"}
 OUT_OF_MEMORY = {"reason": "OOMKilled", "exitCode": 137, "message": "x" * 500 + " no memory is left\n"}
@@ -51,3 +51,15 @@ def test_the_end_of_the_last_words_is_told() -> None:
     assert "(ended with OOMKilled, exit code 137): xxx" in problem.message
     assert problem.message.endswith("no memory is left")
     assert problem.message.count("x") < 400
+
+
+def test_refused_pods_are_told_without_numbers_that_change() -> None:
+    words = 'pods "chat-0" is forbidden: exceeded quota: team, requested: cpu=4, used: cpu={}, limited: cpu=8'
+
+    def refused(used: int) -> Any:
+        condition = {"type": "ReplicaFailure", "status": "True", "message": words.format(used)}
+        return {"status": {"conditions": [condition]}}
+
+    told = "the pod is forbidden: exceeded quota: team, requested: cpu=4, limited: cpu=8"
+    assert {find_refusal(refused(used)) for used in (5, 6)} == {told}
+    assert find_refusal({"status": {}}) is None

@@ -2,7 +2,7 @@
 
 import asyncio
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 from tunesmith.controller_runtime.errors import ApiError, Conflict
@@ -21,14 +21,14 @@ class FakeApi:
         self.calls: list[tuple[str, str]] = []
         self.failures: dict[tuple[str, str], list[ApiError]] = {}
         self.index = ChildIndex(lambda uid: None)
-        self._version = 0
+        self.version = 0
 
     def add(self, body: Body) -> Body:
         """Put an object there, with a new version."""
-        self._version += 1
+        self.version += 1
         body = copy.deepcopy(body)
-        body["metadata"]["resourceVersion"] = str(self._version)
-        body["metadata"].setdefault("uid", f"uid-{self._version}")
+        body["metadata"]["resourceVersion"] = str(self.version)
+        body["metadata"].setdefault("uid", f"uid-{self.version}")
         self.objects[_key(body)] = body
         return copy.deepcopy(body)
 
@@ -36,9 +36,26 @@ class FakeApi:
         self._count("get", kind)
         return copy.deepcopy(self.objects.get((kind, namespace, name)))
 
-    async def list(self, api_version: str, kind: str, namespace: str | None, *_: Any) -> list[Body]:
+    async def list(
+        self, api_version: str, kind: str, namespace: str | None, *_: Any, field_selector: str = ""
+    ) -> list[Body]:
         self._count("list", kind)
-        return [copy.deepcopy(body) for key, body in self.objects.items() if key[0] == kind]
+        fields = [field.split("=") for field in field_selector.split(",") if field]
+        return [
+            copy.deepcopy(body)
+            for key, body in self.objects.items()
+            if key[0] == kind and all(_member(body, path) in (value, None) for path, value in fields)
+        ]
+
+    async def pages(
+        self, api_version: str, kind: str, namespace: str | None, label_selector: str = ""
+    ) -> AsyncIterator[tuple[Sequence[Body], int]]:
+        bodies = await self.list(api_version, kind, namespace)
+        name, _, value = label_selector.partition("=")
+        yield (
+            [body for body in bodies if not name or body["metadata"].get("labels", {}).get(name) == value],
+            self.version,
+        )
 
     async def create(self, manifest: Mapping[str, Any]) -> Body | None:
         self._count("create", manifest["kind"])
@@ -141,3 +158,10 @@ async def until(done: Callable[[], object]) -> None:
             if done():
                 return
             await asyncio.sleep(0.001)
+
+
+def _member(body: Any, path: str) -> Any:
+    """Member of an object by its path, such as ``regarding.name``; None for an absent one."""
+    for name in path.split("."):
+        body = (body or {}).get(name)
+    return body

@@ -8,8 +8,8 @@ from simulation.simulated_cluster import START, UID, fine_tune_job
 from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.api.reasons import FineTuneJobReason
 from tunesmith.decide.conditions import timestamp
+from tunesmith.decide.run.references import References
 from tunesmith.decide.run.stage import StageDefinition
-from tunesmith.decide.run.waiting import References
 from tunesmith.manifests.names import ATTEMPT_LABEL, STAGE_LABEL
 from tunesmith.manifests.objects import KubernetesObject
 from tunesmith.manifests.result_config_map import AttemptOutcome, AttemptRecord

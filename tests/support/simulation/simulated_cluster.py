@@ -7,6 +7,7 @@ from typing import Any
 
 from tunesmith.decide.conditions import timestamp
 from tunesmith.decide.plan import Action, Apply, Create, Delete, Patch, Plan, owned_by
+from tunesmith.decide.refusal import RefusalReason, refused_condition, show_refused
 from tunesmith.manifests.environment import Environment
 from tunesmith.manifests.names import API_VERSION
 from tunesmith_contract.evaluation import Metric
@@ -174,6 +175,7 @@ class SimulatedCluster:
         objects: all others, by kind and name.
         now: the time.
         events: reasons of the events, in their order.
+        refuses: the API server's words by the kind of which it lets nothing be created.
     """
 
     def __init__(self, resource: Body) -> None:
@@ -182,6 +184,7 @@ class SimulatedCluster:
         self.resource["metadata"]["creationTimestamp"] = timestamp(START)
         self.objects: dict[tuple[str, str], Body] = {}
         self.events: list[str] = []
+        self.refuses: dict[str, str] = {}
         self._uids = 0
 
     def plan(self) -> Plan:
@@ -231,13 +234,25 @@ class SimulatedCluster:
 
     def carry_out(self, plan: Plan, killed_after: int | None = None) -> None:
         """Execute a plan as the operator does; killed after so many actions nothing more happens."""
+        refused: dict[str, str] = {}
         for action in plan.actions[:killed_after]:
+            if isinstance(action, Create) and action.condition:
+                words = refused.get(action.condition) or self.refuses.get(action.manifest["kind"])
+                if words is not None:
+                    refused[action.condition] = words
+                    continue
             self._act(action)
         if killed_after is not None and killed_after <= len(plan.actions):
             return
         if plan.status is not None:
-            self.resource["status"] = deepcopy(plan.status)
-        self.events += [event.reason for event in plan.events]
+            conditions = [
+                refused_condition(kind, RefusalReason.REFUSED, words) for kind, words in refused.items()
+            ]
+            status = (
+                show_refused(self.resource, plan.status, conditions, self.now) if refused else plan.status
+            )
+            self.resource["status"] = deepcopy(status)
+        self.events += [event.reason for event in plan.events if event.condition not in refused]
 
     def run_job_controller(self) -> None:
         """Start pods of Jobs that may have them, end those of Jobs that may not."""

@@ -58,6 +58,16 @@ class StrictModel(Model):
 
     model_config = ConfigDict(extra="forbid")
 
+    def to_snapshot(self, without: frozenset[str] = frozenset()) -> str:
+        """JSON without fields that have their default value, so that an operator of an earlier release can read it.
+
+        Args:
+            without: names of further fields that are left out.
+        """
+        return self.model_dump_json(
+            by_alias=True, exclude_none=True, exclude_defaults=True, exclude=set(without)
+        )
+
 
 class StatusModel(Model):
     """Part of a status: fields that a later release added are ignored."""

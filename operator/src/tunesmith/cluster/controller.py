@@ -1,46 +1,45 @@
 """Controller of all kinds: one level-based, idempotent pass per resource and change, never two at once."""
 
 import asyncio
+import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
-from datetime import UTC, datetime
+from collections.abc import Container, Iterable, Sequence
 from typing import Any
 
 from tunesmith.controller_runtime.backoff import Backoff
-from tunesmith.controller_runtime.bodies import Bodies, Key, key_of, version_of
+from tunesmith.controller_runtime.bodies import Bodies, Key, key_of
 from tunesmith.controller_runtime.client import Client
-from tunesmith.controller_runtime.errors import ApiError, Conflict, Gone, Refused, Retryable
+from tunesmith.controller_runtime.errors import ApiError, Conflict, Gone, NameTaken, Refused, Retryable
 from tunesmith.controller_runtime.events import EventRecorder
+from tunesmith.controller_runtime.kept import version_of
 from tunesmith.controller_runtime.metrics import Metrics
 from tunesmith.controller_runtime.queue import WorkQueue
-from tunesmith.decide.plan import Apply, Create, Plan
+from tunesmith.decide.plan import Apply, Create, Event, Plan
 from tunesmith.decide.refusal import RefusalReason, plan_invalid, plan_refusal, without_invalid
 from tunesmith.manifests.environment import Environment
-from tunesmith.manifests.names import API_VERSION
+from tunesmith.manifests.names import API_VERSION, children_selector, controller_of
 from tunesmith.manifests.objects import Body
 
 from .execute import execute
 from .live import AgentHub, Live, ProgressBoard
-from .reconciler import Reader, Reconciler
+from .reconciler import Now, Reader, Reconciler, utc_now
 
 logger = logging.getLogger(__name__)
 
 #: After a written status the resource is reconciled once more: a plan may continue from it.
 SETTLE_SECONDS = 0.5
 REFUSED_SECONDS = 5.0
+#: What was refused may be allowed at any moment, such as by a quota that others free: nothing tells of it.
+MAX_REFUSED_SECONDS = 30.0
 #: After so many failures in a row the status shows them.
 FAILURES_SHOWN = 4
 RESYNC_SECONDS = 600.0
+#: The children of all resources that have not ended are listed once in so long.
+REFRESH_SECONDS = 1800.0
 LOAD_BACKOFF = Backoff(first=0.2, longest=10.0)
 
 AnyReconciler = Reconciler[Any, Any]
-Now = Callable[[], datetime]
-
-
-def utc_now() -> datetime:
-    """Current time in UTC."""
-    return datetime.now(UTC)
 
 
 class Controller:
@@ -48,6 +47,10 @@ class Controller:
 
     Args:
         environment: replaced when the installation's settings change.
+        name: the resources of this value of the controller's label are reconciled; empty: those without the label.
+
+    Attributes:
+        went_back: set once the API server's data are older than before: whoever watches the resources starts anew.
     """
 
     def __init__(
@@ -58,19 +61,24 @@ class Controller:
         metrics: Metrics,
         environment: Environment,
         now: Now = utc_now,
+        name: str = "",
     ) -> None:
         self.environment = environment
         self.reconcilers = {reconciler.kind: reconciler for reconciler in reconcilers}
-        self.bodies = Bodies()
+        self.bodies = Bodies(_has_ended)
         self.queue: WorkQueue[Key] = WorkQueue(asyncio.get_running_loop())
         self.live = Live(ProgressBoard(self.wake), AgentHub(self.wake))
         self._client = client
-        self._reader = Reader(client, self.bodies, self.live)
+        self._reader = Reader(client, self.bodies, self.live, now=now)
         self._recorder = recorder
         self._metrics = metrics
         self._now = now
+        self._name = name
         self._reconciled_at: dict[str, float] = {}
         self._first_seen_at: dict[str, float] = {}
+        self._versions: dict[str, int] = {}
+        self._resync_soon = asyncio.Event()
+        self.went_back = asyncio.Event()
         metrics.queue_depth.set_function(lambda: len(self.queue))
 
     async def load(self) -> None:
@@ -78,17 +86,27 @@ class Controller:
         for kind in self.reconcilers:
             for delay in LOAD_BACKOFF:
                 try:
-                    bodies = await self._client.list(API_VERSION, kind, None)
+                    async for bodies, version in self._client.pages(API_VERSION, kind, None):
+                        for body in bodies:
+                            self.handle_event(None, body)
+                        self._versions[kind] = version
                 except ApiError as error:
                     logger.warning("%s not listed: %s", kind, error.message)
                     await asyncio.sleep(delay)
                 else:
                     break
-            for body in bodies:
-                self.handle_event(None, body)
 
     def handle_event(self, event_type: str | None, body: Body) -> None:
-        """Take over an event of a resource's watch; its type is None for objects of a first list."""
+        """Take over an event of a resource's watch; its type is None for objects of a first list.
+
+        A resource that can't be read is left out, with a line in the log: it must not end the process.
+        """
+        try:
+            self._handle_event(event_type, body)
+        except Exception:
+            logger.exception("odd resource left out", extra={"resource": _reference(body)})
+
+    def _handle_event(self, event_type: str | None, body: Body) -> None:
         if event_type == "DELETED":
             self._forget(body)
         elif self._store(body):
@@ -110,10 +128,10 @@ class Controller:
             last = self._reconciled_at.get(owner_uid, float("-inf"))
             self.queue.add_after(key, last + seconds - time.monotonic())
 
-    def _store(self, body: Body) -> bool:
+    def _store(self, body: Body, went_back: bool = False) -> bool:
         """Keep the body unless a newer one is stored, and reconcile those that wait for its outcome."""
         before = self.bodies.get(key_of(body))
-        if not self.bodies.put(body):
+        if not self.bodies.put(body, went_back):
             return False
         if before is None or _outcome(before) != _outcome(body):
             self._wake_referrers(key_of(body))
@@ -129,6 +147,10 @@ class Controller:
             key = await self.queue.get()
             try:
                 await self._reconcile_counted(key)
+            except Exception:
+                # One resource must not end the worker, and with it the process, again and again.
+                logger.exception("reconcile failed", extra={"resource": key._asdict()})
+                self.queue.back_off(key, 1.0)
             finally:
                 self.queue.done(key)
 
@@ -140,27 +162,87 @@ class Controller:
     async def resync(self, seconds: float = RESYNC_SECONDS) -> None:
         """List and reconcile everything at intervals, since watches may miss changes."""
         while True:
-            await asyncio.sleep(seconds)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._resync_soon.wait()
+            self._resync_soon.clear()
             for kind in self.reconcilers:
                 try:
                     await self.resync_kind(kind)
                 except ApiError as error:
                     logger.warning("resync of %s failed: %s", kind, error.message)
 
+    def resync_soon(self) -> None:
+        """Let ``resync`` begin now: the API server's data may have gone back."""
+        self._resync_soon.set()
+
     async def resync_kind(self, kind: str) -> None:
-        """List one kind: reconcile all of it, forget what was deleted."""
-        bodies = await self._client.list(API_VERSION, kind, None)
-        present = {body["metadata"]["uid"] for body in bodies}
-        for stored in self.bodies.of_kind(kind):
-            if stored["metadata"]["uid"] in present:
+        """List one kind: reconcile all of it, forget what was deleted.
+
+        Where the list is older than the one before, the API server's etcd was restored from a backup: then the list
+        counts, whatever its versions, and ``went_back`` is set.
+        """
+        present: set[str] = set()
+        last, version = self._versions.get(kind, 0), 0
+        async for bodies, version in self._client.pages(API_VERSION, kind, None):
+            went_back = version < last
+            if went_back and not present:
+                self.bodies.go_back()
+            for body in bodies:
+                present.add(body["metadata"]["uid"])
+                self._take_listed(body, went_back)
+        if version < last:
+            logger.warning("the API server went back from version %d to %d", last, version)
+            self.went_back.set()
+        self._versions[kind] = version
+        await self._forget_missing(kind, present)
+
+    def _take_listed(self, body: Body, went_back: bool) -> None:
+        try:
+            self._store(body, went_back)
+        except Exception:
+            logger.exception("odd resource left out", extra={"resource": _reference(body)})
+        self.queue.add(key_of(body))
+
+    async def _forget_missing(self, kind: str, present: Container[str]) -> None:
+        for uid, key in self.bodies.uids(kind).items():
+            if uid in present:
                 continue
-            key = key_of(stored)
             # It may be younger than the list.
-            if await self._client.get(API_VERSION, kind, key.namespace, key.name) is None:
+            found = await self._client.get(API_VERSION, kind, key.namespace, key.name)
+            stored = self.bodies.get(key)
+            gone = found is None or found["metadata"]["uid"] != uid
+            if gone and stored is not None and stored["metadata"]["uid"] == uid:
                 self._forget(stored)
-        for body in bodies:
-            self._store(body)
-            self.queue.add(key_of(body))
+
+    async def refresh_children(self, seconds: float = REFRESH_SECONDS) -> None:
+        """List anew the children of resources that have not ended, spread over the time: watches may miss changes."""
+        while True:
+            keys = [key for kind in self.reconcilers for key in self.bodies.uids(kind).values()]
+            pause = seconds / max(1, len(keys))
+            for key in keys:
+                await asyncio.sleep(pause)
+                body = self.bodies.get(key)
+                if body is None or _has_ended(body) or not self._is_ours(body):
+                    continue
+                try:
+                    await self._list_children(key, body["metadata"]["uid"])
+                except ApiError as error:
+                    logger.warning(
+                        "children not listed: %s", error.message, extra={"resource": key._asdict()}
+                    )
+            if not keys:
+                await asyncio.sleep(seconds)
+
+    async def _list_children(self, key: Key, uid: str) -> None:
+        selector = children_selector(uid)
+        for api_version, kind in self.reconcilers[key.kind].children:
+            if self._client.index.find(api_version, kind, uid) is None:
+                continue
+            listing = self._client.index.begin_list(api_version, kind, key.namespace, owner_uid=uid)
+            async for bodies, version in self._client.pages(api_version, kind, key.namespace, selector):
+                listing.add(bodies, version)
+            listing.end()
 
     def _forget(self, body: Body) -> None:
         """Drop all data about a deleted resource; its children follow by their owner references."""
@@ -169,19 +251,24 @@ class Controller:
             self.queue.forget(key_of(body))
             self._wake_referrers(key_of(body))
         self._client.index.forget_removed_pods(uid)
+        self._client.index.set_ended(uid, False)
         self.live.progress.forget(uid)
         self.live.agents.forget(uid)
+        self._reader.mounts.forget(uid)
         self._reconciled_at.pop(uid, None)
         self._first_seen_at.pop(uid, None)
 
     async def _reconcile_counted(self, key: Key) -> None:
         body = self.bodies.get(key)
-        if body is None or "deletionTimestamp" in body["metadata"]:
+        if body is None or "deletionTimestamp" in body["metadata"] or not self._is_ours(body):
             return
         started = self._reconciled_at[body["metadata"]["uid"]] = time.monotonic()
         outcome = await self._reconcile_guarded(key, body)
         self._metrics.reconciles.labels(key.kind, outcome).inc()
         self._metrics.reconcile_seconds.labels(key.kind).observe(time.monotonic() - started)
+
+    def _is_ours(self, body: Body) -> bool:
+        return controller_of(body["metadata"].get("labels") or {}) == self._name
 
     async def _reconcile_guarded(self, key: Key, body: Body) -> str:
         """One pass; any failure schedules another one. Returns the outcome."""
@@ -191,8 +278,10 @@ class Controller:
             await self._reread(key)
             return "retried"
         except Refused as error:
-            self.queue.back_off(key, REFUSED_SECONDS)
-            await self._show_failure(body, RefusalReason.REFUSED, error.message)
+            self.queue.back_off(key, REFUSED_SECONDS, MAX_REFUSED_SECONDS)
+            taken = isinstance(error, NameTaken)
+            reason = RefusalReason.NAME_TAKEN if taken else RefusalReason.REFUSED
+            await self._show_failure(body, reason, error.message)
             return "refused"
         except ApiError as error:
             if isinstance(error, Gone):
@@ -212,7 +301,8 @@ class Controller:
                 body, RefusalReason.INTERNAL, f"{type(error).__name__} in the operator; see its log"
             )
             return "failed"
-        self.queue.succeeded(key)
+        if outcome != "refused":
+            self.queue.succeeded(key)
         return outcome
 
     async def _reconcile(self, key: Key, body: Body) -> str:
@@ -227,26 +317,36 @@ class Controller:
         self.bodies.set_references(key, reconciler.references(resource))
         observed = await reconciler.observe(self._reader, resource)
         plan = reconciler.plan(resource, observed, self._now(), self.environment)
-        await self._carry_out(key, body, plan)
-        return "done"
+        refused = await self._carry_out(key, body, plan)
+        if refused is None:
+            return "done"
+        logger.warning("refused: %s", refused.message, extra={"resource": _reference(body)})
+        self.queue.back_off(key, REFUSED_SECONDS, MAX_REFUSED_SECONDS)
+        return "refused"
 
-    async def _carry_out(self, key: Key, body: Body, plan: Plan) -> None:
-        after = await execute(self._client, self.live.agents, self._recorder, body, plan)
+    async def _carry_out(self, key: Key, body: Body, plan: Plan) -> ApiError | None:
+        """Execute; returns the error of an action that status shows by itself."""
+        executed = await execute(self._client, self.live.agents, self._recorder, body, plan, self._now())
+        after = executed.body
         first_seen_at = self._first_seen_at.pop(body["metadata"]["uid"], None)
         if first_seen_at is not None and any(isinstance(action, Create | Apply) for action in plan.actions):
             self._metrics.first_child_seconds.labels(body["kind"]).observe(time.monotonic() - first_seen_at)
+        if ended := _has_ended(after):
+            self.live.progress.forget(body["metadata"]["uid"])
+        self._client.index.set_ended(body["metadata"]["uid"], ended)
         if version_of(after) != version_of(body):
             self._store(after)
             self.queue.add_after(key, SETTLE_SECONDS)
         if plan.requeue_after is not None:
             self.queue.add_after(key, plan.requeue_after)
+        return executed.refused
 
     async def _show_failure(self, body: Body, reason: RefusalReason, message: str) -> None:
         """Write the failure into the log, the status and an event."""
         logger.warning("%s: %s", reason, message, extra={"resource": _reference(body)})
         try:
             plan = plan_refusal(body, reason, message, self._now())
-            after = await execute(self._client, self.live.agents, self._recorder, body, plan)
+            executed = await execute(self._client, self.live.agents, self._recorder, body, plan, self._now())
         except Conflict:
             await self._reread(key_of(body))
         except ApiError as error:
@@ -254,8 +354,9 @@ class Controller:
         except Exception:
             # A status that can't be merged must not end the worker, and with it the process, again and again.
             logger.exception("status not written", extra={"resource": _reference(body)})
+            self._recorder.record(body, Event(reason, message, "Warning"))
         else:
-            self._store(after)
+            self._store(executed.body)
 
     async def _reread(self, key: Key) -> None:
         """Read the latest body and reconcile again: the stored one was outdated."""
@@ -280,16 +381,17 @@ def _outcome(body: Body) -> Sequence[object]:
         phase if phase in {"Succeeded", "Failed"} else None,
         status.get("artifact"),
         status.get("verdict"),
-        [checkpoint.get("step") for checkpoint in status.get("checkpoints", ())],
-        [(alias.get("stable") or {}).get("digest") for alias in status.get("adapters", ())],
+        [checkpoint.get("step") for checkpoint in status.get("checkpoints") or ()],
+        [(alias.get("stable") or {}).get("digest") for alias in status.get("adapters") or ()],
     )
 
 
+def _has_ended(body: Body) -> bool:
+    """True for a run that is over: nothing of it changes any more."""
+    return (body.get("status") or {}).get("phase") in {"Succeeded", "Failed"}
+
+
 def _reference(body: Body) -> dict[str, str]:
-    metadata = body["metadata"]
-    return {
-        "kind": body["kind"],
-        "namespace": metadata["namespace"],
-        "name": metadata["name"],
-        "uid": metadata["uid"],
-    }
+    metadata = body.get("metadata") or {}
+    names = {name: str(metadata.get(name)) for name in ("namespace", "name", "uid")}
+    return {"kind": str(body.get("kind")), **names}

@@ -105,7 +105,15 @@ async def _observe_records(reader: Reader, deployment: AdapterDeployment) -> tup
     if engine.gpus == 0 and AUTO not in {engine.tool_call_parser, engine.reasoning_parser}:
         return ()
     named = _jobs(deployment)
-    bodies = reader.bodies.in_namespace("FineTuneJob", deployment.metadata.namespace)
+    namespace, model = deployment.metadata.namespace, deployment.spec.base_model.uri
+    bodies = {
+        body["metadata"]["name"]: body
+        for body in (
+            *(reader.bodies.get(Key("FineTuneJob", namespace, name)) for name in named),
+            *reader.bodies.in_namespace("FineTuneJob", namespace, {model}),
+        )
+        if body is not None
+    }.values()
     related = [body for body in bodies if _is_on_base_model(body, deployment, named)]
     for body in sorted(related, key=lambda body: body["metadata"]["name"] not in named):
         owner = ObjectMeta.model_validate(body["metadata"])
@@ -151,7 +159,12 @@ async def _observe_eval_runs(
     """
     digests = _source_digests(deployment, jobs)
     runs = []
-    for body in reader.bodies.in_namespace("EvalRun", deployment.metadata.namespace):
+    index, namespace = reader.client.index, deployment.metadata.namespace
+    for uid, key in reader.bodies.uids("EvalRun", namespace).items():
+        mentioned = index.may_mention("v1", "ConfigMap", uid, digests)
+        body = reader.bodies.get(key) if mentioned else None
+        if body is None:
+            continue
         owner = ObjectMeta.model_validate(body["metadata"])
         config_maps = await observe_children(reader.client, "v1", "ConfigMap", owner)
         texts = [text for config_map in config_maps if (text := record_text(config_map)) is not None]

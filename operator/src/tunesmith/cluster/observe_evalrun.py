@@ -1,6 +1,7 @@
 """Observation of an EvalRun: its children, the sources of its compared models, and its pods' progress."""
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 
 from tunesmith.api.adapterdeployment import AdapterDeployment
 from tunesmith.api.evalrun import EvalRun
@@ -8,13 +9,13 @@ from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.controller_runtime.bodies import Key, Reference
 from tunesmith.decide.evalrun.claims import shared_claim_names
 from tunesmith.decide.evalrun.config import resolve_evaluation
-from tunesmith.decide.evalrun.planning import ObservedEvaluation, assemble_evaluation
+from tunesmith.decide.evalrun.planning import ObservedEvaluation, assemble_evaluation, begun_attempts
 from tunesmith.decide.evalrun.sides import ServedAliases, SideSources, named_sides, resolve_sides
 from tunesmith.decide.finetunejob.referenced_jobs import NotReady
 from tunesmith.decide.objects import job_end
-from tunesmith.decide.refusal import without_invalid
 from tunesmith.decide.serving.records.stored import read_stored
 from tunesmith.manifests.objects import Body
+from tunesmith.manifests.result_config_map import record_text
 from tunesmith.manifests.run_snapshots import inputs_name, parse_inputs
 from tunesmith_contract.evaluation import MAX_LINEAGE
 from tunesmith_contract.report import Failure
@@ -25,12 +26,16 @@ from .observe_run import (
     RunChildren,
     live_progress,
     observe_claims,
+    observe_creation_failures,
     observe_gpu_nodes,
     observe_missing_config_maps,
     observe_mount_failures,
     observe_run_children,
 )
 from .reconciler import Reader
+from .related import find_job, parse_or_none
+
+_DIGEST = re.compile("sha256:[0-9a-f]{64}")
 
 
 async def observe_evalrun(reader: Reader, run: EvalRun) -> ObservedEvaluation:
@@ -40,7 +45,7 @@ async def observe_evalrun(reader: Reader, run: EvalRun) -> ObservedEvaluation:
         ApiError: a read failed.
     """
     client, namespace = reader.client, run.metadata.namespace
-    children = await observe_run_children(client, run.metadata)
+    children = await observe_run_children(client, run.metadata, begun_attempts(run).count)
     begun = any(body["metadata"]["name"] == inputs_name(run) for body in children.config_maps)
     sources = SideSources() if begun else await _observe_sources(reader, run)
     # What waits reads nothing: each change of a source, and each minute, leads to another pass.
@@ -55,13 +60,14 @@ async def observe_evalrun(reader: Reader, run: EvalRun) -> ObservedEvaluation:
         children.pods,
         sources,
         await observe_missing_config_maps(client, namespace, children, uris),
-        await observe_mount_failures(client, namespace, children),
+        await observe_mount_failures(reader, run.metadata, children),
         await _observe_reports(reader, sources),
         await observe_gpu_nodes(client) if begins and run.spec.compute.gpus else (),
         live_progress(reader.live.progress.latest(run.metadata.uid)),
-        _observe_other_runs(reader, run) if begun else (),
+        _observe_other_runs(reader, run, children.config_maps) if begun else (),
         await observe_claims(client, namespace, claims),
         await observe_verdicts(client, namespace),
+        await observe_creation_failures(reader, namespace, children),
     )
 
 
@@ -77,9 +83,11 @@ def _names_of_shared_claims(run: EvalRun, children: RunChildren, sources: SideSo
     return shared_claim_names(run.spec, resolved.config)
 
 
-def _observe_other_runs(reader: Reader, run: EvalRun) -> tuple[Body, ...]:
-    """The other EvalRuns of the namespace that have a verdict."""
-    bodies = reader.bodies.in_namespace("EvalRun", run.metadata.namespace)
+def _observe_other_runs(reader: Reader, run: EvalRun, config_maps: Iterable[Body]) -> tuple[Body, ...]:
+    """The other EvalRuns of the namespace that have a verdict, at least by the policy that this run's record names."""
+    texts = (text for config_map in config_maps if (text := record_text(config_map)))
+    digests = {digest for text in texts for digest in _DIGEST.findall(text)}
+    bodies = reader.bodies.in_namespace("EvalRun", run.metadata.namespace, digests)
     return tuple(
         body
         for body in bodies
@@ -111,16 +119,16 @@ async def _observe_sources(reader: Reader, run: EvalRun) -> SideSources:
     makers = _find_makers(reader, namespace, digests)
     named = [name for kind, name in references if kind == "FineTuneJob" and name]
     jobs: dict[str, FineTuneJob | None] = {job.metadata.name: job for job in makers.values()}
-    jobs |= {name: _job(reader, namespace, name) for name in named}
+    jobs |= {name: find_job(reader, namespace, name) for name in named}
     return SideSources(_with_earlier(reader, namespace, jobs), deployments, makers)
 
 
 async def _observe_aliases(reader: Reader, namespace: str, name: str) -> ServedAliases | None:
     """An AdapterDeployment with its stable versions, from the operator's own records: anybody may write a status."""
     body = reader.bodies.get(Key("AdapterDeployment", namespace, name))
-    if body is None:
+    deployment = parse_or_none(AdapterDeployment, body)
+    if deployment is None:
         return None
-    deployment = AdapterDeployment.parse(without_invalid(body))
     config_maps = await observe_children(reader.client, "v1", "ConfigMap", deployment.metadata)
     revisions = await observe_children(reader.client, "apps/v1", "ControllerRevision", deployment.metadata)
     records = read_stored(deployment, config_maps, None, revisions).records
@@ -132,17 +140,19 @@ def _find_makers(reader: Reader, namespace: str, digests: set[str]) -> dict[str,
     """FineTuneJobs of the namespace that made artifacts of these digests."""
     if not digests:
         return {}
-    makers = {}
-    for body in reader.bodies.in_namespace("FineTuneJob", namespace):
-        for digest in digests & _made(body):
-            makers[digest] = FineTuneJob.parse(without_invalid(body))
+    makers: dict[str, FineTuneJob] = {}
+    for body in reader.bodies.in_namespace("FineTuneJob", namespace, digests):
+        made = digests & _made(body)
+        job = parse_or_none(FineTuneJob, body) if made else None
+        if job is not None:
+            makers |= dict.fromkeys(made, job)
     return makers
 
 
 def _made(body: Body) -> set[str]:
     """Digests of the artifacts that a FineTuneJob's status lists."""
     artifact = (body.get("status") or {}).get("artifact") or {}
-    return {item["digest"] for item in (artifact, *artifact.get("exports", ())) if item.get("digest")}
+    return {item["digest"] for item in (artifact, *(artifact.get("exports") or ())) if item.get("digest")}
 
 
 def _with_earlier(
@@ -153,14 +163,9 @@ def _with_earlier(
     for _ in range(MAX_LINEAGE):
         references = (job.spec.base_model.fine_tune_job_ref for job in latest.values() if job)
         names = {reference.name for reference in references if reference} - found.keys()
-        latest = {name: _job(reader, namespace, name) for name in names}
+        latest = {name: find_job(reader, namespace, name) for name in names}
         found |= latest
     return found
-
-
-def _job(reader: Reader, namespace: str, name: str) -> FineTuneJob | None:
-    body = reader.bodies.get(Key("FineTuneJob", namespace, name))
-    return FineTuneJob.parse(without_invalid(body)) if body is not None else None
 
 
 async def _observe_reports(reader: Reader, sources: SideSources) -> dict[str, tuple[Body, ...]]:

@@ -13,9 +13,9 @@ from tunesmith.decide.finetunejob.observed import (
     assemble_training,
 )
 from tunesmith.decide.finetunejob.referenced_jobs import referred_jobs
+from tunesmith.decide.finetunejob.stages import begun_attempts
 from tunesmith.decide.fit.admission import asks_for_nodes, is_judged
 from tunesmith.decide.objects import is_suspended, job_end
-from tunesmith.decide.refusal import without_invalid
 from tunesmith.decide.run.children import Children
 from tunesmith.decide.search.settings import runs_trial_jobs
 from tunesmith.manifests.eval_run import eval_run_name
@@ -30,6 +30,7 @@ from .observe_run import (
     RunChildren,
     live_progress,
     observe_claims,
+    observe_creation_failures,
     observe_gpu_nodes,
     observe_missing_config_maps,
     observe_mount_failures,
@@ -38,6 +39,7 @@ from .observe_run import (
 )
 from .observe_trials import observe_ended_trials, observe_trial_jobs, observe_trial_source, trial_names
 from .reconciler import Reader
+from .related import find_job
 
 
 async def observe_finetunejob(reader: Reader, job: FineTuneJob) -> ObservedTraining:
@@ -47,7 +49,7 @@ async def observe_finetunejob(reader: Reader, job: FineTuneJob) -> ObservedTrain
         ApiError: a read failed.
     """
     client, metadata = reader.client, job.metadata
-    run = await observe_run_children(client, metadata)
+    run = await observe_run_children(client, metadata, begun_attempts(job).count)
     several_nodes = job.spec.compute.nodes > 1
     children = Children(
         jobs=run.jobs,
@@ -93,15 +95,15 @@ async def _observe_related(reader: Reader, job: FineTuneJob, children: RunChildr
         claims={} if trains else await observe_claims(client, namespace, shared_claims(job)),
         gpu_nodes=await _observe_gpu_nodes(client, job, children),
         missing_config_maps=await observe_missing_config_maps(client, namespace, children, uris),
-        mount_failures=await observe_mount_failures(client, namespace, children),
+        mount_failures=await observe_mount_failures(reader, job.metadata, children),
+        creation_failures=await observe_creation_failures(reader, namespace, children),
         trial_source=None if begun else await observe_trial_source(reader, job),
     )
 
 
 def _observe_earlier(reader: Reader, job: FineTuneJob) -> dict[str, FineTuneJob | None]:
     names, namespace = referred_jobs(job.spec), job.metadata.namespace
-    bodies = {name: reader.bodies.get(Key("FineTuneJob", namespace, name)) for name in names}
-    return {name: FineTuneJob.parse(without_invalid(body)) if body else None for name, body in bodies.items()}
+    return {name: find_job(reader, namespace, name) for name in names}
 
 
 async def _observe_gpu_nodes(client: Client, job: FineTuneJob, children: RunChildren) -> tuple[Body, ...]:

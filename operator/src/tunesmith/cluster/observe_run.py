@@ -1,19 +1,31 @@
 """Reads shared by FineTuneJob and EvalRun: ConfigMaps, Jobs, pods, Kueue Workloads and failed mounts."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from tunesmith.controller_runtime.client import Client
 from tunesmith.controller_runtime.errors import Refused
 from tunesmith.decide.finetunejob.observed import LiveProgress
-from tunesmith.decide.objects import is_suspended, job_end, terminated, waiting
+from tunesmith.decide.objects import (
+    is_finished,
+    is_suspended,
+    job_end,
+    job_started_at,
+    lacks_pods,
+    terminated,
+    waiting,
+)
 from tunesmith.decide.plan import owned_by
+from tunesmith.decide.run.children import AttemptKey, lacks_job
+from tunesmith.decide.run.waiting import NO_POD_DELAY
 from tunesmith.manifests.names import ATTEMPT_LABEL, STAGE_LABEL, Metadata, children_selector
 from tunesmith.manifests.objects import Body, with_first_deletion_request
+from tunesmith.manifests.result_config_map import recorded_attempt
 from tunesmith_contract.uris import Scheme, parse_uri_or_none
 
 from .children import observe_children, observe_pods
 from .live import Progress
+from .reconciler import Reader
 
 KUEUE = "kueue.x-k8s.io"
 WORKLOAD_JOB_LABEL = f"{KUEUE}/job-uid"
@@ -28,12 +40,21 @@ class RunChildren:
     pods: tuple[Body, ...]
 
 
-async def observe_run_children(client: Client, owner: Metadata) -> RunChildren:
-    """Read the children of a run."""
+async def observe_run_children(client: Client, owner: Metadata, begun: int = 0) -> RunChildren:
+    """Read the children of a run.
+
+    Args:
+        begun: number of attempts that have begun as status tells it.
+    """
     config_maps = await observe_children(client, "v1", "ConfigMap", owner)
     jobs = await observe_children(client, "batch/v1", "Job", owner)
-    pods = await observe_pods(client, owner) if jobs else ()
-    if any(_is_ahead_of(job, pods) for job in jobs):
+    pods = await observe_pods(client, owner) if jobs or begun else ()
+    recorded = {attempt for body in config_maps if (attempt := recorded_attempt(body))}
+    if lacks_job(recorded, jobs, (*pods, *client.index.removed_pods(owner.uid)), begun):
+        # An attempt whose Job was deleted is given up. The watch of Jobs may be behind; a list is not.
+        listed_jobs = await client.list("batch/v1", "Job", owner.namespace, children_selector(owner.uid))
+        jobs = tuple(job for job in listed_jobs if owned_by(job, owner.uid))
+    if any(_attempt_of(job) not in recorded and _is_ahead_of(job, pods) for job in jobs):
         # The watch of Jobs may be ahead of the one of pods; a list is not, and the pods hold exit codes and messages.
         # Indexed pods that the list lacks stay: the watch has not yet delivered their removal.
         listed_pods = await client.list("v1", "Pod", owner.namespace, children_selector(owner.uid))
@@ -41,15 +62,23 @@ async def observe_run_children(client: Client, owner: Metadata) -> RunChildren:
         listed = {pod["metadata"]["uid"]: pod for pod in listed_pods}
         newest = {uid: with_first_deletion_request(pod, indexed.get(uid)) for uid, pod in listed.items()}
         pods = tuple((indexed | newest).values())
-    return RunChildren(config_maps, jobs, (*pods, *_removed_pods(client, owner, jobs, pods)))
+    return RunChildren(config_maps, jobs, (*pods, *_removed_pods(client, owner, recorded, jobs, pods)))
 
 
 def _removed_pods(
-    client: Client, owner: Metadata, jobs: Sequence[Body], pods: Sequence[Body]
+    client: Client,
+    owner: Metadata,
+    recorded: Collection[AttemptKey],
+    jobs: Sequence[Body],
+    pods: Sequence[Body],
 ) -> tuple[Body, ...]:
-    """Pods of these Jobs that ended and were removed; those of removed Jobs are forgotten."""
+    """Pods that ended and were removed, of these Jobs and of attempts without a record; others are forgotten."""
     uids = {job["metadata"]["uid"] for job in jobs}
-    client.index.forget_removed_pods(owner.uid, keep=lambda pod: any(owned_by(pod, uid) for uid in uids))
+
+    def is_needed(pod: Body) -> bool:
+        return _attempt_of(pod) not in recorded or any(owned_by(pod, uid) for uid in uids)
+
+    client.index.forget_removed_pods(owner.uid, keep=is_needed)
     present = {pod["metadata"]["uid"] for pod in pods}
     return tuple(pod for pod in client.index.removed_pods(owner.uid) if pod["metadata"]["uid"] not in present)
 
@@ -94,15 +123,35 @@ async def observe_claims(client: Client, namespace: str, names: Iterable[str]) -
     return {name: tuple(body["spec"].get("accessModes") or ()) for name, body in bodies.items() if body}
 
 
-async def observe_mount_failures(client: Client, namespace: str, children: RunChildren) -> tuple[str, ...]:
+async def observe_mount_failures(reader: Reader, owner: Metadata, children: RunChildren) -> tuple[str, ...]:
     """Messages of nodes about Secrets that they can't mount; read only while a container can't be created."""
-    notes = []
-    for pod in _pods_without_container(children):
-        if any("secret" in volume for volume in pod["spec"].get("volumes", ())):
-            selector = f"regarding.name={pod['metadata']['name']},reason=FailedMount"
-            events = await client.list("events.k8s.io/v1", "Event", namespace, field_selector=selector)
-            notes += [str(event.get("note", "")) for event in events]
-    return tuple(notes)
+    pods = _pods_without_container(children)
+    return await reader.mounts.observe(reader.client, owner, pods, reader.now())
+
+
+async def observe_creation_failures(reader: Reader, namespace: str, children: RunChildren) -> dict[str, str]:
+    """Latest messages about pods that a Job could not create, by the Job's name; read only after it waited for them."""
+    failures = {}
+    for job in children.jobs:
+        started, own = (
+            job_started_at(job),
+            [pod for pod in children.pods if _attempt_of(pod) == _attempt_of(job)],
+        )
+        if started is None or job_end(job) is not None or is_suspended(job) or not lacks_pods(job, own):
+            continue
+        if reader.now() < started + NO_POD_DELAY:
+            continue
+        selector = f"regarding.name={job['metadata']['name']},reason=FailedCreate"
+        events = await reader.client.list("events.k8s.io/v1", "Event", namespace, field_selector=selector)
+        if events:
+            failures[str(job["metadata"]["name"])] = str(max(events, key=_last_seen).get("note", ""))
+    return failures
+
+
+def _last_seen(event: Body) -> str:
+    """When an event occurred last; times of one form are in order as text."""
+    series = (event.get("series") or {}).get("lastObservedTime")
+    return str(series or event.get("deprecatedLastTimestamp") or event.get("eventTime") or "")
 
 
 def live_progress(latest: Progress | None) -> LiveProgress | None:
@@ -113,11 +162,14 @@ def live_progress(latest: Progress | None) -> LiveProgress | None:
 
 
 def _is_ahead_of(job: Body, pods: Sequence[Body]) -> bool:
-    """True where the Job has ended and some of its pods have not, as far as these bodies show."""
+    """True where the Job has ended and some of its pods have not, as far as these bodies show.
+
+    Pods that were evicted before their container started never get the state of one that ended.
+    """
     if job_end(job) is None:
         return False
     own = [pod for pod in pods if _attempt_of(pod) == _attempt_of(job)]
-    return not own or not all(terminated(pod) for pod in own)
+    return not own or not all(terminated(pod) or is_finished(pod) for pod in own)
 
 
 def _attempt_of(body: Body) -> tuple[str | None, str | None]:

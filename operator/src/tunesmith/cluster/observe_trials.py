@@ -8,7 +8,6 @@ from tunesmith.controller_runtime.client import Client
 from tunesmith.decide.finetunejob.planning import TERMINAL
 from tunesmith.decide.finetunejob.trial import TrialSource
 from tunesmith.decide.plan import owned_by
-from tunesmith.decide.refusal import without_invalid
 from tunesmith.decide.search.observed import EndedTrialJob
 from tunesmith.decide.search.settings import runs_trial_jobs
 from tunesmith.manifests.objects import Body
@@ -20,6 +19,7 @@ from tunesmith_contract.search import MAX_TRIALS
 
 from .children import observe_children
 from .reconciler import Reader
+from .related import find_job, parse_or_none
 
 
 def trial_names(job: FineTuneJob) -> tuple[str, ...]:
@@ -57,8 +57,8 @@ async def observe_ended_trials(
     for number, body in jobs.items():
         if not owned_by(body, job.metadata.uid):
             continue
-        child = FineTuneJob.parse(without_invalid(body))
-        if child.status.phase not in TERMINAL:
+        child = parse_or_none(FineTuneJob, body)
+        if child is None or child.status.phase not in TERMINAL:
             continue
         config_maps = await observe_children(client, "v1", "ConfigMap", child.metadata)
         runs = [parse_run(item) for item in config_maps if item["metadata"]["name"] == run_name(child)]
@@ -76,10 +76,9 @@ async def observe_trial_source(reader: Reader, job: FineTuneJob) -> TrialSource 
     search = search_of(job)
     if search is None:
         return None
-    body = reader.bodies.get(Key("FineTuneJob", job.metadata.namespace, search.name))
-    if body is None or body["metadata"]["uid"] != search.uid:
+    parent = find_job(reader, job.metadata.namespace, search.name)
+    if parent is None or parent.metadata.uid != search.uid:
         return None
-    parent = FineTuneJob.parse(without_invalid(body))
     config_maps = await observe_children(reader.client, "v1", "ConfigMap", parent.metadata)
     inputs = [item for item in config_maps if item["metadata"]["name"] == inputs_name(parent)]
     records = tuple(record for item in config_maps if (record := parse_result(item)))

@@ -1,8 +1,8 @@
 """The functions by which a kind plugs into the operator."""
 
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Generic, TypeVar
 
 from tunesmith.controller_runtime.bodies import Bodies, Reference
@@ -12,9 +12,18 @@ from tunesmith.manifests.environment import Environment
 from tunesmith.manifests.objects import Body
 
 from .live import Live
+from .mount_failures import MountFailures
 
 Resource = TypeVar("Resource")
 Observed = TypeVar("Observed")
+
+
+Now = Callable[[], datetime]
+
+
+def utc_now() -> datetime:
+    """Current time in UTC."""
+    return datetime.now(UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +34,15 @@ class Reader:
         client: reads of the API server, and the index of children.
         bodies: all resources of the operator's kinds.
         live: latest reports of pods.
+        mounts: what nodes told of volumes that they can't mount.
+        now: the current time.
     """
 
     client: Client
     bodies: Bodies
     live: Live
+    mounts: MountFailures = field(default_factory=MountFailures)
+    now: Now = utc_now
 
 
 def no_references(_: object) -> Iterable[Reference]:
@@ -51,6 +64,7 @@ class Reconciler(Generic[Resource, Observed]):
             reports of its pods, when ``requeue_after`` is over, and on a resync: level-based, and again with the same
             answer.
         references: resources of the operator's kinds that the resource names.
+        children: ``apiVersion`` and ``kind`` of the labeled objects that the resource can have.
     """
 
     kind: str
@@ -58,3 +72,4 @@ class Reconciler(Generic[Resource, Observed]):
     observe: Callable[[Reader, Resource], Awaitable[Observed]]
     plan: Callable[[Resource, Observed, datetime, Environment], Plan]
     references: Callable[[Resource], Iterable[Reference]] = no_references
+    children: tuple[tuple[str, str], ...] = ()

@@ -1,10 +1,14 @@
 """Latest bodies of the watched resources, and which resources refer to which."""
 
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, NamedTuple
 
 from tunesmith.api.actions import ACTION_ANNOTATION
 from tunesmith.manifests.objects import Body
+
+from .kept import Kept, may_mention, packed, unpacked, version_of, version_of_kept, without_unread_metadata
+from .tombstones import Tombstones
 
 
 class Key(NamedTuple):
@@ -27,19 +31,6 @@ def key_of(body: Body) -> Key:
     return Key(body["kind"], body["metadata"]["namespace"], body["metadata"]["name"])
 
 
-def version_of(body: Body) -> int:
-    """The resource version as a number: versions of one kind are ordered."""
-    return int(body["metadata"]["resourceVersion"])
-
-
-def without_managed_fields(body: Body) -> Body:
-    """The body without the largest part that nothing here reads."""
-    if "managedFields" not in body["metadata"]:
-        return body
-    metadata = {name: value for name, value in body["metadata"].items() if name != "managedFields"}
-    return {**body, "metadata": metadata}
-
-
 def with_writers(body: Body, annotation: str) -> Body:
     """The body, with managed fields reduced to who wrote this annotation."""
     member = f"f:{annotation}"
@@ -49,58 +40,104 @@ def with_writers(body: Body, annotation: str) -> Body:
         for entry in body["metadata"].get("managedFields", ())
         if member in (entry.get("fieldsV1") or {}).get("f:metadata", {}).get("f:annotations", {})
     ]
-    short = without_managed_fields(body)
+    short = without_unread_metadata(body)
     return {**short, "metadata": {**short["metadata"], "managedFields": writers}} if writers else short
 
 
 class Bodies:
-    """Bodies by key, by UID and by namespace; an older one never replaces a newer one.
+    """Bodies by key, by UID and by namespace; an older one never replaces a newer one, nor one that was deleted.
 
-    The bodies that it returns are not to be changed.
+    The bodies that it returns are not to be changed. Those of resources that have ended are kept packed.
+
+    Args:
+        has_ended: true for the body of a resource that has ended.
+        clock: monotonic seconds.
     """
 
-    def __init__(self) -> None:
-        self._bodies: dict[str, dict[str, dict[str, Body]]] = {}
+    def __init__(
+        self,
+        has_ended: Callable[[Body], bool] = lambda _: False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._has_ended = has_ended
+        self._deleted = Tombstones(clock)
+        self._bodies: dict[str, dict[str, dict[str, Kept]]] = {}
         self._keys: dict[str, Key] = {}
         self._references: dict[Key, frozenset[Reference]] = {}
         self._referrers: dict[tuple[str, Reference], set[Key]] = {}
 
     def of_kind(self, kind: str) -> tuple[Body, ...]:
         """All bodies of a kind."""
-        return tuple(body for bodies in self._bodies.get(kind, {}).values() for body in bodies.values())
+        return tuple(
+            unpacked(kept) for bodies in self._bodies.get(kind, {}).values() for kept in bodies.values()
+        )
 
-    def in_namespace(self, kind: str, namespace: str) -> tuple[Body, ...]:
-        """All bodies of a kind in a namespace."""
-        return tuple(self._bodies.get(kind, {}).get(namespace, {}).values())
+    def uids(self, kind: str, namespace: str | None = None) -> dict[str, Key]:
+        """The keys of all resources of a kind, in a namespace (None: in all), by their UIDs."""
+        return {
+            uid: key
+            for uid, key in self._keys.items()
+            if key.kind == kind and (namespace is None or key.namespace == namespace)
+        }
+
+    def in_namespace(
+        self, kind: str, namespace: str, mentioning: Collection[str] | None = None
+    ) -> tuple[Body, ...]:
+        """Bodies of a kind in a namespace.
+
+        Args:
+            mentioning: those that hold none of these digests and URIs may be left out; None for all.
+        """
+        bodies = self._bodies.get(kind, {}).get(namespace, {})
+        return tuple(
+            unpacked(kept) for kept in bodies.values() if mentioning is None or may_mention(kept, mentioning)
+        )
 
     def get(self, key: Key) -> Body | None:
         """The latest body."""
-        return self._bodies.get(key.kind, {}).get(key.namespace, {}).get(key.name)
+        kept = self._kept(key)
+        return None if kept is None else unpacked(kept)
 
     def key(self, uid: str) -> Key | None:
         """The key of the resource with this UID."""
         return self._keys.get(uid)
 
-    def put(self, body: Body) -> bool:
-        """Keep the body unless this version or a newer one is stored; returns whether it was kept."""
+    def put(self, body: Body, went_back: bool = False) -> bool:
+        """Keep the body unless it is deleted, or this version or a newer one is stored; returns whether it was kept.
+
+        Args:
+            went_back: the API server's data are older than what was seen before: any other version counts.
+        """
+        if body["metadata"]["uid"] in self._deleted:
+            return False
         key = key_of(body)
-        stored = self.get(key)
+        stored = self._kept(key)
         if stored is not None:
-            if version_of(body) <= version_of(stored):
+            new, old = version_of(body), version_of_kept(stored)
+            if new == old or (new < old and not went_back):
                 return False
-            self._keys.pop(stored["metadata"]["uid"], None)
+            self._keys.pop(unpacked(stored)["metadata"]["uid"], None)
         in_namespace = self._bodies.setdefault(key.kind, {}).setdefault(key.namespace, {})
-        in_namespace[key.name] = with_writers(body, ACTION_ANNOTATION)
+        kept = with_writers(body, ACTION_ANNOTATION)
+        in_namespace[key.name] = packed(kept) if self._has_ended(body) else kept
         self._keys[body["metadata"]["uid"]] = key
         return True
 
     def drop(self, body: Body) -> bool:
         """Remove the resource of this UID; returns whether it was stored."""
+        self._deleted.add(body["metadata"]["uid"])
         key = self._keys.pop(body["metadata"]["uid"], None)
         if key is None:
             return False
         self.set_references(key, ())
         return self._bodies[key.kind][key.namespace].pop(key.name, None) is not None
+
+    def go_back(self) -> None:
+        """Forget what was deleted: it has come back with an older state of the API server."""
+        self._deleted.clear()
+
+    def _kept(self, key: Key) -> Kept | None:
+        return self._bodies.get(key.kind, {}).get(key.namespace, {}).get(key.name)
 
     def set_references(self, key: Key, references: Iterable[Reference]) -> None:
         """Replace what the resource refers to."""

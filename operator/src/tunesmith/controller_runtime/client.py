@@ -1,5 +1,6 @@
 """Client of the API server: typed errors, metrics, and an index that is updated with each write."""
 
+import asyncio
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from typing import Self
@@ -11,7 +12,7 @@ from yarl import URL
 from tunesmith.manifests.names import FIELD_MANAGER
 from tunesmith.manifests.objects import Body
 
-from .connection import CONNECT_SECONDS, Connection
+from .connection import CONNECT_SECONDS, Connection, bounded_retry_after
 from .errors import ApiError, Conflict, Gone, Retryable, to_error
 from .index import ChildIndex
 from .kinds import is_known, path_of
@@ -23,8 +24,8 @@ Bodies = list[Body]
 SILENCE_SECONDS = 150.0
 WATCH_SECONDS = 600
 PAGE = 500
-#: The queue's longest back-off; a watch that waited for the hour that a proxy asks for would count as dead.
-LONGEST_RETRY_AFTER_SECONDS = 300.0
+#: Far below the connections that calls share: while all watches list anew, the lease is still renewed.
+LISTS_OF_WATCHES = 16
 USER_AGENT = FIELD_MANAGER
 
 _JSON = "application/json"
@@ -44,6 +45,10 @@ class Client:
         metrics: counts every call.
         index: updated with every child that is written.
         namespaces: the namespaces that ``list`` covers when its own is None; none for all.
+
+    Attributes:
+        lists_of_watches: bounds how many watches list at a time.
+        pages_read: pages of lists that have come so far.
     """
 
     def __init__(
@@ -55,6 +60,8 @@ class Client:
     ) -> None:
         self.index = index
         self.namespaces = namespaces
+        self.pages_read = 0
+        self.lists_of_watches = asyncio.Semaphore(LISTS_OF_WATCHES)
         self._connection = connection
         self._metrics = metrics
 
@@ -85,31 +92,46 @@ class Client:
         With ``namespace`` None: of all namespaces that the operator watches.
         """
         objects: Bodies = []
-        namespaces = (self.namespaces or (None,)) if namespace is None else (namespace,)
-        for name in namespaces:
-            listed, _ = await self.list_with_version(api_version, kind, name, label_selector, field_selector)
-            objects += listed
+        async for page, _ in self.pages(api_version, kind, namespace, label_selector, field_selector):
+            objects += page
         return objects
 
-    async def list_with_version(
+    async def pages(
         self,
         api_version: str,
         kind: str,
         namespace: str | None,
         label_selector: str | None = None,
         field_selector: str | None = None,
-    ) -> tuple[Bodies, str]:
-        """All objects that match in one namespace (None: in the cluster), and the list's ``resourceVersion``."""
-        params = _selectors(label_selector, field_selector) | {"limit": str(PAGE)}
-        path = path_of(api_version, kind, namespace)
-        objects: Bodies = []
-        while True:
-            page = await self._call("list", "GET", path, kind, params)
-            objects += ({**item, "apiVersion": api_version, "kind": kind} for item in page["items"])
-            metadata = page["metadata"]
-            if not metadata.get("continue"):
-                return objects, metadata["resourceVersion"]
-            params["continue"] = metadata["continue"]
+    ) -> AsyncIterator[tuple[Bodies, int]]:
+        """The objects that ``list`` would return, page by page, each page with the list's ``resourceVersion``."""
+        namespaces = (self.namespaces or (None,)) if namespace is None else (namespace,)
+        for name in namespaces:
+            params = _selectors(label_selector, field_selector) | {"limit": str(PAGE)}
+            path = path_of(api_version, kind, name)
+            while True:
+                page = await self._page(path, kind, params)
+                metadata = page["metadata"]
+                items = page.get("items") or ()
+                self.pages_read += 1
+                yield (
+                    [{**item, "apiVersion": api_version, "kind": kind} for item in items],
+                    int(metadata["resourceVersion"]),
+                )
+                if not metadata.get("continue"):
+                    break
+                params["continue"] = metadata["continue"]
+
+    async def current_version(self, api_version: str, kind: str, namespace: str | None) -> int:
+        """The API server's present ``resourceVersion``, never an older one from a cache."""
+        page = await self._page(path_of(api_version, kind, namespace), kind, {"limit": "1"})
+        return int(page["metadata"]["resourceVersion"])
+
+    async def _page(self, path: str, kind: str, params: Mapping[str, str]) -> Body:
+        page = await self._call("list", "GET", path, kind, params)
+        if not str((page.get("metadata") or {}).get("resourceVersion")).isdecimal():
+            raise Retryable(f"the API server answered no list of {kind}")
+        return page
 
     async def create(self, manifest: Body) -> Body | None:
         """Create the object. None when one of that name exists already: it is left as it is."""
@@ -192,7 +214,7 @@ class Client:
         api_version: str,
         kind: str,
         namespace: str | None,
-        resource_version: str,
+        resource_version: int,
         label_selector: str | None = None,
     ) -> AsyncIterator[tuple[str, Body]]:
         """Events of one watch request: type (ADDED, MODIFIED, DELETED, BOOKMARK) and object.
@@ -205,7 +227,7 @@ class Client:
         params = _selectors(label_selector, None) | {
             "watch": "true",
             "allowWatchBookmarks": "true",
-            "resourceVersion": resource_version,
+            "resourceVersion": str(resource_version),
             "timeoutSeconds": str(WATCH_SECONDS),
         }
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=SILENCE_SECONDS)
@@ -222,10 +244,12 @@ class Client:
                 if response.status >= 400:
                     raise self._error(response, await response.read())
                 async for line in _lines(response.content):
-                    event = orjson.loads(line)
-                    if event["type"] == "ERROR":
-                        raise to_error(int(event["object"].get("code") or 500), event["object"])
-                    yield event["type"], event["object"]
+                    event = _object(orjson.loads(line), kind)
+                    body = _object(event.get("object"), kind)
+                    if event.get("type") == "ERROR":
+                        code = body.get("code")
+                        raise to_error(code if isinstance(code, int) and code >= 400 else 500, body)
+                    yield str(event.get("type")), body
         except _BROKEN as error:
             self._metrics.api_calls.labels("watch", kind, "error").inc()
             raise self._unreachable(error) from error
@@ -265,10 +289,10 @@ class Client:
         if response.status >= 400:
             raise self._error(response, raw)
         try:
-            parsed: Body = orjson.loads(raw)
+            parsed = orjson.loads(raw)
         except orjson.JSONDecodeError as error:
             raise self._unreachable(error) from error
-        return parsed
+        return _object(parsed, kind)
 
     def _error(self, response: aiohttp.ClientResponse, raw: bytes) -> ApiError:
         if response.status == 401:
@@ -278,7 +302,7 @@ class Client:
         except orjson.JSONDecodeError:
             status = {}
         return to_error(
-            response.status, status if isinstance(status, dict) else {}, _retry_after(response.headers)
+            response.status, status if isinstance(status, dict) else {}, bounded_retry_after(response.headers)
         )
 
     def _unreachable(self, error: Exception) -> Retryable:
@@ -294,15 +318,16 @@ def _path(manifest: Body, collection: bool = False) -> str:
     return path_of(manifest["apiVersion"], manifest["kind"], metadata.get("namespace"), name)
 
 
+def _object(answer: object, kind: str) -> Body:
+    """The answer, which a proxy may have given in the API server's place."""
+    if not isinstance(answer, dict):
+        raise Retryable(f"the API server answered a request for {kind} with something else")
+    return answer
+
+
 def _selectors(label_selector: str | None, field_selector: str | None) -> dict[str, str]:
     selectors = {"labelSelector": label_selector, "fieldSelector": field_selector}
     return {key: value for key, value in selectors.items() if value}
-
-
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds, bounded: a proxy may ask for any number. The API server never sends a date."""
-    value = headers.get("Retry-After", "")
-    return min(float(value), LONGEST_RETRY_AFTER_SECONDS) if value.isdecimal() else None
 
 
 def _headers(content_type: str = _JSON) -> dict[str, str]:

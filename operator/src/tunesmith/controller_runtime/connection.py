@@ -8,7 +8,7 @@ import os
 import ssl
 import time
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol, Self
 
@@ -34,6 +34,8 @@ REQUEST_SECONDS = 60.0
 #: Connections that calls share. Watches have a session of their own, without a limit: each holds one for minutes.
 MAX_CONNECTIONS = 64
 UNLIMITED = 0
+#: The queue's longest back-off; a watch that waited for the hour that a proxy asks for would count as dead.
+LONGEST_RETRY_AFTER_SECONDS = 300.0
 
 _UNREADABLE = (ConfigException, aiohttp.ClientError, KeyError, OSError, TypeError, ValueError, yaml.YAMLError)
 
@@ -152,9 +154,13 @@ class Connection:
         return _opened(self._watches)
 
     async def new_session(self, limit: int = UNLIMITED) -> aiohttp.ClientSession:
-        """A session for a client that closes it itself; its requests carry the current credentials."""
+        """A session for a client that closes it itself; its requests carry the current credentials.
+
+        Such a client may obey ``Retry-After`` without bounds: an answer that asks for too long a wait is a lost
+        connection to it.
+        """
         await self._refresh()
-        return self._open_session(limit)
+        return self._open_session(limit, _refuse_long_waits)
 
     def reject_credentials(self) -> None:
         """Read all credentials again before the next request: the API server rejected the credentials."""
@@ -192,14 +198,14 @@ class Connection:
             if pool is not None:
                 await pool.retire()
 
-    def _open_session(self, limit: int) -> aiohttp.ClientSession:
+    def _open_session(self, limit: int, *middlewares: aiohttp.ClientMiddlewareType) -> aiohttp.ClientSession:
         self._configuration.connection_pool_maxsize = limit
         self._configuration.client_session_kwargs = {
             "timeout": aiohttp.ClientTimeout(total=REQUEST_SECONDS, sock_connect=CONNECT_SECONDS),
             # aiohttp itself would read the environment and ~/.netrc for each request.
             "trust_env": False,
             "proxy": self._configuration.proxy or _environment_proxy(URL(self.server)),
-            "middlewares": (partial(self._authorize, self.server),),
+            "middlewares": (*middlewares, partial(self._authorize, self.server)),
         }
         return _SessionFactory(self._configuration).open()
 
@@ -293,6 +299,27 @@ class _VerifyingRequestor(OpenIDRequestor):
             raise_for_status=True,
             trust_env=True,
         )
+
+
+def bounded_retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds, bounded: a proxy may ask for any number. The API server never sends a date."""
+    return min(asked, LONGEST_RETRY_AFTER_SECONDS) if (asked := _retry_after(headers)) is not None else None
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    value = headers.get("Retry-After", "")
+    return float(value) if value.isdecimal() else None
+
+
+async def _refuse_long_waits(
+    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    response = await handler(request)
+    asked = _retry_after(response.headers)
+    if asked is not None and asked > LONGEST_RETRY_AFTER_SECONDS:
+        response.close()
+        raise aiohttp.ClientConnectionError(f"{response.status}: the server asks for a wait of {asked:.0f} s")
+    return response
 
 
 def _kubeconfig_paths() -> list[str]:

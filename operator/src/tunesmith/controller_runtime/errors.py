@@ -4,6 +4,7 @@ ApiError
 ├── Retryable    try again later: network, 401 (the token rotates), 409, 429, 5xx
 │   └── Conflict the object changed since it was read
 ├── Refused      a person has to change something: 400, 403, 405, 413, 415, 422
+│   └── NameTaken an object of that name exists and belongs to somebody else
 └── Gone         the object, its kind or its namespace does not exist, or a version is too old: 404, 410
 """
 
@@ -43,6 +44,10 @@ class Conflict(Retryable):
 
 class Refused(ApiError):
     """A refusal by admission, quota, Pod Security, permissions or validation."""
+
+
+class NameTaken(Refused):
+    """An object that can't be made: one of its name is there already, and belongs to somebody else."""
 
 
 class Gone(ApiError):

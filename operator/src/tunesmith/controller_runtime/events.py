@@ -100,6 +100,10 @@ class EventRecorder:
             except ApiError as error:
                 self._metrics.events_dropped.inc()
                 logger.debug("event %s not published: %s", manifest["metadata"]["name"], error.message)
+            except Exception:
+                # One odd event must not end the process.
+                self._metrics.events_dropped.inc()
+                logger.exception("event %s not published", manifest["metadata"]["name"])
             await asyncio.sleep(PACE_SECONDS)
 
     async def flush(self, seconds: float) -> None:

@@ -1,11 +1,16 @@
 """Children in memory: kept up to date by watches and by the operator's own writes."""
 
-from collections.abc import Callable, Iterable
+import logging
+import time
+from collections.abc import Callable, Collection, Iterable
 
-from tunesmith.manifests.names import OWNER_UID_LABEL
+from tunesmith.manifests.names import OWNER_UID_LABEL, TRAINER_CONTAINER
 from tunesmith.manifests.objects import Body, with_first_deletion_request
 
-from .bodies import version_of, without_managed_fields
+from .kept import Kept, Packed, may_mention, packed, stripped, unpacked, version_of_kept
+from .tombstones import Tombstones
+
+logger = logging.getLogger(__name__)
 
 #: Kinds that are watched by the owner's label; all others are listed each time.
 WATCHED_KINDS = (
@@ -25,6 +30,8 @@ MAX_REMOVED_PODS = 256
 OnChange = Callable[[str], None]
 """Receiver of the UID of a resource, a child of which has changed."""
 
+_Kind = tuple[str, str]
+
 
 class ChildIndex:
     """Labeled objects by the UID of the resource that they belong to.
@@ -33,14 +40,22 @@ class ChildIndex:
     read once their Job has ended.
 
     Reads its own writes: what the operator created is here before the watch delivers it, and an older version never
-    replaces a newer one (resource versions of one kind are ordered).
+    replaces a newer one (resource versions of one kind are ordered). What is known to be deleted never comes back: the
+    response to a write may be handled after the watch has told of the deletion.
+
+    What a list brought and nobody has read yet, and the children of resources that have ended, are kept packed.
+
+    Args:
+        clock: monotonic seconds.
     """
 
-    def __init__(self, on_change: OnChange) -> None:
+    def __init__(self, on_change: OnChange, clock: Callable[[], float] = time.monotonic) -> None:
         self._on_change = on_change
-        self._synced: dict[tuple[str, str], Callable[[], bool]] = {}
-        self._objects: dict[tuple[str, str], dict[str, dict[str, Body]]] = {}
+        self._synced: dict[_Kind, Callable[[], bool]] = {}
+        self._objects: dict[_Kind, dict[str, dict[str, Kept]]] = {}
         self._removed_pods: dict[str, dict[str, Body]] = {}
+        self._ended: set[str] = set()
+        self._deleted = Tombstones(clock)
 
     def follow(self, api_version: str, kind: str, synced: Callable[[], bool]) -> None:
         """Index this kind from now on; ``synced`` is true once all its objects were listed."""
@@ -49,31 +64,53 @@ class ChildIndex:
 
     def find(self, api_version: str, kind: str, owner_uid: str) -> tuple[Body, ...] | None:
         """The objects with this owner's label; None when the kind is not followed or not yet synced."""
-        synced = self._synced.get((api_version, kind))
-        if synced is None or not synced():
+        if not self._is_synced(api_version, kind):
             return None
-        return tuple(self._objects[api_version, kind].get(owner_uid, {}).values())
+        children = self._objects[api_version, kind].get(owner_uid, {})
+        found = {uid: unpacked(kept) for uid, kept in children.items()}
+        if owner_uid not in self._ended:
+            children.update(found)
+        return tuple(found.values())
+
+    def may_mention(self, api_version: str, kind: str, owner_uid: str, texts: Collection[str]) -> bool:
+        """False where no object with this owner's label holds one of these digests and URIs."""
+        if not self._is_synced(api_version, kind):
+            return True
+        children = self._objects[api_version, kind].get(owner_uid, {})
+        return any(may_mention(kept, texts) for kept in children.values())
 
     def put(self, api_version: str, kind: str, body: Body) -> bool:
-        """Keep the object unless this version or a newer one is stored; returns whether it was kept."""
+        """Keep the object unless it is deleted, or this version or a newer one is stored; returns whether it was."""
         owner = _owner(body)
         if owner is None or (api_version, kind) not in self._objects:
             return False
-        children = self._objects[api_version, kind].setdefault(owner, {})
         uid = body["metadata"]["uid"]
-        if uid in children and version_of(body) <= version_of(children[uid]):
+        if uid in self._deleted:
             return False
-        children[uid] = with_first_deletion_request(_stored(api_version, kind, body), children.get(uid))
+        children = self._objects[api_version, kind].setdefault(owner, {})
+        earlier = children.get(uid)
+        if earlier is not None and int(body["metadata"]["resourceVersion"]) <= version_of_kept(earlier):
+            return False
+        earlier = None if earlier is None else unpacked(earlier)
+        children[uid] = with_first_deletion_request(stripped(api_version, kind, body), earlier)
         return True
 
     def drop(self, api_version: str, kind: str, body: Body) -> None:
         """Remove the object."""
-        owner = _owner(body)
-        children = self._objects.get((api_version, kind), {})
-        if owner is not None and owner in children:
-            children[owner].pop(body["metadata"]["uid"], None)
-            if not children[owner]:
-                del children[owner]
+        self._deleted.add(body["metadata"]["uid"])
+        self._remove(api_version, kind, body)
+
+    def set_ended(self, owner_uid: str, ended: bool) -> None:
+        """Pack the children of a resource that has ended, and keep them packed; they are read seldom."""
+        if not ended:
+            self._ended.discard(owner_uid)
+            return
+        self._ended.add(owner_uid)
+        self._removed_pods.pop(owner_uid, None)
+        for owners in self._objects.values():
+            children = owners.get(owner_uid, {})
+            for uid, kept in children.items():
+                children[uid] = packed(kept)
 
     def removed_pods(self, owner_uid: str) -> tuple[Body, ...]:
         """The owner's pods that ended and then were removed, in their last state."""
@@ -86,7 +123,39 @@ class ChildIndex:
             self._removed_pods[owner_uid] = kept
 
     def handle_event(self, api_version: str, kind: str, event_type: str, body: Body) -> None:
-        """Take over an event of a watch, and report its owner unless the operator itself wrote this version."""
+        """Take over an event of a watch, and report its owner unless the operator itself wrote this version.
+
+        An object that can't be read is left out, with a line in the log: it must not end the watch of all others.
+        """
+        try:
+            self._handle_event(api_version, kind, event_type, body)
+        except Exception:
+            logger.exception("odd %s left out", kind, extra={"resource": _reference(kind, body)})
+
+    def begin_list(
+        self,
+        api_version: str,
+        kind: str,
+        namespace: str | None,
+        went_back: bool = False,
+        owner_uid: str | None = None,
+    ) -> "IndexListing":
+        """A list of one namespace (None: of all) to be taken over page by page.
+
+        Args:
+            went_back: the API server's data are older than what was seen before: the list counts, whatever its
+                versions.
+            owner_uid: the list holds this owner's objects only.
+        """
+        if went_back:
+            self._deleted.clear()
+        return IndexListing(self, (api_version, kind), namespace, went_back, owner_uid)
+
+    def _is_synced(self, api_version: str, kind: str) -> bool:
+        synced = self._synced.get((api_version, kind))
+        return synced is not None and synced()
+
+    def _handle_event(self, api_version: str, kind: str, event_type: str, body: Body) -> None:
         owner = _owner(body)
         if owner is None:
             return
@@ -97,43 +166,95 @@ class ChildIndex:
                 and len(self._removed_pods.get(owner, ())) < MAX_REMOVED_PODS
             ):
                 uid = body["metadata"]["uid"]
-                earlier = self._objects.get((api_version, kind), {}).get(owner, {}).get(uid)
-                stored = with_first_deletion_request(_stored(api_version, kind, body), earlier)
+                kept = self._objects.get((api_version, kind), {}).get(owner, {}).get(uid)
+                earlier = None if kept is None else unpacked(kept)
+                stored = with_first_deletion_request(stripped(api_version, kind, body), earlier)
                 self._removed_pods.setdefault(owner, {})[uid] = stored
             self.drop(api_version, kind, body)
             self._on_change(owner)
         elif self.put(api_version, kind, body):
             self._on_change(owner)
 
-    def handle_list(
-        self,
-        api_version: str,
-        kind: str,
-        namespace: str | None,
-        objects: Iterable[Body],
-        version: int,
+    def _remove(self, api_version: str, kind: str, body: Body) -> None:
+        owner = _owner(body)
+        children = self._objects.get((api_version, kind), {})
+        if owner is not None and owner in children:
+            children[owner].pop(body["metadata"]["uid"], None)
+            if not children[owner]:
+                del children[owner]
+
+
+class IndexListing:
+    """A list that the index takes over page by page; at its end, what no page had is removed."""
+
+    def __init__(
+        self, index: ChildIndex, kind: _Kind, namespace: str | None, went_back: bool, owner_uid: str | None
     ) -> None:
-        """Take over a whole list of one namespace (None: of all), made at this version."""
-        present = {body["metadata"]["uid"]: body for body in objects}
-        for children in [*self._objects[api_version, kind].values()]:
-            for uid, body in [*children.items()]:
-                inside = namespace in (None, body["metadata"].get("namespace"))
-                if inside and uid not in present and version_of(body) <= version:
-                    self.handle_event(api_version, kind, "DELETED", body)
-        for body in present.values():
-            self.handle_event(api_version, kind, "ADDED", body)
+        self._index = index
+        self._kind = kind
+        self._namespace = namespace
+        self._went_back = went_back
+        self._owner_uid = owner_uid
+        self._present: set[str] = set()
+        self._version = 0
+
+    def add(self, bodies: Iterable[Body], version: int) -> None:
+        """Take over one page of the list that was made at this version."""
+        self._version = version
+        for body in bodies:
+            self._present.add(body["metadata"]["uid"])
+            if self._went_back:
+                self._index._remove(*self._kind, body)
+            self._index.handle_event(*self._kind, "ADDED", body)
+            self._pack(body)
+
+    def end(self) -> None:
+        """Remove what the list lacks."""
+        for body in self._missing():
+            if self._went_back:
+                # It may be younger than the list: then the watch brings it back.
+                self._index._remove(*self._kind, body)
+                self._index._on_change(str(_owner(body)))
+            else:
+                self._index.handle_event(*self._kind, "DELETED", body)
+
+    def _pack(self, body: Body) -> None:
+        """Most of what is listed at the start belongs to resources that have ended."""
+        uid, children = body["metadata"]["uid"], self._index._objects[self._kind].get(_owner(body) or "", {})
+        if uid in children:
+            children[uid] = packed(children[uid])
+
+    def _missing(self) -> list[Body]:
+        """What is known of this place, is not younger than the list, and is not in it."""
+        owners = self._index._objects[self._kind]
+        known = tuple(owners.values()) if self._owner_uid is None else (owners.get(self._owner_uid, {}),)
+        return [
+            unpacked(kept)
+            for children in known
+            for uid, kept in children.items()
+            if uid not in self._present
+            and self._namespace in (None, _namespace(kept))
+            and (self._went_back or version_of_kept(kept) <= self._version)
+        ]
 
 
 def _owner(body: Body) -> str | None:
-    owner: str | None = body["metadata"].get("labels", {}).get(OWNER_UID_LABEL)
+    owner: str | None = (body["metadata"].get("labels") or {}).get(OWNER_UID_LABEL)
     return owner
 
 
-def _stored(api_version: str, kind: str, body: Body) -> Body:
-    """The object as it is kept: objects of lists and watches may lack their kind."""
-    return {**without_managed_fields(body), "apiVersion": api_version, "kind": kind}
+def _reference(kind: str, body: Body) -> dict[str, str]:
+    metadata = body.get("metadata") or {}
+    return {"kind": kind, "namespace": str(metadata.get("namespace")), "name": str(metadata.get("name"))}
+
+
+def _namespace(kept: Kept) -> str | None:
+    namespace: str | None = kept.namespace if isinstance(kept, Packed) else kept["metadata"].get("namespace")
+    return namespace
 
 
 def _has_terminated(pod: Body) -> bool:
-    statuses = pod.get("status", {}).get("containerStatuses") or [{}]
-    return "terminated" in statuses[0].get("state", {})
+    """True for a pod whose trainer has ended, or of whose containers one has, in a pod without a trainer."""
+    statuses = pod.get("status", {}).get("containerStatuses") or []
+    trainer = [status for status in statuses if status["name"] == TRAINER_CONTAINER] or statuses[:1]
+    return any("terminated" in status.get("state", {}) for status in trainer)

@@ -57,15 +57,16 @@ class LeaderLease:
         self._times = times
         self._clock = clock or asyncio.get_running_loop().time
         self._watched: tuple[str, float] | None = None
+        self._known_holder: str | None = None
         self._renewed = float("-inf")
         #: Number of times that the lease had changed hands when this replica took it.
         self.term = 0
 
     async def acquire(self) -> None:
-        """Wait until this replica leads."""
+        """Wait until this replica leads; the log tells for whom it waits."""
         while True:
             if await self._try():
-                logger.info("leading as %s", self._identity)
+                logger.info("holding the lease %s as %s", self._name, self._identity)
                 return
             await asyncio.sleep(self._times.retry)
 
@@ -89,8 +90,8 @@ class LeaderLease:
     async def release(self) -> None:
         """Let another replica lead at once."""
         lease = await self._client.get(API_VERSION, "Lease", self._namespace, self._name)
-        if lease is not None and lease["spec"].get("holderIdentity") == self._identity:
-            await self._client.replace({**lease, "spec": {**lease["spec"], "holderIdentity": ""}})
+        if lease is not None and _spec(lease).get("holderIdentity") == self._identity:
+            await self._client.replace({**lease, "spec": {**_spec(lease), "holderIdentity": ""}})
 
     async def _try(self) -> bool:
         """Take or renew the lease once; False when that failed, or another replica holds it."""
@@ -114,7 +115,7 @@ class LeaderLease:
             return True
         if not self._is_free(lease):
             if self._renewed > float("-inf"):
-                raise LeaseLost(f"{lease['spec'].get('holderIdentity')} leads now")
+                raise LeaseLost(f"{_spec(lease).get('holderIdentity')} leads now")
             return False
         taken = self._build(lease)
         try:
@@ -125,18 +126,21 @@ class LeaderLease:
         return True
 
     def _is_free(self, lease: Body) -> bool:
-        holder = lease["spec"].get("holderIdentity")
+        holder = _spec(lease).get("holderIdentity")
         if not holder or holder == self._identity:
             return True
+        if holder != self._known_holder:
+            self._known_holder = holder
+            logger.info("the lease %s/%s is held by %s", self._namespace, self._name, holder)
         version = lease["metadata"]["resourceVersion"]
         if self._watched is None or self._watched[0] != version:
             self._watched = (version, self._clock())
-        duration = lease["spec"].get("leaseDurationSeconds") or self._times.duration
+        duration = _spec(lease).get("leaseDurationSeconds") or self._times.duration
         return self._clock() >= self._watched[1] + float(duration)
 
     def _build(self, before: Body | None) -> Body:
         """The lease, held by this replica."""
-        spec = dict(before["spec"]) if before else {}
+        spec = dict(_spec(before)) if before else {}
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         if spec.get("holderIdentity") != self._identity:
             spec["acquireTime"] = now
@@ -148,3 +152,9 @@ class LeaderLease:
         }
         metadata = before["metadata"] if before else {"namespace": self._namespace, "name": self._name}
         return {"apiVersion": API_VERSION, "kind": "Lease", "metadata": metadata, "spec": spec}
+
+
+def _spec(lease: Body) -> Body:
+    """The lease's spec; a person may have made the lease without one."""
+    spec: Body = lease.get("spec") or {}
+    return spec

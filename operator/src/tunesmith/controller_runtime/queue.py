@@ -73,11 +73,12 @@ class WorkQueue(Generic[Key]):
             timer.cancel()
         self._timers[key] = self._clock.call_later(seconds, self._due, key)
 
-    def back_off(self, key: Key, at_least: float = 0.0) -> float:
+    def back_off(self, key: Key, at_least: float = 0.0, at_most: float | None = None) -> float:
         """Work on this key again after a delay that grows with each failure in a row; returns the seconds."""
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
         delay = max(at_least, self._backoff.seconds(failures))
+        delay = delay if at_most is None else min(delay, at_most)
         self.add_after(key, delay)
         return delay
 

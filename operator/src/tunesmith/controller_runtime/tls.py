@@ -8,6 +8,7 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
+from tunesmith.manifests.names import MANAGED_BY_LABEL
 from tunesmith.manifests.objects import Body
 from tunesmith.manifests.operator_certificate import Material, renew
 
@@ -56,7 +57,7 @@ async def _write(client: Client, before: Body | None, namespace: str, name: str,
         "metadata": {
             "namespace": namespace,
             "name": name,
-            "labels": {"app.kubernetes.io/managed-by": "tunesmith"},
+            "labels": {MANAGED_BY_LABEL: "tunesmith"},
         },
         "type": "Opaque",
         "data": data,

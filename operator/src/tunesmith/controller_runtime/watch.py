@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Protocol
 
 from tunesmith.manifests.objects import Body
 
@@ -21,15 +22,32 @@ SILENCE_LIMIT_SECONDS = 1800.0
 OnEvent = Callable[[str, Body], None]
 """Receiver of one object that was ADDED, MODIFIED or DELETED."""
 
-OnList = Callable[[Sequence[Body], int], None]
-"""Receiver of all objects at a resource version."""
+
+class Listing(Protocol):
+    """Receiver of all objects at a resource version, page by page."""
+
+    def add(self, bodies: Iterable[Body], version: int) -> None:
+        """Take over one page of the list that was made at this version."""
+        ...
+
+    def end(self) -> None:
+        """Drop what no page had."""
+        ...
+
+
+BeginList = Callable[[bool], Listing]
+"""Maker of the receiver of a list; true when the API server's versions went back, so that older ones now count."""
 
 
 class Watch:
     """The objects of one kind in one namespace (None: in all) that match a label selector.
 
-    Every list replaces what was known (``on_list``), so that nothing deleted meanwhile remains; every event between
+    Every list replaces what was known (``begin_list``), so that nothing deleted meanwhile remains; every event between
     lists goes to ``on_event``. ``run`` never ends by itself.
+
+    A server whose etcd was restored from a backup would stay silent until its versions have caught up. So each watch
+    request but the first begins with the server's present version: where that is lower than the last one that was
+    seen, everything is listed anew.
 
     Args:
         sleep: waits between requests.
@@ -42,7 +60,7 @@ class Watch:
         kind: str,
         namespace: str | None,
         label_selector: str,
-        on_list: OnList,
+        begin_list: BeginList,
         on_event: OnEvent,
         backoff: Backoff = BACKOFF,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -55,11 +73,13 @@ class Watch:
         self._last_answer = self._clock()
         self._client = client
         self._selector = label_selector
-        self._on_list = on_list
+        self._begin_list = begin_list
         self._on_event = on_event
         self._backoff = backoff
         self._sleep = sleep
-        self._version: str | None = None
+        self._version: int | None = None
+        self._last_version: int | None = None
+        self._went_back = False
         self._failures = 0
 
     async def run(self) -> None:
@@ -75,6 +95,9 @@ class Watch:
             except ApiError as error:
                 logger.warning("watch of %s interrupted: %s", self.kind, error.message)
                 asked_wait = (error.retry_after if isinstance(error, Retryable) else None) or 0.0
+            except Exception:
+                # One odd answer must not end the process, again and again.
+                logger.exception("watch of %s failed", self.kind)
             delay = max(asked_wait, self._backoff.seconds(self._failures))
             self._failures += 1
             await self._sleep(delay)
@@ -85,23 +108,41 @@ class Watch:
 
     async def _follow(self) -> bool:
         """List if necessary, then run one watch request; returns False if that ended without an event."""
-        if self._version is None:
-            objects, version = await self._client.list_with_version(
-                self.api_version, self.kind, self.namespace, self._selector
-            )
-            self._on_list(objects, int(version))
-            self._version = version
-            self._last_answer = self._clock()
-            self.synced.set()
+        if self._last_version is not None:
+            await self._compare_versions(self._last_version)
+        version = await self._list() if self._version is None else self._version
         started, received = self._clock(), False
-        events = self._client.watch(
-            self.api_version, self.kind, self.namespace, self._version, self._selector
-        )
+        events = self._client.watch(self.api_version, self.kind, self.namespace, version, self._selector)
         async for event_type, body in events:
             received = True
-            self._version = body["metadata"]["resourceVersion"]
-            self._last_answer = self._clock()
+            self._note_version(int(body["metadata"]["resourceVersion"]))
             self._failures = 0
             if event_type != "BOOKMARK":
                 self._on_event(event_type, body)
         return received or self._clock() - started >= SHORT_SECONDS
+
+    async def _compare_versions(self, last: int) -> None:
+        current = await self._client.current_version(self.api_version, self.kind, self.namespace)
+        self._last_answer = self._clock()
+        if current < last:
+            logger.warning(
+                "the API server went back from version %d to %d: %s is listed anew", last, current, self.kind
+            )
+            self._version, self._last_version, self._went_back = None, None, True
+
+    async def _list(self) -> int:
+        async with self._client.lists_of_watches:
+            listing, version = self._begin_list(self._went_back), 0
+            pages = self._client.pages(self.api_version, self.kind, self.namespace, self._selector)
+            async for bodies, version in pages:
+                listing.add(bodies, version)
+                self._last_answer = self._clock()
+            listing.end()
+        self._went_back = False
+        self._note_version(version)
+        self.synced.set()
+        return version
+
+    def _note_version(self, version: int) -> None:
+        self._version = self._last_version = version
+        self._last_answer = self._clock()

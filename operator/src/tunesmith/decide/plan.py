@@ -2,7 +2,8 @@
 
 The actions are carried out in their order, then the status is written, then the events. Each may be carried out again:
 creating what exists and deleting what is gone count as done. If an action that concerns one alias is refused, later
-ones for this alias alone are left out.
+ones for this alias alone are left out. If an action with a condition of its own is refused, later ones with this
+condition are left out, and status says the rest, with this condition.
 """
 
 from collections.abc import Collection, Mapping
@@ -19,10 +20,12 @@ class Create:
 
     Attributes:
         alias: the alias that it concerns; empty if it concerns the whole resource.
+        condition: type of the condition that shows its refusal; empty where a refusal withholds the status.
     """
 
     manifest: KubernetesObject
     alias: str = ""
+    condition: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,11 +144,16 @@ Action = Create | Apply | Patch | Delete | Replace | Mount | Push | Tell
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A Kubernetes event about the resource: ``reason`` is a member of the kind's reasons."""
+    """A Kubernetes event about the resource: ``reason`` is a member of the kind's reasons.
+
+    Attributes:
+        condition: that of the actions that it tells of; if one of them is refused, the event is left out.
+    """
 
     reason: str
     message: str
     type: Literal["Normal", "Warning"] = "Normal"
+    condition: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ _IMAGE_REASONS = frozenset(
         "ErrImageNeverPull",
         "ImageInspectError",
         "RegistryUnavailable",
+        "SignatureValidationFailed",
     }
 )
 _CREATION_REASONS = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
@@ -67,13 +68,20 @@ class PodDiagnosis:
 
 def diagnose_pod(pod: Body) -> PodDiagnosis | None:
     """The pod's first problem; None where nothing but time is needed."""
+    return next(diagnose_all(pod), None)
+
+
+def diagnose_all(pod: Body) -> Iterator[PodDiagnosis]:
+    """All problems of the pod, in the order of its containers."""
     unscheduled = condition_of(pod, "PodScheduled", "False")
     if unscheduled is not None:
         message = unscheduled.get("message", "")
         if claim := _CLAIM.search(message):
-            return PodDiagnosis(PodProblem.VOLUME_CLAIM_NOT_FOUND, message, missing=claim["name"])
-        return PodDiagnosis(PodProblem.UNSCHEDULABLE, message)
-    return next(_container_problems(pod), None)
+            yield PodDiagnosis(PodProblem.VOLUME_CLAIM_NOT_FOUND, message, missing=claim["name"])
+        else:
+            yield PodDiagnosis(PodProblem.UNSCHEDULABLE, message)
+        return
+    yield from _container_problems(pod)
 
 
 def missing_secret(message: str) -> str | None:

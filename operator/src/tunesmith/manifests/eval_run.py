@@ -2,7 +2,7 @@
 
 from tunesmith.api.finetunejob import FineTuneJob, JobEvaluation
 
-from .names import API_VERSION, Component, child_labels, owner_reference, queue_labels
+from .names import API_VERSION, Component, child_labels, controller_labels, owner_reference, queue_labels
 from .objects import KubernetesObject
 
 
@@ -21,7 +21,7 @@ def build_eval_run(job: FineTuneJob, evaluation: JobEvaluation) -> KubernetesObj
         "metadata": {
             "name": eval_run_name(job),
             "namespace": job.metadata.namespace,
-            "labels": child_labels(job, Component.EVALUATION) | queue_labels(job),
+            "labels": child_labels(job, Component.EVALUATION) | queue_labels(job) | controller_labels(job),
             "ownerReferences": [owner_reference(job)],
         },
         "spec": spec,

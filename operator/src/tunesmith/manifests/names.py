@@ -15,6 +15,11 @@ ATTEMPT_LABEL = f"{GROUP}/attempt"
 ALIAS_LABEL = f"{GROUP}/alias"
 #: Number of the pod set of an AdapterDeployment; pods of the first set lack it.
 SET_LABEL = f"{GROUP}/set"
+#: Container of a run's pods that runs the trainer image; others may stand beside it, also injected ones.
+TRAINER_CONTAINER = "trainer"
+#: Name of the installation that acts on a resource; one without a name acts on the resources without the label.
+CONTROLLER_LABEL = f"{GROUP}/controller"
+MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
 COMPONENT_LABEL = "app.kubernetes.io/name"
 #: Name of the claim for which all pods of a Job have to run on one node.
 ONE_NODE_ANNOTATION = f"{GROUP}/one-node-for-claim"
@@ -74,7 +79,7 @@ def child_name(owner: Owner, stage: str, attempt: int | None = None) -> str:
 def child_labels(owner: Owner, stage: str, attempt: int | None = None) -> dict[str, str]:
     """Labels of a child and of its pods."""
     labels = {
-        "app.kubernetes.io/managed-by": "tunesmith",
+        MANAGED_BY_LABEL: "tunesmith",
         COMPONENT_LABEL: str(stage),
         OWNER_NAME_LABEL: owner.metadata.name,
         OWNER_UID_LABEL: owner.metadata.uid,
@@ -90,6 +95,17 @@ def queue_labels(owner: Owner) -> dict[str, str]:
         for key in (QUEUE_LABEL, PRIORITY_LABEL)
         if key in owner.metadata.labels
     }
+
+
+def controller_labels(owner: Owner) -> dict[str, str]:
+    """The label that gives the owner to an installation, handed on to each resource that it creates."""
+    name = controller_of(owner.metadata.labels)
+    return {CONTROLLER_LABEL: name} if name else {}
+
+
+def controller_of(labels: Mapping[str, str]) -> str:
+    """Name of the installation that acts on a resource with these labels; empty for the one without a name."""
+    return labels.get(CONTROLLER_LABEL, "")
 
 
 def children_selector(owner_uid: str) -> str:

@@ -9,6 +9,7 @@ from tunesmith_contract.layout import CA_FILE, CREDENTIALS_DIR, TOKEN_AUDIENCE, 
 from tunesmith_contract.uris import MOUNT_ROOT, MOUNTED, Scheme, StorageUri
 
 from .environment import Environment
+from .objects import Body
 
 TOKEN_SECONDS = 3600
 RUN_AS_USER = 10001
@@ -125,10 +126,25 @@ def secret_volumes(secrets: Mapping[str, str]) -> tuple[list[dict[str, Any]], li
     """
     volumes, mounts = [], []
     for role, name in sorted(secrets.items()):
-        volume = f"secret-{role}"
+        volume = secret_volume_name(role)
         volumes.append({"name": volume, "secret": {"secretName": name, "defaultMode": 0o440}})
         mounts.append({"name": volume, "mountPath": str(secret_dir(role)), "readOnly": True})
     return volumes, mounts
+
+
+def mounted_secrets(job: Body) -> dict[str, str]:
+    """Names of the Secrets that the pods of a Job mount, by role."""
+    prefix, volumes = secret_volume_name(""), job["spec"]["template"]["spec"].get("volumes", ())
+    return {
+        volume["name"].removeprefix(prefix): volume["secret"]["secretName"]
+        for volume in volumes
+        if "secret" in volume and volume["name"].startswith(prefix)
+    }
+
+
+def secret_volume_name(role: str) -> str:
+    """Name of the volume with the Secret in this role."""
+    return f"secret-{role}"
 
 
 def credentials_volume(ca_config_map: str) -> tuple[dict[str, Any], dict[str, Any]]:

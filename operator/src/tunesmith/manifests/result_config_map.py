@@ -13,7 +13,7 @@ from tunesmith_contract.base import Report
 from tunesmith_contract.report import Checkpoint, Failure, RunReport
 from tunesmith_contract.stages import Stage
 
-from .names import Owner, child_metadata
+from .names import ATTEMPT_LABEL, STAGE_LABEL, Owner, child_metadata
 from .objects import Body, KubernetesObject
 
 RECORD_KEY = "record.json"
@@ -47,6 +47,7 @@ class AttemptRecord(Report):
         started_at: when its Job became active; None where no Job was made.
         ran_seconds: run time of its pods, with that before it was suspended.
         gpu_seconds: GPUs times the seconds that its pods held them; 0 where they could not use them.
+        recorded_at: when the operator made the record, by its own clock; None in a record of an earlier release.
     """
 
     schema_version: Literal[1] = 1
@@ -63,6 +64,12 @@ class AttemptRecord(Report):
     ended_at: datetime
     ran_seconds: float | None = None
     gpu_seconds: float = 0.0
+    recorded_at: datetime | None = None
+
+    @property
+    def noticed_at(self) -> datetime:
+        """When the operator saw the end: delays count from it, since clocks of the cluster may differ from its own."""
+        return self.recorded_at or self.ended_at
 
     @property
     def active_seconds(self) -> float:
@@ -87,6 +94,14 @@ def record_text(manifest: Body) -> str | None:
     """The record in a ConfigMap as JSON; None where it holds none."""
     text: str | None = manifest.get("data", {}).get(RECORD_KEY)
     return text
+
+
+def recorded_attempt(manifest: Body) -> tuple[str | None, str | None] | None:
+    """Stage and attempt of the record in a ConfigMap, as the labels of its Job have them; None where it holds none."""
+    if record_text(manifest) is None:
+        return None
+    labels = manifest["metadata"].get("labels") or {}
+    return labels.get(STAGE_LABEL, "").removeprefix("result-"), labels.get(ATTEMPT_LABEL)
 
 
 def parse_result(manifest: Body) -> AttemptRecord | None:

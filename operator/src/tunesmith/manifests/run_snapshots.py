@@ -15,6 +15,7 @@ from tunesmith_contract.run_config import (
     PrepareConfig,
     TrainConfig,
     parse_run_config,
+    run_file_text,
 )
 from tunesmith_contract.sources import ArtifactSource
 
@@ -93,7 +94,7 @@ def build_inputs_config_map(owner: Owner, inputs: Inputs) -> KubernetesObject:
         SPEC_KEY: inputs.spec,
         IMAGE_KEY: inputs.image,
         STARTED_KEY: inputs.started.isoformat(),
-        RUN_FILE: inputs.config.to_json(),
+        RUN_FILE: run_file_text(inputs.config),
         TOKEN_SECRET_KEY: inputs.token_secret,
         CA_FILE: inputs.ca_bundle,
         SECRETS_KEY: json.dumps(dict(inputs.secrets), sort_keys=True),
@@ -101,7 +102,7 @@ def build_inputs_config_map(owner: Owner, inputs: Inputs) -> KubernetesObject:
     if inputs.initial:
         data[INITIAL_KEY] = inputs.initial.to_json()
     if inputs.generate:
-        data[GENERATE_KEY] = inputs.generate.to_json()
+        data[GENERATE_KEY] = run_file_text(inputs.generate)
     if inputs.parameters:
         data[PARAMETERS_KEY] = str(inputs.parameters)
     if inputs.engine_image:
@@ -144,7 +145,7 @@ def run_name(owner: Owner) -> str:
 
 def build_run_config_map(owner: Owner, config: TrainConfig) -> KubernetesObject:
     """ConfigMap with the training configuration, made once the data is prepared and every ``Auto`` is a number."""
-    return _immutable_config_map(owner, Component.RUN, {RUN_FILE: config.to_json()})
+    return _immutable_config_map(owner, Component.RUN, {RUN_FILE: run_file_text(config)})
 
 
 def parse_run(config_map: Body) -> TrainConfig:

@@ -26,7 +26,16 @@ from .environment import Environment
 from .evaluation_engine import EvaluationEngine, build_evaluation_engine, engine_volume
 from .gang_service import gang_variables
 from .gpu_placement import usable_node_requirements, with_requirements
-from .names import ONE_NODE_ANNOTATION, PLURALS, Owner, child_labels, child_metadata, child_name, queue_labels
+from .names import (
+    ONE_NODE_ANNOTATION,
+    PLURALS,
+    TRAINER_CONTAINER,
+    Owner,
+    child_labels,
+    child_metadata,
+    child_name,
+    queue_labels,
+)
 from .objects import KubernetesObject
 from .pods import (
     HUB_CACHE,
@@ -44,7 +53,6 @@ from .pods import (
 )
 from .sidecars import Sidecar, build_pause_container, build_sidecar, sidecar_volumes
 
-CONTAINER = "trainer"
 SECRET_KEY = "token"
 
 #: A cap, not a reservation: what is not mounted is fetched to the scratch space, and work files in a bucket lie there.
@@ -203,7 +211,7 @@ def _pod_failure_policy() -> dict[str, Any]:
     codes = sorted(int(code) for code in (*_FATAL_EXIT_CODES, ExitCode.PREEMPTED))
     exited = {
         "action": "FailJob",
-        "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": codes},
+        "onExitCodes": {"containerName": TRAINER_CONTAINER, "operator": "In", "values": codes},
     }
     return {"rules": [disrupted, exited]}
 
@@ -218,7 +226,7 @@ def _pod_spec(
     if beside:
         beside.append(build_pause_container(pod.image))
     container = {
-        "name": CONTAINER,
+        "name": TRAINER_CONTAINER,
         "image": pod.image,
         "imagePullPolicy": "IfNotPresent",
         "command": [
@@ -333,7 +341,7 @@ def _environment_variables(
     if "OMP_NUM_THREADS" not in {variable.name for variable in pod.env}:
         # OpenMP starts a thread for each core of the node, whatever the container's limit; without a limit these
         # variables hold the node's cores. By the second one the launcher knows that workers are to share them.
-        cores = {"resource": "limits.cpu", "containerName": CONTAINER}
+        cores = {"resource": "limits.cpu", "containerName": TRAINER_CONTAINER}
         threads = {"valueFrom": {"resourceFieldRef": cores}}
         variables += [{"name": "OMP_NUM_THREADS", **threads}, {"name": CPUS_ENV, **threads}]
     if pod.token_secret:

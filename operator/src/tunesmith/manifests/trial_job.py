@@ -7,7 +7,16 @@ from tunesmith.api.common import OwnerReference
 from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith_contract.shared_rules.trials import changed_settings
 
-from .names import API_VERSION, GROUP, STAGE_LABEL, Component, child_labels, owner_reference, queue_labels
+from .names import (
+    API_VERSION,
+    GROUP,
+    STAGE_LABEL,
+    Component,
+    child_labels,
+    controller_labels,
+    owner_reference,
+    queue_labels,
+)
 from .objects import KubernetesObject
 from .trial_records import TrialProposal
 
@@ -57,7 +66,9 @@ def build_trial_job(
         "metadata": {
             "name": trial_name(job, proposal.number),
             "namespace": job.metadata.namespace,
-            "labels": child_labels(job, Component.TRIAL, proposal.number) | queue_labels(job),
+            "labels": child_labels(job, Component.TRIAL, proposal.number)
+            | queue_labels(job)
+            | controller_labels(job),
             "ownerReferences": [owner_reference(job)],
         },
         "spec": spec,

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from tunesmith_contract.base import Report
 from tunesmith_contract.report import RunReport
-from tunesmith_contract.run_config import TrainConfig, parse_run_config
+from tunesmith_contract.run_config import TrainConfig, parse_run_config, run_file_text
 from tunesmith_contract.search import ParameterName, ParameterValue, Trial
 
 from .names import Component, Owner, child_metadata
@@ -61,7 +61,7 @@ def build_trial_record(owner: Owner, record: TrialRecord, run: TrainConfig | Non
     Args:
         run: configuration that the trial was trained with.
     """
-    data = {TRIAL_KEY: record.to_json()} | ({TRIAL_RUN_KEY: run.to_json()} if run else {})
+    data = {TRIAL_KEY: record.to_json()} | ({TRIAL_RUN_KEY: run_file_text(run)} if run else {})
     return _config_map(owner, Component.TRIAL_RESULT, record.trial.number, data)
 
 

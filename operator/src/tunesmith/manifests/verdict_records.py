@@ -12,7 +12,7 @@ from pydantic import Field
 from tunesmith_contract.base import Report
 from tunesmith_contract.shared_rules.verdict import Verdict
 
-from .names import OWNER_UID_LABEL
+from .names import MANAGED_BY_LABEL, OWNER_UID_LABEL
 from .objects import Body, KubernetesObject
 
 #: Value of the owner's label, by which these ConfigMaps are found and watched as children of resources are.
@@ -52,7 +52,7 @@ def verdicts_name(digest: str) -> str:
 
 def build_verdicts(namespace: str, digest: str, record: VerdictRecord) -> KubernetesObject:
     """The ConfigMap of an artifact with its first verdict."""
-    labels = {"app.kubernetes.io/managed-by": "tunesmith", OWNER_UID_LABEL: VERDICTS_OWNER}
+    labels = {MANAGED_BY_LABEL: "tunesmith", OWNER_UID_LABEL: VERDICTS_OWNER}
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",

@@ -12,7 +12,7 @@ from .watching import missing_watchers
 
 logger = logging.getLogger(__name__)
 
-#: kopf starts its watchers some time after its start, when it has read what kinds there are.
+#: kopf starts its watchers when it has read what kinds there are, and is itself started anew after an error.
 GRACE_SECONDS = 60.0
 CHECK_SECONDS = 5.0
 
@@ -26,8 +26,8 @@ class Health:
         self._kinds: tuple[str, ...] = ()
         self._namespaces: tuple[str, ...] = ()
         self._watches: tuple[Watch, ...] = ()
-        self._started: float | None = None
-        self._settled = False
+        #: When all of kopf's watchers were last there; at first, when they were started.
+        self._complete: float | None = None
         self.serving = False
 
     def leading(
@@ -35,13 +35,13 @@ class Health:
     ) -> None:
         """Judge these watches from now on: the replica leads."""
         self._kinds, self._namespaces, self._watches = kinds, namespaces, watches
-        self._started = self._clock()
+        self._complete = self._clock()
 
     def liveness(self) -> list[str]:
         """Problems that only a new process cures."""
-        if self._started is None:
+        if self._complete is None:
             return []
-        return self._missing() + self._silent()
+        return self._missing(self._complete) + self._silent()
 
     def readiness(self) -> list[str]:
         """Reasons not to connect yet; a replica that waits to lead is ready."""
@@ -59,15 +59,13 @@ class Health:
             if problems:
                 raise RuntimeError("; ".join(problems))
 
-    def _missing(self) -> list[str]:
+    def _missing(self, complete: float) -> list[str]:
         missing = missing_watchers(self._kinds, self._namespaces, asyncio.all_tasks())
         if not missing:
-            self._settled = True
-            return []
-        starting = self._started is not None and self._clock() - self._started < GRACE_SECONDS
-        if starting and not self._settled:
-            return []
-        return [f"{name} has ended" for name in sorted(missing)]
+            self._complete = self._clock()
+        elif self._clock() - complete >= GRACE_SECONDS:
+            return [f"{name} has ended" for name in sorted(missing)]
+        return []
 
     def _silent(self) -> list[str]:
         problems = []

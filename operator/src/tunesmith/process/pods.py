@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from aiohttp import WSMsgType, web
 from pydantic import ValidationError
 
-from tunesmith.cluster.controller import Controller, utc_now
+from tunesmith.cluster.controller import Controller
 from tunesmith.cluster.live import AgentHub, Connection, Progress
+from tunesmith.cluster.reconciler import utc_now
 from tunesmith.controller_runtime.bodies import Key
 from tunesmith.controller_runtime.errors import ApiError
 from tunesmith.controller_runtime.metrics import Metrics

@@ -13,14 +13,15 @@ from functools import partial
 import uvloop
 from pydantic import ValidationError
 
-from tunesmith.cluster.controller import AnyReconciler, Controller, utc_now
+from tunesmith.cluster.controller import AnyReconciler, Controller
+from tunesmith.cluster.reconciler import utc_now
 from tunesmith.controller_runtime.backoff import Backoff
 from tunesmith.controller_runtime.client import Client
 from tunesmith.controller_runtime.connection import Connection, NoCredentials
 from tunesmith.controller_runtime.errors import ApiError, Refused
 from tunesmith.controller_runtime.events import EventRecorder
-from tunesmith.controller_runtime.index import WATCHED_KINDS, ChildIndex
-from tunesmith.controller_runtime.lease import LeaderLease, LeaseLost
+from tunesmith.controller_runtime.index import WATCHED_KINDS, ChildIndex, IndexListing
+from tunesmith.controller_runtime.lease import LeaderLease, LeaseLost, LeaseTimes
 from tunesmith.controller_runtime.metrics import Metrics
 from tunesmith.controller_runtime.tls import ensure_material, load_into
 from tunesmith.controller_runtime.tokens import TokenReviewer
@@ -36,7 +37,7 @@ from .pods import PodServer, build_pod_app
 from .registry import RECONCILERS
 from .servers import build_plain_app, serving
 from .settings import Settings, read_settings
-from .watching import watch_resources
+from .watching import keep_watching
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +47,8 @@ FLUSH_SECONDS = 2.0
 #: Longest time after a signal for passes in progress, so that no pod gets a state that others do not get.
 DRAIN_SECONDS = 3.0
 SYNC_SECONDS = 120.0
+CLAIM_NAME = "tunesmith-controller"
+CLAIM_TIMES = LeaseTimes(duration=60.0, deadline=40.0, retry=5.0)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -181,7 +184,14 @@ class Operator:
             traces_ratio=str(self._settings.traces_ratio),
             serving_network=sources.to_network() if (sources := self._settings.serving_network) else None,
         )
-        controller = Controller(self._client, self._reconcilers, self._recorder, self._metrics, environment)
+        controller = Controller(
+            self._client,
+            self._reconcilers,
+            self._recorder,
+            self._metrics,
+            environment,
+            name=self._settings.controller_name,
+        )
         controller.live.agents.peer_secret = material.authority_key
         self._controller = self._pods.controller = controller
         try:
@@ -197,21 +207,42 @@ class Operator:
         kinds = tuple(controller.reconcilers)
         async with asyncio.TaskGroup() as group:
             group.create_task(lease.hold(), name="lease")
+            if claim := self._claim():
+                await claim.acquire()
+                group.create_task(claim.hold(), name="claim")
             for watch in watches:
                 group.create_task(watch.run(), name=f"watch of {watch.kind}@{watch.namespace}")
-            await _wait_until_loaded(watches, controller)
+            await wait_until_loaded(self._client, watches, controller)
             for number in range(self._settings.workers):
                 group.create_task(controller.work(), name=f"worker {number}")
             group.create_task(self._recorder.run(), name="events")
             group.create_task(controller.resync(), name="resync")
+            group.create_task(controller.refresh_children(), name="children")
             group.create_task(self._keep_renewed(controller), name="certificates")
             namespaces = self._settings.watch_namespaces
             self._health.leading(kinds, namespaces, watches)
-            kopf_watches = watch_resources(
-                kinds, namespaces, controller.handle_event, self._take_signals, self._connection
+            kopf_watches = keep_watching(
+                kinds,
+                namespaces,
+                controller.handle_event,
+                self._take_signals,
+                self._connection,
+                controller.went_back,
             )
             group.create_task(kopf_watches, name="kopf")
             group.create_task(self._health.check_forever(), name="health")
+
+    def _claim(self) -> LeaderLease | None:
+        """The lease by which one installation of a controller name acts on all namespaces.
+
+        Its holder is the installation, not the replica: a replica that takes over need not wait for it.
+        """
+        settings = self._settings
+        if settings.watch_namespaces or not settings.claim_namespace:
+            return None
+        name = ".".join(filter(None, (CLAIM_NAME, settings.controller_name)))
+        installation = f"{settings.namespace}/{settings.lease_name}"
+        return LeaderLease(self._client, settings.claim_namespace, name, installation, CLAIM_TIMES)
 
     def _watches(self) -> list[Watch]:
         watches: list[Watch] = []
@@ -220,13 +251,20 @@ class Operator:
             on_event = partial(self._index.handle_event, api_version, kind)
             of_kind = []
             for namespace in namespaces:
-                on_list = partial(self._index.handle_list, api_version, kind, namespace)
+                begin_list = partial(self._begin_list, api_version, kind, namespace)
                 of_kind.append(
-                    Watch(self._client, api_version, kind, namespace, OWNER_UID_LABEL, on_list, on_event)
+                    Watch(self._client, api_version, kind, namespace, OWNER_UID_LABEL, begin_list, on_event)
                 )
             self._index.follow(api_version, kind, partial(_all_synced, of_kind))
             watches += of_kind
         return watches
+
+    def _begin_list(
+        self, api_version: str, kind: str, namespace: str | None, went_back: bool
+    ) -> IndexListing:
+        if went_back and self._controller is not None:
+            self._controller.resync_soon()
+        return self._index.begin_list(api_version, kind, namespace, went_back)
 
     def _child_changed(self, owner_uid: str) -> None:
         if self._controller is not None:
@@ -267,7 +305,12 @@ class Operator:
     async def _keep_renewed(self, controller: Controller) -> None:
         while True:
             await asyncio.sleep(RENEWAL_SECONDS)
-            material = await self._renew()
+            try:
+                material = await self._renew()
+            except Exception:
+                # The old certificate may still be good for weeks: a Secret that can't be read must not end the process.
+                logger.exception("certificates not renewed")
+                continue
             controller.environment = replace(controller.environment, ca_bundle=material.bundle)
             controller.live.agents.peer_secret = material.authority_key
 
@@ -285,16 +328,27 @@ def _all_synced(watches: Sequence[Watch]) -> bool:
     return all(watch.synced.is_set() for watch in watches)
 
 
-async def _wait_until_loaded(watches: Sequence[Watch], controller: Controller) -> None:
-    """Wait until all children and all resources are listed.
+async def wait_until_loaded(
+    client: Client, watches: Sequence[Watch], controller: Controller, seconds: float = SYNC_SECONDS
+) -> None:
+    """Wait until all children and all resources are listed, however many they are.
 
     Raises:
-        RuntimeError: they can't be listed; the log says why.
+        RuntimeError: no page of any list has come for so many seconds; the log says why.
     """
+    loading = asyncio.ensure_future(
+        asyncio.gather(controller.load(), *(watch.synced.wait() for watch in watches))
+    )
     try:
-        async with asyncio.timeout(SYNC_SECONDS):
-            await asyncio.gather(controller.load(), *(watch.synced.wait() for watch in watches))
-    except TimeoutError as error:
-        missing = sorted({watch.kind for watch in watches if not watch.synced.is_set()})
-        kinds = ", ".join(missing or controller.reconcilers)
-        raise RuntimeError(f"can't list {kinds} within {SYNC_SECONDS:.0f} s") from error
+        pages = -1
+        while not loading.done():
+            if client.pages_read == pages:
+                missing = sorted({watch.kind for watch in watches if not watch.synced.is_set()})
+                kinds = ", ".join(missing or controller.reconcilers)
+                raise RuntimeError(f"can't list {kinds}: nothing has come for {seconds:.0f} s")
+            pages = client.pages_read
+            await asyncio.wait((loading,), timeout=seconds)
+        await loading
+    finally:
+        loading.cancel()
+        await asyncio.gather(loading, return_exceptions=True)

@@ -76,6 +76,17 @@ class Settings(BaseModel):
     service_port: int = Field(8443, description="port of that Service")
     tls_secret: str = Field("tunesmith-tls", description="Secret that keeps the operator's own certificates")
     lease_name: str = Field("tunesmith", description="Lease by which replicas elect their leader")
+    controller_name: str = Field(
+        "",
+        pattern=r"^([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)?$",
+        description="the operator acts on resources with this value of the label tunesmith.dev/controller only; "
+        "empty: on those without the label",
+    )
+    claim_namespace: str = Field(
+        "",
+        description="namespace of the Lease by which one installation of a controller name acts on all namespaces; "
+        "empty: nothing keeps a second one from acting too",
+    )
     pod_name: str = Field(default_factory=socket.gethostname, description="name of this replica")
     host: str = Field("", description="address to listen on; empty: all")
     http_port: int = Field(8080, description="port of /metrics, /livez and /readyz")

@@ -1,6 +1,8 @@
 """kopf as the watcher of the three kinds; docs/decisions/0003-kopf.md lists its traps and how each is met."""
 
 import asyncio
+import logging
+import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,6 +13,8 @@ from tunesmith.controller_runtime.backoff import Backoff
 from tunesmith.controller_runtime.connection import Connection
 from tunesmith.manifests.names import API_VERSION, GROUP, PLURALS
 from tunesmith.manifests.objects import Body
+
+logger = logging.getLogger(__name__)
 
 OnEvent = Callable[[str | None, Body], None]
 """Receiver of one event: its type (None for objects of the first list) and the object."""
@@ -24,6 +28,8 @@ SILENCE_SECONDS = 90.0
 SESSION_SECONDS = 600.0
 #: Without one kopf asks the system for the user's name, and the UID of a pod has none.
 IDENTITY: Any = "tunesmith"
+#: After so long kopf's next failure counts as its first.
+SETTLED_SECONDS = 60.0
 #: Endless: a watch whose back-offs run out would end for good.
 BACKOFF = Backoff(first=0.25, longest=30.0)
 
@@ -147,6 +153,40 @@ async def watch_resources(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def keep_watching(
+    kinds: Iterable[str],
+    namespaces: tuple[str, ...],
+    on_event: OnEvent,
+    started: Callable[[], None],
+    connection: Connection,
+    again: asyncio.Event,
+    backoff: Backoff = BACKOFF,
+) -> None:
+    """Run kopf without end: it ends at any error within a watch, and an API server that restarts sends those.
+
+    Args:
+        again: set when kopf has to start anew, since the versions that it knows are of no use any more.
+    """
+    failures = 0
+    while True:
+        watching = asyncio.create_task(
+            watch_resources(kinds, namespaces, on_event, started, connection, backoff), name="kopf's tasks"
+        )
+        asked = asyncio.create_task(again.wait(), name="kopf is to start anew")
+        began = time.monotonic()
+        try:
+            await asyncio.wait((watching, asked), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (watching, asked):
+                task.cancel()
+            ends = await asyncio.gather(watching, asked, return_exceptions=True)
+        if not again.is_set():
+            logger.warning("kopf starts anew: %s", ends[0], exc_info=ends[0])
+        again.clear()
+        failures = 0 if time.monotonic() - began > SETTLED_SECONDS else failures + 1
+        await asyncio.sleep(backoff.seconds(failures))
 
 
 def missing_watchers(

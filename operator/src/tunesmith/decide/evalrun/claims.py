@@ -6,7 +6,7 @@ from tunesmith.api.evalrun import EvalRunSpec
 from tunesmith.api.reasons import RunReason
 from tunesmith.decide.claims import SharedClaim
 from tunesmith.decide.run.claims import cache_uri, claim_names
-from tunesmith.decide.run.waiting import References
+from tunesmith.decide.run.references import References
 from tunesmith.manifests.stage_jobs import evaluation_uris
 from tunesmith_contract.exit_codes import FailureCategory
 from tunesmith_contract.report import Failure

@@ -11,14 +11,16 @@ from tunesmith.decide.finetunejob.referenced_jobs import NotReady
 from tunesmith.decide.fit.evaluation_fit import judge_evaluation
 from tunesmith.decide.fit.reachable_gpus import GPURequest, find_reachable_gpus
 from tunesmith.decide.fit.requests import evaluation_requests
+from tunesmith.decide.objects import image_of, is_running, terminated
 from tunesmith.decide.plan import Action, Create, Event, Plan, soonest
 from tunesmith.decide.run.attempts import advance, refuse
 from tunesmith.decide.run.children import Children
 from tunesmith.decide.run.claims import CACHE_FIELD, cache_uri
 from tunesmith.decide.run.expiry import expire
 from tunesmith.decide.run.limits import RunLimits
-from tunesmith.decide.run.stage import StageDefinition, StageState, Step
-from tunesmith.decide.run.waiting import References
+from tunesmith.decide.run.references import References
+from tunesmith.decide.run.stage import BegunAttempts, StageDefinition, StageState, Step, starts_nothing
+from tunesmith.decide.run.summary import is_job_refused
 from tunesmith.manifests.environment import Environment
 from tunesmith.manifests.evaluation_engine import choose_engine_image
 from tunesmith.manifests.names import QUEUE_LABEL
@@ -67,6 +69,7 @@ class ObservedEvaluation:
         gpu_nodes: nodes whose GPUs are compared with the model.
         missing_config_maps: ConfigMaps that the pods need and that do not exist.
         mount_failures: messages of nodes about volumes that they can't mount.
+        creation_failures: messages about pods that a Job could not create, by the Job's name.
         claims: access modes of the claims that several pods mount; read before each attempt.
         progress: the latest update of a pod.
         other_runs: the other EvalRuns of the namespace that have a verdict, once this one has ended.
@@ -80,6 +83,7 @@ class ObservedEvaluation:
     gpu_nodes: tuple[Body, ...] = ()
     missing_config_maps: tuple[str, ...] = ()
     mount_failures: tuple[str, ...] = ()
+    creation_failures: Mapping[str, str] = field(default_factory=dict)
     claims: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     progress: LiveProgress | None = None
     other_runs: tuple[Body, ...] = ()
@@ -100,6 +104,7 @@ def assemble_evaluation(
     other_runs: tuple[Body, ...] = (),
     claims: Mapping[str, tuple[str, ...]] | None = None,
     verdicts: tuple[Body, ...] = (),
+    creation_failures: Mapping[str, str] | None = None,
 ) -> ObservedEvaluation:
     """Group what was read by its role.
 
@@ -118,6 +123,7 @@ def assemble_evaluation(
         gpu_nodes=gpu_nodes,
         missing_config_maps=missing_config_maps,
         mount_failures=mount_failures,
+        creation_failures=creation_failures or {},
         claims=claims or {},
         progress=progress,
         other_runs=other_runs,
@@ -146,7 +152,66 @@ def plan_evaluation(
         return _evaluate(run, parse_inputs(observed.inputs), (), observed, now, environment)
     if decided:
         return _build_plan(run, None, (), _ended_step(observed.children), observed, now)
+    if observed.children.records or observed.children.jobs:
+        return _go_on_without_inputs(run, observed, now, environment)
     return _begin(run, observed, now, environment)
+
+
+def _go_on_without_inputs(
+    run: EvalRun, observed: ObservedEvaluation, now: datetime, environment: Environment
+) -> Plan:
+    """Plan for a run that has begun and whose inputs were deleted.
+
+    Pods that have begun to answer are followed to their end: what they compare is told by their report alone. Before
+    and after that the inputs are resolved anew, or waited for if a compared model is gone.
+    """
+    live = observed.children.unrecorded_job
+    begun = live is not None and any(
+        is_running(pod) or terminated(pod) is not None for pod in observed.children.pods_of_job(live)
+    )
+    resolved = NotReady("") if begun else resolve_evaluation(run, observed.sources)
+    if isinstance(resolved, ResolvedEvaluation):
+        inputs = _inputs(run, resolved, run.status.start_time or now, environment)
+        inputs = replace(inputs, image=image_of(live) if live is not None else inputs.image)
+        created = (Create(build_inputs_config_map(run, inputs)),)
+        return _evaluate(run, inputs, created, observed, now, environment)
+    if live is not None:
+        step = advance(_unknown_stage(run, live, observed, environment), observed.children, now)
+        return _build_plan(run, None, (), step, observed, now)
+    message = f"The ConfigMap with the run's inputs was deleted, and can't be made again: {resolved.message}"
+    view = EvaluationView(None, Step(StageState.BACKING_OFF, observed.children), message)
+    return Plan(status=build_evaluation_status(run, view, now), requeue_after=SOURCE_POLL_SECONDS)
+
+
+def begun_attempts(run: EvalRun) -> BegunAttempts:
+    """Attempts that have begun, as status tells them."""
+    if run.status.phase in TERMINAL:
+        return BegunAttempts()
+    progress, refused = run.status.progress, is_job_refused(run.status.conditions)
+    return BegunAttempts(run.status.attempts - refused, progress.updated if progress else None)
+
+
+def _unknown_stage(
+    run: EvalRun, live: Body, observed: ObservedEvaluation, environment: Environment
+) -> StageDefinition:
+    """Stage of a run whose inputs are lost: its live attempt goes on, and another can't be started."""
+    nodes = live["spec"].get("parallelism", 1)
+    return StageDefinition(
+        owner=run,
+        name=Stage.EVALUATE,
+        build=starts_nothing,
+        backoff_limit=run.spec.backoff_limit,
+        limits=RunLimits(
+            deadline_seconds=run.spec.active_deadline_seconds, gpus=run.spec.compute.gpus * nodes
+        ),
+        nodes=nodes,
+        references=References(run.metadata.namespace, {}, creation_failures=observed.creation_failures),
+        started=EvalRunReason.EVALUATING,
+        ended=None,
+        queued=QUEUE_LABEL in run.metadata.labels,
+        lost_pod_seconds=environment.lost_pod_seconds,
+        begun=begun_attempts(run),
+    )
 
 
 def _ended_step(children: Children) -> Step:
@@ -225,7 +290,7 @@ def _inputs(run: EvalRun, resolved: ResolvedEvaluation, now: datetime, environme
     from_hub = (config.base_model or "").startswith(f"{Scheme.HF}://")
     uses_engine = config.engine is Engine.VLLM and any(side.is_loaded for side in config.sides)
     return Inputs(
-        spec=run.spec.model_dump_json(by_alias=True, exclude_none=True),
+        spec=run.spec.to_snapshot(),
         image=environment.trainer_image,
         started=now,
         config=config,
@@ -330,6 +395,7 @@ def _stage(
         ended=None,
         queued=QUEUE_LABEL in run.metadata.labels,
         lost_pod_seconds=environment.lost_pod_seconds,
+        begun=begun_attempts(run),
     )
 
 
@@ -350,7 +416,12 @@ def references_of(run: EvalRun, inputs: Inputs, observed: ObservedEvaluation) ->
     fields = secret_fields(spec)
     secrets: dict[str, str | None] = {fields.get(role, "spec"): name or None for role, name in named.items()}
     return References.of(
-        run.metadata.namespace, written, secrets, observed.missing_config_maps, observed.mount_failures
+        run.metadata.namespace,
+        written,
+        secrets,
+        observed.missing_config_maps,
+        observed.mount_failures,
+        observed.creation_failures,
     )
 
 

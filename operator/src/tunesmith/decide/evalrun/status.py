@@ -191,7 +191,9 @@ def build_evaluation_status(run: EvalRun, view: EvaluationView, now: datetime) -
         cost=_cost(view, evaluation),
         notes=_notes(run, view),
         failure=build_failure(last) if phase is EvalRunPhase.FAILED else None,
-        start_time=view.inputs.started if view.inputs else last and last.started_at,
+        start_time=view.inputs.started
+        if view.inputs
+        else run.status.start_time or (last and last.started_at),
         completion_time=last.ended_at if over and last else None,
         attempts=view.step.attempt,
         disruptions=view.step.children.disruptions,
@@ -263,7 +265,9 @@ def _recorded_side(
 
     The record knows no location: that of an earlier status is kept if it is of the same digest.
     """
-    if evaluation is None or index >= len(evaluation.compared):
+    if evaluation is None:
+        return shown
+    if index >= len(evaluation.compared):
         return None
     compared = evaluation.compared[index]
     if shown is not None and shown.digest == compared.digest:

@@ -1,6 +1,7 @@
 """Inputs of a FineTuneJob, taken once so that no later change reaches it."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from tunesmith.api.finetunejob import FineTuneJob, FineTuneJobSpec
@@ -10,15 +11,19 @@ from tunesmith.manifests.run_snapshots import Inputs
 from tunesmith_contract.exit_codes import FailureCategory
 from tunesmith_contract.labels import ArgillaSource
 from tunesmith_contract.layout import SecretRole
+from tunesmith_contract.methods import Method
 from tunesmith_contract.report import Failure
 from tunesmith_contract.run_config import Owner, PrepareConfig, ValidationSource
+from tunesmith_contract.sources import ArtifactSource
 from tunesmith_contract.uris import InvalidUri, Scheme, parse_uri
 
 from .generation import generated_rows, generation_fields, resolve_generation, suite_rows
 from .method import plain_data, resolve_method
-from .referenced_jobs import NotReady, ReferencedArtifact, find_artifacts, resolve_base
+from .referenced_jobs import NotReady, find_artifacts, resolve_base
 from .secrets import resolve_secrets
 
+#: Fields of the spec that may change later; the snapshot leaves them out.
+CHANGEABLE = frozenset({"suspend", "active_deadline_seconds", "ttl_seconds_after_finished"})
 #: Members of the data set that say where rows come from; the others are settings of prepare.
 _SOURCES = frozenset({"train", "generate", "validation", "templateArguments"})
 
@@ -34,26 +39,48 @@ def build_inputs(
     artifacts = find_artifacts(job, earlier, now)
     if not isinstance(artifacts, dict):
         return artifacts
-    spec, secrets = job.spec, resolve_secrets(job.spec, earlier)
-    base_model, initial = resolve_base(spec, artifacts)
-    return Inputs(
-        spec=spec.model_dump_json(by_alias=True, exclude_none=True),
-        image=spec.compute.image or environment.trainer_image,
-        started=now,
-        config=_prepare_config(job, base_model, artifacts),
-        ca_bundle=environment.ca_bundle,
-        token_secret=secrets.get(SecretRole.BASE_MODEL, "")
-        if base_model.startswith(f"{Scheme.HF}://")
-        else "",
-        secrets=secrets,
-        initial=initial,
-        generate=resolve_generation(job, base_model),
+    base_model, initial = resolve_base(job.spec, artifacts)
+    return Sources(base_model, initial, resolve_method(job.spec, artifacts), earlier).to_inputs(
+        job, job.spec.compute.image or environment.trainer_image, now, environment
     )
 
 
-def _prepare_config(
-    job: FineTuneJob, base_model: str, artifacts: Mapping[str, ReferencedArtifact]
-) -> PrepareConfig:
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What a job starts from, resolved.
+
+    Attributes:
+        base_model: URI of the base model.
+        initial: adapter of another job that training starts from.
+        method: the method, with the reward models that other jobs made.
+        earlier: the FineTuneJobs that the job names.
+        mounted: Secrets that earlier pods of the job mounted, by role.
+    """
+
+    base_model: str
+    initial: ArtifactSource | None
+    method: Method
+    earlier: Mapping[str, FineTuneJob | None] = field(default_factory=dict)
+    mounted: Mapping[str, str] = field(default_factory=dict)
+
+    def to_inputs(self, job: FineTuneJob, image: str, started: datetime, environment: Environment) -> Inputs:
+        """The inputs of a job that starts from these sources."""
+        secrets = dict(self.mounted) | resolve_secrets(job.spec, self.earlier)
+        from_hub = self.base_model.startswith(f"{Scheme.HF}://")
+        return Inputs(
+            spec=job.spec.to_snapshot(without=CHANGEABLE),
+            image=image,
+            started=started,
+            config=_prepare_config(job, self.base_model, self.method),
+            ca_bundle=environment.ca_bundle,
+            token_secret=secrets.get(SecretRole.BASE_MODEL, "") if from_hub else "",
+            secrets=secrets,
+            initial=self.initial,
+            generate=resolve_generation(job, self.base_model),
+        )
+
+
+def _prepare_config(job: FineTuneJob, base_model: str, method: Method) -> PrepareConfig:
     spec, meta = job.spec, job.metadata
     data = spec.dataset
     argilla = data.train.argilla if data.train else None
@@ -65,7 +92,7 @@ def _prepare_config(
         generated=generated_rows(job),
         validation=ValidationSource.model_validate(plain_data(data.validation)),
         held_out=suite_rows(spec),
-        method=resolve_method(spec, artifacts),
+        method=method,
         formats=spec.output.formats,
         template_arguments=read_switches(data.template_arguments),
         seed=spec.hyperparameters.seed,
@@ -92,12 +119,7 @@ def data_fields(spec: FineTuneJobSpec) -> dict[str, str]:
 def apply_snapshot(job: FineTuneJob, inputs: Inputs) -> FineTuneJob:
     """The job with the spec of its inputs, but for the fields that may change later."""
     spec = FineTuneJobSpec.model_validate_json(inputs.spec)
-    live = job.spec
-    changes = {
-        "suspend": live.suspend,
-        "active_deadline_seconds": live.active_deadline_seconds,
-        "ttl_seconds_after_finished": live.ttl_seconds_after_finished,
-    }
+    changes = {name: getattr(job.spec, name) for name in CHANGEABLE}
     return job.model_copy(update={"spec": spec.model_copy(update=changes)})
 
 

@@ -34,6 +34,7 @@ class RelatedObjects:
         gpu_nodes: the cluster's nodes, read once: when prepare has ended and GPUs will be asked for.
         missing_config_maps: ConfigMaps that the pods need and that do not exist.
         mount_failures: messages of nodes about volumes that they can't mount.
+        creation_failures: messages about pods that a Job could not create, by the Job's name.
         trial_source: the job with the search that this one is a trial of; read until the inputs are taken.
     """
 
@@ -43,6 +44,7 @@ class RelatedObjects:
     gpu_nodes: tuple[Body, ...] = ()
     missing_config_maps: tuple[str, ...] = ()
     mount_failures: tuple[str, ...] = ()
+    creation_failures: Mapping[str, str] = field(default_factory=dict)
     trial_source: TrialSource | None = None
 
 

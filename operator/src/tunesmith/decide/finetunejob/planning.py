@@ -5,20 +5,22 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from tunesmith.api.finetunejob import FineTuneJob
-from tunesmith.api.reasons import FineTuneJobPhase, FineTuneJobReason
+from tunesmith.api.reasons import ConditionType, FineTuneJobPhase, FineTuneJobReason
 from tunesmith.decide.fit.admission import Admission, admit, is_judged, judge
 from tunesmith.decide.fit.estimate import Expected, expect_training
 from tunesmith.decide.fit.gpus import ReachableGPUs
 from tunesmith.decide.fit.reachable_gpus import GPURequest, find_reachable_gpus
 from tunesmith.decide.fit.requests import training_requests
+from tunesmith.decide.objects import attempt_of
 from tunesmith.decide.plan import Action, Create, Event, Plan, owned_by, soonest
-from tunesmith.decide.run.attempts import advance, refuse
+from tunesmith.decide.run.attempts import SOON_SECONDS, advance, refuse
 from tunesmith.decide.run.expiry import expire
 from tunesmith.decide.run.stage import StageState, Step
 from tunesmith.decide.search.settings import runs_trial_jobs
 from tunesmith.decide.search.shared_pod import collect_pod_trials
 from tunesmith.manifests.environment import Environment
 from tunesmith.manifests.eval_run import build_eval_run, eval_run_name
+from tunesmith.manifests.result_config_map import AttemptOutcome, AttemptRecord
 from tunesmith.manifests.run_snapshots import (
     Inputs,
     build_eval_run_note,
@@ -36,13 +38,14 @@ from tunesmith_contract.stages import Stage
 from .claims import find_unshared_claim
 from .costs import budget_events
 from .inputs import apply_snapshot, build_inputs, find_invalid_uri
+from .lost_inputs import has_begun, rebuild_inputs
 from .observed import ObservedTraining
-from .referenced_jobs import NotReady, referred_jobs
+from .referenced_jobs import NotReady
 from .results import collect_results, result_events
 from .run_config import resolve_run, with_largest_rank
 from .searching import run_search
-from .stages import generate_stage, prepare_stage, train_stage
-from .status import build_training_status, build_waiting_status
+from .stages import generate_stage, prepare_stage, train_stage, unknown_stage
+from .status import build_interrupted_status, build_training_status, build_waiting_status
 from .status_view import SearchView, TrainingView
 from .trial import adopt_preparation
 
@@ -94,6 +97,11 @@ def plan_training(
     search = search_of(job)
     if observed.inputs is not None:
         inputs = parse_inputs(observed.inputs)
+    elif has_begun(job, observed):
+        rebuilt = rebuild_inputs(job, observed, now, environment)
+        if isinstance(rebuilt, NotReady):
+            return _plan_without_inputs(job, observed, rebuilt, now, environment)
+        inputs, created = rebuilt, () if decided else (Create(build_inputs_config_map(job, rebuilt)),)
     elif search is not None:
         adoption = adopt_preparation(job, search.name, observed.related.trial_source)
         if isinstance(adoption, NotReady):
@@ -101,10 +109,6 @@ def plan_training(
             return Plan(status=status, requeue_after=EARLIER_POLL_SECONDS)
         inputs, created = adoption.inputs, adoption.actions
         observed = replace(observed, children=observed.children.with_records(adoption.records))
-    elif records and referred_jobs(job.spec):
-        # It was refused before there were inputs: an earlier job had failed.
-        refused = _StagesResult(Step(StageState.FAILED, observed.children), Stage.PREPARE)
-        return _build_plan(job, observed, refused, None, now)
     else:
         outcome = build_inputs(job, observed.related.earlier, now, environment)
         if isinstance(outcome, NotReady):
@@ -121,6 +125,34 @@ def plan_training(
     result = _run_stages(job, observed, inputs, now, environment)
     result = replace(result, actions=(*created, *result.actions))
     return _build_plan(job, observed, result, inputs, now)
+
+
+def _plan_without_inputs(
+    job: FineTuneJob, observed: ObservedTraining, missing: NotReady, now: datetime, environment: Environment
+) -> Plan:
+    """Plan for a job that has begun and whose inputs can't be known: what runs or has ended still counts."""
+    children = observed.children
+    ended = [record for record in children.records if record.final or _is_trained(record)]
+    live = children.unrecorded_job
+    if ended:
+        state = StageState.FAILED if ended[-1].final else StageState.SUCCEEDED
+        step, stage = Step(state, children, attempt=ended[-1].attempt), ended[-1].stage
+    elif live is not None:
+        stage = Stage(attempt_of(live)[0])
+        step = advance(unknown_stage(job, observed, stage, environment), children, now)
+        if step.state is StageState.SUCCEEDED and stage is not Stage.TRAIN:
+            # The next stage needs the inputs.
+            step = replace(step, state=StageState.RUNNING, requeue_after=SOON_SECONDS)
+    else:
+        status = build_interrupted_status(job, missing.message, now)
+        return Plan(status=status, requeue_after=EARLIER_POLL_SECONDS)
+    run = parse_run(observed.run) if observed.run is not None else None
+    result = _StagesResult(step, stage, run, step.actions, step.events)
+    return _build_plan(job, observed, result, None, now)
+
+
+def _is_trained(record: AttemptRecord) -> bool:
+    return record.stage is Stage.TRAIN and record.outcome is AttemptOutcome.SUCCEEDED
 
 
 def _build_plan(
@@ -239,11 +271,15 @@ def _run_training(
     assert report.model is not None
     requests = training_requests(report.model, resolved, cached=job.spec.compute.cache_volume is not None)
     result = replace(result, run=resolved, expected=expected, requests=requests)
-    if observed.run is None and not has_record:
+    if observed.run is None and not any(record.final or _is_trained(record) for record in children.records):
+        # The pods of further attempts need it, so one that was deleted is made again.
         result = replace(
             result,
-            actions=(*result.actions, Create(build_run_config_map(job, resolved))),
-            events=(*result.events, *budget_events(job, expected)),
+            actions=(
+                *result.actions,
+                Create(build_run_config_map(job, resolved), condition=ConditionType.JOB_CREATED),
+            ),
+            events=(*result.events, *(() if begun else budget_events(job, expected))),
         )
     step = advance(train_stage(job, observed, inputs, resolved, environment, requests), children, now)
     return _with_pod_trials(job, observed, result.followed_by(Stage.TRAIN, step), now)
@@ -314,6 +350,8 @@ def _create_eval_run(
         message = f'EvalRun "{name}" exists already and is not this job\'s: the evaluation was not made.'
         name_taken = Event(FineTuneJobReason.EVAL_RUN_NAME_TAKEN, message, "Warning")
         return (Create(build_eval_run_note(job, None)),), None, (name_taken,)
-    created = Event(FineTuneJobReason.EVALUATION_CREATED, f'EvalRun "{name}" judges the artifact.')
-    actions = (Create(build_eval_run(job, evaluation)), Create(build_eval_run_note(job, name)))
+    message, condition = f'EvalRun "{name}" judges the artifact.', ConditionType.EVALUATION_CREATED
+    created = Event(FineTuneJobReason.EVALUATION_CREATED, message, condition=condition)
+    manifests = (build_eval_run(job, evaluation), build_eval_run_note(job, name))
+    actions = tuple(Create(manifest, condition=condition) for manifest in manifests)
     return actions, name, (created,)

@@ -7,7 +7,7 @@ from datetime import datetime
 from tunesmith.api.finetunejob import FineTuneJob, FineTuneJobSpec
 from tunesmith.api.job_status import JobArtifact
 from tunesmith.api.reasons import ConditionType, FineTuneJobPhase, FineTuneJobReason
-from tunesmith.decide.run.waiting import CORRECTION_TIME
+from tunesmith.decide.run.patience import CORRECTION_TIME
 from tunesmith_contract.artifact import ArtifactKind
 from tunesmith_contract.exit_codes import FailureCategory
 from tunesmith_contract.report import Failure
@@ -112,7 +112,7 @@ def _find_artifact(
 ) -> ReferencedArtifact | NotReady | Failure:
     if earlier is None:
         message = f'FineTuneJob "{name}" does not exist in namespace {job.metadata.namespace}: create it.'
-        return _failed(message) if _waited_too_long(job, now) else NotReady(message, missing=True)
+        return _failed(message) if _waited_too_long(job, message, now) else NotReady(message, missing=True)
     if earlier.status.phase is FineTuneJobPhase.FAILED:
         failure = earlier.status.failure.message if earlier.status.failure else ""
         return _failed(
@@ -127,10 +127,12 @@ def _find_artifact(
     )
 
 
-def _waited_too_long(job: FineTuneJob, now: datetime) -> bool:
-    """True when an earlier job has been missing for too long; Ready is False since then."""
+def _waited_too_long(job: FineTuneJob, message: str, now: datetime) -> bool:
+    """True when the earlier job of the message has been missing for too long; Ready says so since then."""
     ready = next((item for item in job.status.conditions if item.type == ConditionType.READY), None)
-    if ready is None or ready.status != "False" or ready.reason != FineTuneJobReason.WAITING_FOR_JOB:
+    if ready is None or (ready.status, ready.reason) != ("False", FineTuneJobReason.WAITING_FOR_JOB):
+        return False
+    if ready.message != message:
         return False
     return now >= ready.last_transition_time + CORRECTION_TIME
 

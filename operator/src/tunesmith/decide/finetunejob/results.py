@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from tunesmith.api.finetunejob import FineTuneJob
+from tunesmith.api.finetunejob import FineTuneJob, FineTuneJobSpec
 from tunesmith.api.job_status import (
     MAX_REMEDIES,
     MAX_STATUS_CHECKPOINTS,
@@ -31,7 +31,7 @@ from tunesmith_contract.progress import (
     OVERFITTING_STEP,
 )
 from tunesmith_contract.report import Checkpoint, TrainingReport
-from tunesmith_contract.run_config import AdapterType, TrainConfig
+from tunesmith_contract.run_config import AdapterType
 from tunesmith_contract.stages import Stage
 from tunesmith_contract.uris import parse_uri
 
@@ -183,14 +183,13 @@ def _artifact(job: FineTuneJob, view: TrainingView, training: TrainingReport) ->
         for export in training.exports
     )
     shown = JobArtifact.model_validate(training.artifact.to_dict())
-    kind = _kind(view.run) if view.run else None
     servable = is_servable(job.status, view.admission)
-    return shown.model_copy(update={"kind": kind, "servable": servable, "exports": tuple(exports)})
+    return shown.model_copy(update={"kind": _kind(job.spec), "servable": servable, "exports": tuple(exports)})
 
 
-def _kind(run: TrainConfig) -> ArtifactKind:
-    if run.adapter is None:
-        return ArtifactKind.REWARD_MODEL if run.method.reward else ArtifactKind.MODEL
-    if run.method.reward:
+def _kind(spec: FineTuneJobSpec) -> ArtifactKind:
+    if spec.adapter is None:
+        return ArtifactKind.REWARD_MODEL if spec.method.reward else ArtifactKind.MODEL
+    if spec.method.reward:
         return ArtifactKind.REWARD_ADAPTER
-    return _ADAPTER_KINDS.get(run.adapter.type, ArtifactKind.LORA)
+    return _ADAPTER_KINDS.get(spec.adapter.type, ArtifactKind.LORA)

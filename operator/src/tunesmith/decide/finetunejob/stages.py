@@ -4,13 +4,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from tunesmith.api.finetunejob import FineTuneJob
-from tunesmith.api.reasons import FineTuneJobReason
+from tunesmith.api.reasons import FineTuneJobPhase, FineTuneJobReason
 from tunesmith.decide.fit.grace_period import training_grace_seconds
 from tunesmith.decide.run.children import Children
 from tunesmith.decide.run.claims import CACHE_FIELD, cache_uri
 from tunesmith.decide.run.limits import RunLimits, budget_seconds_left
-from tunesmith.decide.run.stage import StageDefinition
-from tunesmith.decide.run.waiting import References
+from tunesmith.decide.run.references import References
+from tunesmith.decide.run.stage import BegunAttempts, StageDefinition, starts_nothing
+from tunesmith.decide.run.summary import is_job_refused
 from tunesmith.manifests.environment import Environment
 from tunesmith.manifests.gang_service import build_gang_service
 from tunesmith.manifests.names import QUEUE_LABEL
@@ -79,14 +80,7 @@ def train_stage(
     Args:
         requests: default requests of its pods.
     """
-    compute, secrets = job.spec.compute, train_secrets(inputs.secrets)
-    hours = job.spec.budget.gpu_hours if job.spec.budget else None
-    limits = RunLimits(
-        deadline_seconds=job.spec.active_deadline_seconds,
-        budget_gpu_seconds=float(hours) * 3600 if hours else None,
-        gpus=compute.nodes * compute.gpus_per_node,
-        stopped=job.metadata.annotations.get(STOP_ANNOTATION, "") if search_of(job) else "",
-    )
+    limits, secrets = _training_limits(job), train_secrets(inputs.secrets)
 
     def build(attempt: int, children: Children) -> tuple[KubernetesObject, ...]:
         assert run is not None
@@ -119,7 +113,29 @@ def train_stage(
         started=FineTuneJobReason.TRAINING,
         ended=FineTuneJobReason.TRAINED,
     )
-    return replace(stage, limits=limits, nodes=compute.nodes, remedy=remedy)
+    return replace(stage, limits=limits, nodes=job.spec.compute.nodes, remedy=remedy)
+
+
+def unknown_stage(
+    job: FineTuneJob, observed: ObservedTraining, name: Stage, environment: Environment
+) -> StageDefinition:
+    """Stage of a job whose inputs are lost: its live attempt goes on, and another can't be started."""
+    stage = _define_stage(
+        job, observed, environment, name, build=starts_nothing, started=FineTuneJobReason.TRAINING, ended=None
+    )
+    if name is not Stage.TRAIN:
+        return stage
+    return replace(stage, limits=_training_limits(job), nodes=job.spec.compute.nodes)
+
+
+def _training_limits(job: FineTuneJob) -> RunLimits:
+    compute, hours = job.spec.compute, job.spec.budget.gpu_hours if job.spec.budget else None
+    return RunLimits(
+        deadline_seconds=job.spec.active_deadline_seconds,
+        budget_gpu_seconds=float(hours) * 3600 if hours else None,
+        gpus=compute.nodes * compute.gpus_per_node,
+        stopped=job.metadata.annotations.get(STOP_ANNOTATION, "") if search_of(job) else "",
+    )
 
 
 def _prepared_model(children: Children) -> ModelReport | None:
@@ -150,7 +166,16 @@ def _define_stage(
         suspended=job.spec.suspend,
         queued=QUEUE_LABEL in job.metadata.labels,
         lost_pod_seconds=environment.lost_pod_seconds,
+        begun=begun_attempts(job),
     )
+
+
+def begun_attempts(job: FineTuneJob) -> BegunAttempts:
+    """Attempts that have begun, as status tells them."""
+    if job.status.phase in {FineTuneJobPhase.SUCCEEDED, FineTuneJobPhase.FAILED}:
+        return BegunAttempts()
+    progress, refused = job.status.progress, is_job_refused(job.status.conditions)
+    return BegunAttempts(job.status.attempts - refused, progress.last_update_time if progress else None)
 
 
 def _references(job: FineTuneJob, observed: ObservedTraining) -> References:
@@ -166,5 +191,10 @@ def _references(job: FineTuneJob, observed: ObservedTraining) -> References:
     secrets = {field: name for name, field in secret_fields(spec).values()}
     related = observed.related
     return References.of(
-        job.metadata.namespace, written, secrets, related.missing_config_maps, related.mount_failures
+        job.metadata.namespace,
+        written,
+        secrets,
+        related.missing_config_maps,
+        related.mount_failures,
+        related.creation_failures,
     )

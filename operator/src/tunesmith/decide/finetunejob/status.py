@@ -106,7 +106,7 @@ def build_training_status(
         eval_run=view.eval_run,
         cost=results.cost,
         failure=build_failure(last) if phase is FineTuneJobPhase.FAILED else None,
-        start_time=view.inputs.started if view.inputs else None,
+        start_time=view.inputs.started if view.inputs else job.status.start_time,
         completion_time=last.ended_at if over and last else None,
         attempts=results.attempts,
         disruptions=children.disruptions,
@@ -129,6 +129,26 @@ def build_waiting_status(job: FineTuneJob, message: str, missing: bool, now: dat
         method=job.spec.method.name,
     )
     updates = waiting_conditions(FineTuneJobReason.WAITING_FOR_JOB, message, blocked=missing)
+    # Patience with a missing job counts from this condition: it begins anew when something else was waited for.
+    before = [
+        condition
+        for condition in conditions_of(job.status.conditions)
+        if condition["type"] != ConditionType.READY or condition["message"] == message
+    ]
+    conditions = merge_conditions(before, updates, job.metadata.generation, now)
+    return status.to_dict() | {"conditions": conditions}
+
+
+def build_interrupted_status(job: FineTuneJob, message: str, now: datetime) -> dict[str, Any]:
+    """Status of a job that has begun and can't go on before something comes back; the rest of it stays."""
+    status = job.status.model_copy(
+        update={
+            "phase": job.status.phase or FineTuneJobPhase.PENDING,
+            "observed_generation": job.metadata.generation,
+            "method": job.spec.method.name,
+        }
+    )
+    updates = waiting_conditions(FineTuneJobReason.WAITING_FOR_JOB, message)
     conditions = merge_conditions(conditions_of(job.status.conditions), updates, job.metadata.generation, now)
     return status.to_dict() | {"conditions": conditions}
 
@@ -161,7 +181,8 @@ def _resolved(
 ) -> Resolved | None:
     run, report = view.run, view.step.report(Stage.PREPARE)
     if view.inputs is None:
-        return None
+        # It was refused before there were any, or its snapshot was deleted.
+        return job.status.resolved
     if run is None:
         return Resolved(image=view.inputs.image, dataset_digest=dataset.digest if dataset else None)
     return Resolved(

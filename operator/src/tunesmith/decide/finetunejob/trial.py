@@ -11,6 +11,7 @@ from tunesmith.manifests.run_snapshots import Inputs, build_inputs_config_map, p
 from tunesmith_contract.run_config import Owner, PrepareConfig
 from tunesmith_contract.stages import Stage
 
+from .inputs import CHANGEABLE
 from .referenced_jobs import NotReady
 
 _BEFORE_TRAINING = frozenset({Stage.GENERATE, Stage.PREPARE})
@@ -76,5 +77,5 @@ def _inputs_of_trial(job: FineTuneJob, inputs: Inputs) -> Inputs:
     config, meta = inputs.config, job.metadata
     assert isinstance(config, PrepareConfig)
     owner = Owner(kind="FineTuneJob", namespace=meta.namespace, name=meta.name, uid=meta.uid)
-    spec = job.spec.model_dump_json(by_alias=True, exclude_none=True)
+    spec = job.spec.to_snapshot(without=CHANGEABLE)
     return replace(inputs, spec=spec, config=config.model_copy(update={"owner": owner}))

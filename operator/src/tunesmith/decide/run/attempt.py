@@ -9,7 +9,7 @@ from tunesmith.manifests.objects import Body
 from .children import Children
 from .limits import Limit, nearest_limit
 from .stage import StageDefinition
-from .usage import Usage, is_active, measure_usage
+from .usage import Usage, is_active, measure_usage, usage_without_job
 from .waiting import Waiting, find_waiting
 
 
@@ -36,6 +36,11 @@ class Attempt:
     usage: Usage = field(default=Usage())
     limit: Limit | None = None
     waiting: Waiting | None = None
+
+    @property
+    def lacks_job(self) -> bool:
+        """The attempt has begun, and somebody deleted its Job."""
+        return self.job is None and self.children.lacks_job(self.stage.begun.count)
 
     @property
     def suspended(self) -> bool:
@@ -68,7 +73,7 @@ class Attempt:
 def gather_attempt(stage: StageDefinition, children: Children, number: int, now: datetime) -> Attempt:
     """The attempt of this number, from the children of the run."""
     job, pods = children.job_of(stage.name, number), children.pods_of(stage.name, number)
-    usage = measure_usage(job, pods, stage.gpus_per_pod, now) if job is not None else Usage()
+    usage = _measure(stage, children, job, pods, now)
     return Attempt(
         stage=stage,
         children=children,
@@ -80,3 +85,14 @@ def gather_attempt(stage: StageDefinition, children: Children, number: int, now:
         limit=nearest_limit(stage.limits, children, usage),
         waiting=find_waiting(job, pods, stage.references, now) if job is not None else None,
     )
+
+
+def _measure(
+    stage: StageDefinition, children: Children, job: Body | None, pods: tuple[Body, ...], now: datetime
+) -> Usage:
+    if job is not None:
+        return measure_usage(job, pods, stage.gpus_per_pod, now)
+    if not children.lacks_job(stage.begun.count):
+        return Usage()
+    since = max((record.ended_at for record in children.records), default=None)
+    return usage_without_job(pods, stage.gpus_per_pod, stage.nodes, since, stage.begun.last_update)

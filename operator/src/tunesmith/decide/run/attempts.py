@@ -7,7 +7,7 @@ anything follows from it: a restart at any point comes to the same decision.
 from dataclasses import replace
 from datetime import datetime
 
-from tunesmith.api.reasons import RunReason
+from tunesmith.api.reasons import ConditionType, RunReason
 from tunesmith.decide.objects import (
     created_at,
     is_deleting,
@@ -31,11 +31,22 @@ from tunesmith_contract.stages import Stage
 
 from .attempt import Attempt, gather_attempt
 from .children import Children
-from .endings import Ending, failed, job_ending, lost_pod_ending, newest_checkpoint, reported_success
+from .endings import (
+    Ending,
+    deleted_job_ending,
+    failed,
+    job_ending,
+    lost_pod_ending,
+    newest_checkpoint,
+    reported_success,
+    trainers_ending,
+)
 from .limits import is_ended_by_limit, is_stopping
+from .patience import remember
+from .refused_pods import RETRY_PERIOD, retry_creation
 from .stage import StageDefinition, StageState, Step
 from .suspension import suspend_or_resume
-from .usage import charged_gpu_seconds
+from .usage import charged_gpu_seconds, pod_started_at
 
 BACKOFF_SECONDS = 10.0
 MAX_BACKOFF_SECONDS = 360.0
@@ -105,7 +116,7 @@ def refuse(
 def _advance_attempt(attempt: Attempt) -> Step:
     job = attempt.job
     if job is None:
-        return _start(attempt)
+        return _judge_without_job(attempt) if attempt.lacks_job else _start(attempt)
     if is_deleting(job):
         state = StageState.SUSPENDED if attempt.stage.suspended else StageState.RUNNING
         return Step(state, attempt.children, attempt=attempt.number, requeue_after=SOON_SECONDS)
@@ -126,6 +137,14 @@ def _advance_attempt(attempt: Attempt) -> Step:
     return _record_end(attempt, ending, final=not ending.retryable)
 
 
+def _judge_without_job(attempt: Attempt) -> Step:
+    """Record the end of an attempt whose Job was deleted, once its pods are gone: they may still compute and tell."""
+    if attempt.has_active_pods and not attempt.has_lost_pod:
+        return Step(StageState.RUNNING, attempt.children, attempt=attempt.number, requeue_after=SOON_SECONDS)
+    ending = deleted_job_ending(attempt.pods, attempt.stage.name)
+    return _record_end(attempt, ending, final=not ending.retryable)
+
+
 def _start(attempt: Attempt) -> Step:
     """Create the Job, unless a limit, a suspension or the back-off forbids it."""
     stage, children, number = attempt.stage, attempt.children, attempt.number
@@ -136,12 +155,16 @@ def _start(attempt: Attempt) -> Step:
         return Step(StageState.SUSPENDED, children, attempt=number - 1)
     if records := children.records_of(stage.name):
         delay = min(BACKOFF_SECONDS * 2.0 ** min(len(records) - 1, 16), MAX_BACKOFF_SECONDS)
-        seconds_left = delay - (attempt.now - records[-1].ended_at).total_seconds()
+        seconds_left = delay - (attempt.now - records[-1].noticed_at).total_seconds()
         if seconds_left > 0:
             return Step(StageState.BACKING_OFF, children, attempt=number - 1, requeue_after=seconds_left)
     manifests = stage.build(number, children)
-    event = Event(stage.started, f"Attempt {number} runs as Job {manifests[-1]['metadata']['name']}.")
-    creates = tuple(Create(manifest) for manifest in manifests)
+    message, condition = (
+        f"Attempt {number} runs as Job {manifests[-1]['metadata']['name']}.",
+        ConditionType.JOB_CREATED,
+    )
+    event = Event(stage.started, message, condition=condition)
+    creates = tuple(Create(manifest, condition=condition) for manifest in manifests)
     return Step(StageState.RUNNING, children, creates, (event,), attempt=number)
 
 
@@ -163,7 +186,10 @@ def _decide_ending(attempt: Attempt, job: Body) -> Ending | None:
             return reported_success(pods, stage) or replace(stopped, checkpoint=checkpoint)
     waiting = attempt.waiting
     if ending is None and waiting is not None and waiting.fails_at and attempt.now >= waiting.fails_at:
-        failure = Failure(category=FailureCategory.USER_ERROR, reason=waiting.reason, message=waiting.message)
+        if waiting.reason is RunReason.POD_KEPT_ALIVE:
+            return trainers_ending(job, pods, stage)
+        category = waiting.cause.category or FailureCategory.INFRASTRUCTURE
+        failure = Failure(category=category, reason=waiting.reason, message=waiting.message)
         return failed(failure, waiting.reason)
     return ending
 
@@ -198,10 +224,11 @@ def _record_end(attempt: Attempt, ending: Ending, final: bool) -> Step:
         failure=ending.failure,
         checkpoint=ending.checkpoint,
         remedy=remedy,
-        started_at=(job_started_at(job) or created_at(job)) if job is not None else None,
+        started_at=_started_at(attempt),
         ended_at=(job_ended_at(job) if job is not None else None) or attempt.now.replace(microsecond=0),
         ran_seconds=attempt.usage.active_seconds,
         gpu_seconds=charged_gpu_seconds(attempt.usage, job, ending.failure, ending.checkpoint),
+        recorded_at=attempt.now.replace(microsecond=0),
     )
     step = advance(stage, children.with_record(record), attempt.now)
     return replace(
@@ -209,6 +236,13 @@ def _record_end(attempt: Attempt, ending: Ending, final: bool) -> Step:
         actions=(Create(build_result_config_map(stage.owner, record)), *step.actions),
         events=(*_end_events(stage, record, step.requeue_after or 0), *step.events),
     )
+
+
+def _started_at(attempt: Attempt) -> datetime | None:
+    """When the attempt began: its Job, or where that was deleted its first pod."""
+    if attempt.job is not None:
+        return job_started_at(attempt.job) or created_at(attempt.job)
+    return min((start for pod in attempt.pods if (start := pod_started_at(pod))), default=None)
 
 
 def _end_events(
@@ -259,7 +293,11 @@ def _continue(attempt: Attempt, job: Body) -> Step:
     """Hold or resume the live Job, show what it waits for, and come back when a limit is reached."""
     stage, now, waiting = attempt.stage, attempt.now, attempt.waiting
     actions, events = suspend_or_resume(attempt, job)
+    actions = (*actions, *remember(job, waiting.cause if waiting else None, now))
     timers: list[float] = []
+    if waiting is not None and waiting.is_refusal:
+        actions = (*actions, *retry_creation(job, now))
+        timers.append(RETRY_PERIOD.total_seconds())
     if waiting is not None and waiting.fails_at is not None:
         timers.append((waiting.fails_at - now).total_seconds())
     if attempt.limit is not None and attempt.has_active_pods:

@@ -91,7 +91,18 @@ def job_ending(job: Body, pods: Sequence[Body], stage: Stage) -> Ending | None:
     outcome, condition = end
     pods = sorted(pods, key=completion_index)
     message = condition.get("message", "")
-    ending = _completed(pods, stage) if outcome == "Complete" else _failed(job, pods, stage, message)
+    if outcome == "Complete":
+        return replace(_completed(pods, stage), checkpoint=newest_checkpoint(pods))
+    succeeded = reported_success(pods, stage) if _all_trainers_succeeded(job, pods) else None
+    ending = succeeded or _failed(job, pods, stage, message)
+    return replace(ending, checkpoint=newest_checkpoint(pods))
+
+
+def trainers_ending(job: Body, pods: Sequence[Body], stage: Stage) -> Ending:
+    """Ending of a live Job whose trainers have ended, in pods that other containers keep alive."""
+    pods = sorted(pods, key=completion_index)
+    succeeded = _all_trainers_succeeded(job, pods)
+    ending = _completed(pods, stage) if succeeded else _failed(job, pods, stage, "")
     return replace(ending, checkpoint=newest_checkpoint(pods))
 
 
@@ -103,6 +114,19 @@ def lost_pod_ending(job: Body, pods: Sequence[Body], stage: Stage) -> Ending:
         message = failing.get("message", "")
         return replace(_failed(job, pods, stage, message), checkpoint=newest_checkpoint(pods))
     return disrupted("The pod's node does not answer, and the pod does not end.")
+
+
+def deleted_job_ending(pods: Sequence[Body], stage: Stage) -> Ending:
+    """Ending of an attempt whose Job somebody deleted: what its pods told before, or a disruption."""
+    pods = sorted(pods, key=completion_index)
+    if (succeeded := reported_success(pods, stage)) is not None:
+        return succeeded
+    ending = _failed({}, pods, stage, "")
+    if ending.outcome is AttemptOutcome.DISRUPTED:
+        ending = disrupted(
+            "The Job of the attempt was deleted; the next one resumes from what was committed."
+        )
+    return replace(ending, checkpoint=newest_checkpoint(pods))
 
 
 def newest_checkpoint(pods: Sequence[Body]) -> Checkpoint | None:
@@ -164,6 +188,13 @@ def _completed(pods: Sequence[Body], stage: Stage) -> Ending:
         "use an image that runs tunesmith_trainer."
     )
     return failed(Failure(category=FailureCategory.USER_ERROR, reason="NoReport", message=message))
+
+
+def _all_trainers_succeeded(job: Body, pods: Sequence[Body]) -> bool:
+    """True where the trainers of all pods exited with 0; the Job may have failed for a container beside one."""
+    ends = [terminated(pod) for pod in _newest_of_each_index(pods)]
+    complete = len(ends) == job["spec"].get("parallelism", 1)
+    return complete and all(end is not None and end["exitCode"] == ExitCode.SUCCEEDED for end in ends)
 
 
 def _failed(job: Body, pods: Sequence[Body], stage: Stage, job_message: str) -> Ending:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 
 from tunesmith.decide.plan import Action, Event
@@ -13,7 +14,8 @@ from tunesmith_contract.stages import Stage
 
 from .children import Children
 from .limits import RunLimits
-from .waiting import References, Waiting
+from .references import References
+from .waiting import Waiting
 
 #: A pod whose node is silent can't be seen to end: after this long beyond its grace period it counts as lost.
 LOST_POD_SECONDS = 300.0
@@ -30,9 +32,31 @@ class StageState(StrEnum):
     BACKING_OFF = "BackingOff"
 
 
+@dataclass(frozen=True, slots=True)
+class BegunAttempts:
+    """What status knows of the attempts that have begun: it is written after their Jobs are created.
+
+    Attributes:
+        count: their number, over all stages of the run.
+        last_update: time of the last update by a pod; None if there was none.
+    """
+
+    count: int = 0
+    last_update: datetime | None = None
+
+
 def no_remedy(failure: Failure, records: Sequence[AttemptRecord]) -> Remedy | Failure:
     """The failure as it is: the stage has no remedies."""
     return failure
+
+
+def starts_nothing(attempt: int, children: Children) -> tuple[KubernetesObject, ...]:
+    """Builder of a stage whose settings are lost: its live attempt is followed to its end, and none is started.
+
+    Raises:
+        AssertionError: the stage has no live attempt.
+    """
+    raise AssertionError(f"attempt {attempt} can't be built")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +76,7 @@ class StageDefinition:
         suspended: no pod may run.
         queued: a queue (Kueue) decides when the Job runs, and owns its ``suspend``.
         lost_pod_seconds: how long beyond its grace period a pod may take to end.
+        begun: what status knows of attempts that have begun.
     """
 
     owner: Owner
@@ -67,6 +92,7 @@ class StageDefinition:
     suspended: bool = False
     queued: bool = False
     lost_pod_seconds: float = LOST_POD_SECONDS
+    begun: BegunAttempts = field(default=BegunAttempts())
 
     @property
     def gpus_per_pod(self) -> float:

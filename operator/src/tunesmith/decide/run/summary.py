@@ -14,6 +14,9 @@ from .stage import StageState, Step
 
 _MESSAGE_CHARACTERS = 2048
 
+#: Conditions of actions whose refusal withholds nothing else.
+REFUSAL_CONDITIONS = frozenset({ConditionType.JOB_CREATED, ConditionType.EVALUATION_CREATED})
+
 
 @overload
 def decimal(number: float) -> str: ...
@@ -39,8 +42,14 @@ def build_failure(record: AttemptRecord | None) -> Failure | None:
 
 
 def conditions_of(conditions: Iterable[Condition]) -> list[dict[str, Any]]:
-    """The conditions as plain dicts."""
-    return [condition.to_dict() for condition in conditions]
+    """The conditions as plain dicts, without those of refused actions: they stand only while an action is refused."""
+    kept = (condition for condition in conditions if condition.type not in REFUSAL_CONDITIONS)
+    return [condition.to_dict() for condition in kept]
+
+
+def is_job_refused(conditions: Iterable[Condition]) -> bool:
+    """True where the last attempt that status counts has no Job yet: the API server refuses it."""
+    return any(condition.type == ConditionType.JOB_CREATED for condition in conditions)
 
 
 def ended_conditions(succeeded: bool, reason: str, message: str) -> list[ConditionUpdate]:

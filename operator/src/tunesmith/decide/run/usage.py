@@ -21,7 +21,7 @@ from tunesmith.decide.objects import (
     terminated,
 )
 from tunesmith.manifests.names import GROUP
-from tunesmith.manifests.objects import Body
+from tunesmith.manifests.objects import Body, deletion_requested_at
 from tunesmith_contract.report import Checkpoint, Failure, GPUReason
 
 USED_ANNOTATION = f"{GROUP}/used"
@@ -75,6 +75,29 @@ def measure_usage(job: Body, pods: Sequence[Body], gpus_per_pod: float, now: dat
     )
 
 
+def usage_without_job(
+    pods: Sequence[Body], gpus: float, pods_wanted: int, since: datetime | None, last_update: datetime | None
+) -> Usage:
+    """Usage of an attempt whose Job was deleted: that of its pods, or what is known where they were never seen to end.
+
+    Args:
+        gpus: GPUs of one pod.
+        pods_wanted: pods of the attempt.
+        since: earliest time at which it can have begun.
+        last_update: time of the last update by a pod.
+    """
+    spans = [
+        (start, end)
+        for pod in pods
+        if (start := pod_started_at(pod)) and (end := _end(pod) or deletion_requested_at(pod) or last_update)
+    ]
+    spans = [span for span in spans if span[1] > span[0]]
+    if not spans and since is not None and last_update is not None and last_update > since:
+        spans = [(since, last_update)] * pods_wanted
+    seconds = sum((end - start).total_seconds() for start, end in spans)
+    return Usage(active_seconds=_union(spans), gpu_seconds=gpus * seconds)
+
+
 def charged_gpu_seconds(
     usage: Usage, job: Body | None, failure: Failure | None, checkpoint: Checkpoint | None
 ) -> float:
@@ -94,12 +117,12 @@ def charged_gpu_seconds(
 
 def is_active(pod: Body) -> bool:
     """True while the pod holds its resources."""
-    return _start(pod) is not None and terminated(pod) is None and not is_finished(pod)
+    return pod_started_at(pod) is not None and terminated(pod) is None and not is_finished(pod)
 
 
 def _spans(job: Body, pods: Sequence[Body], now: datetime) -> list[Span]:
     """Spans in which pods ran; pods of an ended Job that were never observed count as long as the others or the Job."""
-    spans = [(start, _end(pod) or now) for pod in pods if (start := _start(pod))]
+    spans = [(start, _end(pod) or now) for pod in pods if (start := pod_started_at(pod))]
     started = job_started_at(job)
     if job_end(job) is None or started is None:
         return spans
@@ -109,7 +132,8 @@ def _spans(job: Body, pods: Sequence[Body], now: datetime) -> list[Span]:
     return spans + [(since, ended)] * max(0, unseen)
 
 
-def _start(pod: Body) -> datetime | None:
+def pod_started_at(pod: Body) -> datetime | None:
+    """When the pod got its resources; None before a node has taken it."""
     state = container_status(pod).get("state", {})
     running = state.get("running") or state.get("terminated") or {}
     return parse_time(pod.get("status", {}).get("startTime") or running.get("startedAt"))
@@ -119,7 +143,7 @@ def _end(pod: Body) -> datetime | None:
     ended = terminated(pod)
     if ended is not None:
         return parse_time(ended.get("finishedAt"))
-    return _start(pod) if is_finished(pod) else None
+    return pod_started_at(pod) if is_finished(pod) else None
 
 
 def _clip(span: Span, until: datetime | None) -> Span | None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from tunesmith.api.finetunejob import FineTuneJob
-from tunesmith.api.reasons import FineTuneJobReason, RunReason
+from tunesmith.api.reasons import ConditionType, FineTuneJobReason, RunReason
 from tunesmith.decide.plan import Action, Create, Event, Patch
 from tunesmith.decide.run.stage import StageState
 from tunesmith.decide.run.suspension import HELD_ANNOTATION
@@ -169,10 +169,12 @@ def _gather(
 
 def _create(job: FineTuneJob, proposal: TrialProposal, every_steps: int | None, draft: _Draft) -> None:
     """Create the FineTuneJob of a trial."""
-    draft.actions.append(Create(build_trial_job(job, proposal, every_steps)))
+    draft.actions.append(
+        Create(build_trial_job(job, proposal, every_steps), condition=ConditionType.JOB_CREATED)
+    )
     name = describe_trial(Trial(number=proposal.number, parameters=proposal.parameters))
     message = f"FineTuneJob {trial_name(job, proposal.number)} runs {name}."
-    draft.events.append(Event(FineTuneJobReason.TRIAL_STARTED, message))
+    draft.events.append(Event(FineTuneJobReason.TRIAL_STARTED, message, condition=ConditionType.JOB_CREATED))
 
 
 def _hold_or_resume(job: FineTuneJob, body: Body, child: FineTuneJob, draft: _Draft) -> None:

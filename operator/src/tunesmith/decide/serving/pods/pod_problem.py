@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 
 from tunesmith.api.reasons import AdapterDeploymentReason as Reason
+from tunesmith.decide.objects import condition_of
 from tunesmith.decide.pod_diagnosis import PodProblem, diagnose_pod
+from tunesmith.decide.refusal import steady_words
 from tunesmith.manifests.objects import Body
 
 _REASONS = {
@@ -26,6 +28,12 @@ class ServingPodProblem:
 
     reason: Reason
     message: str
+
+
+def find_refusal(deployment: Body) -> str | None:
+    """The API server's words on pods that a Deployment may not create; None where it may."""
+    failure = condition_of(deployment, "ReplicaFailure")
+    return steady_words(failure.get("message", "")) if failure is not None else None
 
 
 def find_pod_problem(pod: Body) -> ServingPodProblem | None:

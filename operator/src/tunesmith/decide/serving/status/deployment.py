@@ -27,7 +27,7 @@ from tunesmith.decide.serving.clients.usage import UsageRecord
 from tunesmith.decide.serving.pods.claims import ClaimLimits, claims_condition, stops_first
 from tunesmith.decide.serving.pods.engine_memory import fit_condition
 from tunesmith.decide.serving.pods.fleet import Fleet, ServingPod, is_rolled_out
-from tunesmith.decide.serving.pods.pod_problem import find_pod_problem
+from tunesmith.decide.serving.pods.pod_problem import find_pod_problem, find_refusal
 from tunesmith.decide.serving.pods.pod_sets import PodSets
 from tunesmith.decide.serving.pods.switching import SetPlan
 from tunesmith.decide.serving.records.record import AliasRecord
@@ -357,9 +357,8 @@ def _pending_reasons(
 
 
 def _pods_pending(deployment: AdapterDeployment, state: ServingState) -> Explanation:
-    for condition in (state.observed or {}).get("status", {}).get("conditions", ()):
-        if (condition["type"], condition["status"]) == ("ReplicaFailure", "True"):
-            return Reason.UNAVAILABLE, condition.get("message", "")
+    if (refusal := find_refusal(state.observed or {})) is not None:
+        return Reason.UNAVAILABLE, refusal
     for pod in state.fleet.pods:
         if problem := find_pod_problem(pod.body):
             if problem.reason is Reason.UNSCHEDULABLE and _needs_spare_gpus(deployment, state):

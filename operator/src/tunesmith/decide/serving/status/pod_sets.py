@@ -8,7 +8,7 @@ from tunesmith.api.reasons import AdapterDeploymentReason as Reason
 from tunesmith.decide.objects import condition_of
 from tunesmith.decide.serving.pods.claims import ClaimLimits
 from tunesmith.decide.serving.pods.fleet import ServingPod
-from tunesmith.decide.serving.pods.pod_problem import find_pod_problem
+from tunesmith.decide.serving.pods.pod_problem import find_pod_problem, find_refusal
 from tunesmith.decide.serving.pods.pod_sets import PodSet, PodSets
 from tunesmith.decide.serving.pods.switching import Demand, SetPlan, complete_pods
 from tunesmith.manifests.serving_deployment import base_model_uri, serving_image
@@ -88,9 +88,8 @@ def _find_cause(
     deployment: AdapterDeployment, target: PodSet, demand: Demand, claims: ClaimLimits, changes_model: bool
 ) -> tuple[Reason, str, bool]:
     """Reason, the end of a sentence about it, and True if time alone will not help."""
-    for condition in target.deployment.get("status", {}).get("conditions", ()):
-        if (condition["type"], condition["status"]) == ("ReplicaFailure", "True"):
-            return Reason.UNAVAILABLE, f": {condition.get('message', '')}", False
+    if (refusal := find_refusal(target.deployment)) is not None:
+        return Reason.UNAVAILABLE, f": {refusal}", False
     for pod in target.fleet.pods:
         if problem := find_pod_problem(pod.body):
             is_unschedulable = problem.reason is Reason.UNSCHEDULABLE

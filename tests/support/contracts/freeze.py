@@ -1,0 +1,53 @@
+"""``python -m contracts.freeze NAME`` writes the present contract of ``run.json`` beside those of earlier releases."""
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from tunesmith_contract.run_config import RunConfig, parse_run_config
+
+from .run_files import write_evaluation_file, write_training_files
+
+FOLDER = Path(__file__).parents[2] / "contract" / "previous"
+
+
+def present_schema() -> dict[str, Any]:
+    """The schema of ``run.json``, without descriptions."""
+    schema: dict[str, Any] = _without_texts(TypeAdapter(RunConfig).json_schema(by_alias=True))
+    return schema
+
+
+def _without_texts(value: Any) -> Any:
+    if isinstance(value, dict):
+        kept = {
+            key: item
+            for key, item in value.items()
+            if key not in ("description", "title") or isinstance(item, dict)
+        }
+        return {key: _without_texts(item) for key, item in kept.items()}
+    return [_without_texts(item) for item in value] if isinstance(value, list) else value
+
+
+def main(name: str) -> None:
+    """Write ``NAME.schema.json`` and ``NAME.documents.json``."""
+    texts = dict(write_training_files()) | {"evaluation": write_evaluation_file()}
+    documents = {title: parse_run_config(text).to_dict() for title, text in texts.items()}
+    for kind, content in (("schema", present_schema()), ("documents", documents)):
+        (FOLDER / f"{name}.{kind}.json").write_text(f"{_lines(content)}\n", encoding="utf-8")
+
+
+def _lines(content: Mapping[str, Any]) -> str:
+    """JSON with a line for each document, and for each definition of a schema."""
+    members = [
+        f"{json.dumps(name)}: {_lines(value) if name == '$defs' else json.dumps(value, sort_keys=True)}"
+        for name, value in sorted(content.items())
+    ]
+    return "{\n" + ",\n".join(members) + "\n}"
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
