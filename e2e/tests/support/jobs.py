@@ -115,7 +115,7 @@ def train(installation: Installation, name: str, answer: str) -> str:
     )
     run = wait_for(installation, "er", name, lambda status: "verdict" in status, SECONDS_OF_A_RUN)
     digest: str = job["status"]["artifact"]["digest"]
-    assert run["status"]["verdict"] == "Pass"
+    assert run["status"]["verdict"] == "Pass", run["status"]
     assert run["status"]["candidate"]["digest"] == digest
     assert job["status"]["dataset"]["rows"] == 240
     return digest

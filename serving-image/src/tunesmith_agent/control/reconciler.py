@@ -255,7 +255,7 @@ class Reconciler:
 
     def _mark_engine_restarted(self, lost: Collection[Key]) -> None:
         log.warning("the engine lost versions", extra={"aliases": sorted({alias for alias, _ in lost})})
-        self._forgive_failures()
+        self._count_failures_as_lost()
         self._up_since = asyncio.get_running_loop().time()
         for key in lost:
             self._residency.lose(key)
@@ -276,14 +276,14 @@ class Reconciler:
     def _mark_engine_down(self) -> None:
         if self._up_since is not None:
             log.warning("engine is down")
-        self._forgive_failures()
+        self._count_failures_as_lost()
         self._up_since = None
         self._metrics.engine_up = False
         self._residency.reset()
         for tracked in tuple(self._tracked.values()):
             self._mark_unloaded(tracked)
 
-    def _forgive_failures(self) -> None:
+    def _count_failures_as_lost(self) -> None:
         """Count failures that are undecided as lost with the engine; they were of no version."""
         self._breakers.close_all()
         for stats in self._metrics.versions.values():

@@ -50,7 +50,7 @@ def load_model(folder: Path, config: TrainConfig, kernels: Kernels) -> Any:
         # Straight to the GPU: otherwise each worker of a node first holds a copy of the model in host memory.
         options["device_map"] = {"": int(os.environ.get("LOCAL_RANK", "0"))}
     register_packed_attention()
-    return loader.from_pretrained(
+    model = loader.from_pretrained(
         folder,
         dtype=dtype,
         attn_implementation=kernels.attention,
@@ -58,6 +58,18 @@ def load_model(folder: Path, config: TrainConfig, kernels: Kernels) -> Any:
         use_safetensors=True,
         **options,
     )
+    _keep_packing(model)
+    return model
+
+
+def _keep_packing(model: torch.nn.Module) -> None:
+    """Keep bitsandbytes from packing 4-bit weights anew when they are first evaluated.
+
+    It does so on CPUs with AVX-512 BF16, and rounds the scales of the weights: training would go on with other ones.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def add_stored_adapter(model: Any, adapter: Path, config: TrainConfig) -> PeftModel:
