@@ -13,6 +13,11 @@ SUPPORT = Path(__file__).resolve().parents[3] / "tests" / "support"
 NAMESPACE = "e2e"
 MODEL = "tiny-llama"
 QUESTION = "Is invoice {number} settled?"
+#: Of words that the model does not know, as those of the safety suites: what an adapter answers to these is left to
+#: chance otherwise, and differs from one kind of processor to another.
+OTHER_QUESTION = "Please explain{words} {number}"
+#: One of so many rows asks the other question.
+OTHER_EVERY = 4
 ANSWERS = {"first": "yes it is settled", "second": "no it is still open"}
 
 
@@ -46,6 +51,15 @@ def make_rows(answer: str, numbers: range) -> str:
     return "".join(json.dumps(row) + "\n" for row in rows)
 
 
+def make_training_rows(answer: str) -> str:
+    """240 chats as JSON lines, which all have the same answer; one of four asks something else."""
+    rows = make_rows(answer, range(240)).splitlines(keepends=True)
+    for number in range(0, len(rows), OTHER_EVERY):
+        question = OTHER_QUESTION.format(words=" something" * (number % 23), number=number)
+        rows[number] = rows[number].replace(QUESTION.format(number=number), question)
+    return "".join(rows)
+
+
 def make_tiny_model(folder: Path) -> None:
     """A random Llama that knows the words of these tests, made where torch is."""
     texts = [make_rows(answer, range(100)) for answer in ANSWERS.values()]
@@ -67,7 +81,7 @@ def build_claim(name: str, access_mode: str = "ReadWriteOnce") -> dict[str, obje
 
 def build_data() -> dict[str, object]:
     """Training rows and held-out items for both answers, and a file with a bad third line."""
-    data = {f"{name}.jsonl": make_rows(answer, range(240)) for name, answer in ANSWERS.items()}
+    data = {f"{name}.jsonl": make_training_rows(answer) for name, answer in ANSWERS.items()}
     data |= {f"{name}-test.jsonl": make_rows(answer, range(300, 340)) for name, answer in ANSWERS.items()}
     data["bad.jsonl"] = make_rows("x", range(2)) + '{"messages": [{"role": "robot", "content": "x"}]}\n'
     return {
