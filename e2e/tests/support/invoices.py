@@ -13,8 +13,8 @@ SUPPORT = Path(__file__).resolve().parents[3] / "tests" / "support"
 NAMESPACE = "e2e"
 MODEL = "tiny-llama"
 QUESTION = "Is invoice {number} settled?"
-#: Of words that the model reads letter by letter, as those of the safety suites: what an adapter answers to these is left
-#: to chance otherwise, and differs from one kind of processor to another.
+#: Of words that the model reads letter by letter, as those of the safety suites: what an adapter answers to these
+#: is left to chance otherwise, and differs from one kind of processor to another.
 OTHER_QUESTION = "Please explain{words} {number}"
 #: One of so many rows asks the other question.
 OTHER_EVERY = 4
