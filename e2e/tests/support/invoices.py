@@ -13,8 +13,8 @@ SUPPORT = Path(__file__).resolve().parents[3] / "tests" / "support"
 NAMESPACE = "e2e"
 MODEL = "tiny-llama"
 QUESTION = "Is invoice {number} settled?"
-#: Of words that the model does not know, as those of the safety suites: what an adapter answers to these is left to
-#: chance otherwise, and differs from one kind of processor to another.
+#: Of words that the model reads letter by letter, as those of the safety suites: what an adapter answers to these
+#: is left to chance otherwise, and differs from one kind of processor to another.
 OTHER_QUESTION = "Please explain{words} {number}"
 #: One of so many rows asks the other question.
 OTHER_EVERY = 4
@@ -55,7 +55,7 @@ def make_training_rows(answer: str) -> str:
     """240 chats as JSON lines, which all have the same answer; one of four asks something else."""
     rows = make_rows(answer, range(240)).splitlines(keepends=True)
     for number in range(0, len(rows), OTHER_EVERY):
-        question = OTHER_QUESTION.format(words=" something" * (number % 23), number=number)
+        question = OTHER_QUESTION.format(words=" something" * (number % 8), number=number)
         rows[number] = rows[number].replace(QUESTION.format(number=number), question)
     return "".join(rows)
 
