@@ -62,7 +62,7 @@ def load_model(folder: Path, config: TrainConfig, kernels: Kernels) -> Any:
     return model
 
 
-def _keep_packing(model: torch.nn.Module) -> None:
+def _keep_packing(model: Any) -> None:
     """Keep bitsandbytes from packing 4-bit weights anew when they are first evaluated.
 
     It does so on CPUs with AVX-512 BF16, and rounds the scales of the weights: training would go on with other ones.
