@@ -267,7 +267,7 @@ def _build_volumes(
     }
     own = [scratch, agent_scratch, adapters, cache, shared_memory]
     if inputs.has_engine_socket:
-        # In memory, where sandboxed runtimes such as gVisor share sockets between containers, too.
+        # In memory: the socket needs nothing of the node's disk.
         own.append({"name": "engine-socket", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}})
         mount = {"name": "engine-socket", "mountPath": str(ENGINE_SOCKET.parent)}
         mounts[ENGINE].append(mount)
