@@ -3,6 +3,7 @@
 import json
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ def split(server: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Ite
     """A namespace where each check is a policy of its own, for resources with the check's label."""
     [*bodies] = render(tmp_path_factory.mktemp("chart"), {"name": "closed", "allow": CLOSED})
     policies = [body for body in bodies if body["kind"] == "ValidatingAdmissionPolicy"]
-    made = []
+    made: list[dict[str, Any]] = []
     for policy in policies:
         plural = policy["spec"]["matchConstraints"]["resourceRules"][0]["resources"][0]
         for number, validation in enumerate(policy["spec"]["validations"]):
@@ -136,8 +137,12 @@ def test_the_checks_fit_the_schemas_of_the_kinds(server: ControlPlane, tmp_path:
     assert len(names) == len(KINDS)
     for name in names:
         path = f"/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies/{name}"
-        status = eventually(lambda path=path: server.api.get(path).get("status"), what=f"the check of {name}")
+        status = eventually(partial(_status, server, path), what=f"the check of {name}")
         assert not status.get("typeChecking", {}).get("expressionWarnings")
+
+
+def _status(server: ControlPlane, path: str) -> dict[str, Any] | None:
+    return server.api.get(path).get("status")
 
 
 @pytest.fixture(scope="module")
@@ -167,10 +172,8 @@ def job(patch: dict[str, Any]) -> dict[str, Any]:
         "budget": {"gpuHours": "10"},
         "compute": {"image": "registry.example.com/team-a/trainer:1"},
     }
-    return merge(
-        merge(load_good("finetunejob-minimal"), {"metadata": {"name": "new"}, "spec": admitted}),
-        {"spec": patch},
-    )
+    body = merge(load_good("finetunejob-minimal"), {"metadata": {"name": "new"}, "spec": admitted})
+    return {**merge(body, {"spec": patch})}
 
 
 @pytest.mark.parametrize(

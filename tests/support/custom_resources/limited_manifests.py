@@ -65,20 +65,23 @@ def manifest_with(plural: str, field: str) -> dict[str, Any]:
 
 
 def _patched(plural: str, field: str) -> dict[str, Any] | None:
-    if plural == "adapterdeployments" and field == "spec.engine.image":
-        return merge(
-            load_good("adapterdeployment"), {"spec": {"engine": {"image": "elsewhere.example.com/engine:1"}}}
-        )
-    if plural == "evalruns" and field == "spec.candidate.model.uri":
-        return merge(load_good("evalrun-artifact"), {"spec": {"candidate": _NO_SIDE | _MODEL} | _OUTPUT})
-    if plural == "evalruns" and (patch := _EVALUATION.get(field.removeprefix("spec."))):
-        return merge(load_good("evalrun-artifact"), {"spec": patch})
-    if patch := _EVALUATION.get(field.removeprefix("spec.evaluation.")):
-        return merge(load_good("finetunejob-full"), {"spec": {"evaluation": patch}})
+    base, patch = _patch(plural, field)
+    return {**merge(load_good(base), {"spec": patch})} if patch else None
+
+
+def _patch(plural: str, field: str) -> tuple[str, dict[str, Any] | None]:
+    """A good manifest, and what gives its spec the field."""
+    if plural == "adapterdeployments":
+        image = {"engine": {"image": "elsewhere.example.com/engine:1"}}
+        return "adapterdeployment", image if field == "spec.engine.image" else None
+    if plural == "evalruns":
+        if field == "spec.candidate.model.uri":
+            return "evalrun-artifact", {"candidate": _NO_SIDE | _MODEL} | _OUTPUT
+        return "evalrun-artifact", _EVALUATION.get(field.removeprefix("spec."))
     if rewards := _REWARDS.get(field.removeprefix("spec.method.rloo.rewards[].")):
-        method = {"grpo": None, "rloo": {"rewards": rewards}}
-        return merge(load_good("finetunejob-rewards"), {"spec": {"method": method}})
-    return None
+        return "finetunejob-rewards", {"method": {"grpo": None, "rloo": {"rewards": rewards}}}
+    evaluation = _EVALUATION.get(field.removeprefix("spec.evaluation."))
+    return "finetunejob-full", {"evaluation": evaluation} if evaluation else None
 
 
 def _examples() -> Iterator[dict[str, Any]]:
