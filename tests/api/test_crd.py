@@ -8,8 +8,9 @@ import pytest
 from custom_resources.schema_nodes import walk
 
 from tunesmith.api import KINDS, Resource
+from tunesmith.api.admission import limited_fields
 from tunesmith.api.crd import build_crd, build_schema
-from tunesmith.crdgen import render_crd
+from tunesmith.crdgen import render_checks, render_crd
 
 CRDS = Path(__file__).parents[2] / "crds"
 
@@ -19,6 +20,37 @@ kinds = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.kind_name)
 @kinds
 def test_the_file_is_current(kind: type[Resource]) -> None:
     assert (CRDS / f"{kind.plural}.yaml").read_text() == render_crd(kind), "run `make crds`"
+
+
+def test_the_checks_of_admission_policies_are_current() -> None:
+    file = CRDS.parent / "helm" / "tunesmith" / "files" / "admission-checks.yaml"
+    assert file.read_text() == render_checks(), "run `make crds`"
+
+
+#: URIs that no list of admitted values limits: data, artifacts, answers, and places to write to.
+UNLIMITED = (
+    "train.uri",
+    "train.uris[]",
+    "validation.uri",
+    "prompts.uri",
+    "rows.uri",
+    "seeds.uri",
+    "dataset.uri",
+)
+UNLIMITED += ("fewShotFrom.uri", "answers.uri", "output.uri", "workspace.uri", "source.uri")
+UNLIMITED += ("baseline.uri", "candidate.uri", "references[].uri")
+
+
+@kinds
+def test_each_image_endpoint_and_location_is_limited_or_known_not_to_be(kind: type[Resource]) -> None:
+    schema = build_schema(kind)
+    limited = {path for path, _ in limited_fields(schema)}
+    for path, node in walk(schema["properties"]["spec"], "spec"):
+        name = path.removesuffix("[]").rpartition(".")[2].lower()
+        if node.get("type") == "string" and name.endswith(("image", "url", "uri", "uris", "endpoint")):
+            assert path in limited or path.endswith(UNLIMITED), (
+                f"{path}: add it to api/admission.py or to UNLIMITED"
+            )
 
 
 def test_there_is_no_other_file() -> None:

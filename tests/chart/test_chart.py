@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+from custom_resources.documented_manifests import DOCUMENTED_VALUES
 from simulation.serving_world import ENVIRONMENT, World, build_adapter
 
 from tunesmith.manifests.environment import ServingNetwork
@@ -20,9 +21,10 @@ ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "helm" / "tunesmith"
 
 
-def render(*settings: str, chart: Path = CHART) -> list[dict[str, Any]]:
-    """The chart's objects with these ``--set`` values."""
+def render(*settings: str, chart: Path = CHART, values: Path | None = None) -> list[dict[str, Any]]:
+    """The chart's objects with these ``--set`` values, and those of a file."""
     options = [part for setting in settings for part in ("--set", setting)]
+    options += [f"--values={values}"] if values else []
     command = [
         program("helm"),
         "template",
@@ -169,6 +171,37 @@ def test_settings_of_pods_with_gpus_reach_the_operator(default: list[dict[str, A
     assert (settings.gpu_runtime_class, settings.gpu_tolerations) == ("", ())
 
 
+def test_prices_and_labels_reach_the_operator(default: list[dict[str, Any]], tmp_path: Path) -> None:
+    values = tmp_path / "values.yaml"
+    values.write_text("gpu: {prices: [{resource: nvidia.com/gpu, perHour: 2.5, currency: EUR}]}")
+    rendered = render("metrics.ownerLabels={team,example.com/unit}", values=values)
+    settings = read_settings([], environment_of(rendered))
+    (stated,) = settings.gpu_prices
+    assert (stated.resource, stated.perHour, stated.currency) == ("nvidia.com/gpu", 2.5, "EUR")
+    assert settings.metrics_owner_labels == ("team", "example.com/unit")
+    settings = read_settings([], environment_of(default))
+    assert (settings.gpu_prices, settings.metrics_owner_labels) == ((), ())
+
+
+def test_admission_policies_limit_what_they_name_alone(default: list[dict[str, Any]]) -> None:
+    assert not of_kind(default, "ValidatingAdmissionPolicy")
+    selector = "admissionPolicies[0].namespaceSelector.matchLabels.team=a"
+    objects = render("admissionPolicies[0].name=a", selector, "admissionPolicies[0].allow.methods={sft}")
+    (policy,) = of_kind(objects, "ValidatingAdmissionPolicy")
+    (rule,) = policy["spec"]["matchConstraints"]["resourceRules"]
+    assert rule["resources"] == ["finetunejobs"]
+    assert all(check["message"].startswith("spec.method.") for check in policy["spec"]["validations"])
+    (binding,) = of_kind(objects, "ValidatingAdmissionPolicyBinding")
+    assert binding["spec"] == {
+        "policyName": policy["metadata"]["name"],
+        "validationActions": ["Deny"],
+        "matchResources": {"namespaceSelector": {"matchLabels": {"team": "a"}}},
+    }
+    twice = ("admissionPolicies[0].name=a", "admissionPolicies[1].name=a")
+    with pytest.raises(ValueError, match="two have the name a"):
+        render(*twice, *(f"admissionPolicies[{number}].allow.methods={{sft}}" for number in (0, 1)))
+
+
 @pytest.mark.parametrize(("settings", "cuda"), [((), "13"), (("trainerCuda=12", "servingGpuCuda=12"), "12")])
 def test_the_operator_is_told_the_cuda_of_its_images(settings: tuple[str, ...], cuda: str) -> None:
     (deployment,) = of_kind(render(*settings), "Deployment")
@@ -193,12 +226,26 @@ def test_the_operator_is_told_the_cuda_of_its_images(settings: tuple[str, ...], 
         ("gpu.tolerations[0].kye=reserved", "kye"),
         ("servingNetworkPolicy.clients[0].podSelecter.x=y", "podSelecter"),
         ("servingTelemetry.traces.sampleRatio=2", "sampleRatio"),
+        ("gpu.prices[0].resource=nvidia.com/gpu", "perHour"),
+        ("admissionPolicies[0].name=a", "allow"),
+        ("admissionPolicies[0].allow.images={a*}", "images"),
+        ("admissionPolicies[0].allow.endpoints={https://*}", "endpoints"),
+        ("admissionPolicies[0].allow.endpoints={https://llm.example.com:*}", "endpoints"),
+        ("admissionPolicies[0].allow.methods={sftt}", "methods"),
+        ("admissionPolicies[0].allow.gpuHours=ten", "gpuHours"),
         ("servingTelemetry.traces.endpoint=http://me:key@collector/v1/traces", "endpoint"),
     ],
 )
 def test_a_wrong_value_is_refused_by_name(setting: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         render(setting)
+
+
+@pytest.mark.parametrize("place", DOCUMENTED_VALUES)
+def test_values_that_pages_show_are_taken(place: str, tmp_path: Path) -> None:
+    file = tmp_path / "values.yaml"
+    file.write_text(DOCUMENTED_VALUES[place])
+    assert render(values=file)
 
 
 def test_optional_objects_are_rendered_on_request(default: list[dict[str, Any]]) -> None:

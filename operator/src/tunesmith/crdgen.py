@@ -1,4 +1,7 @@
-"""Generator of ``crds/*.yaml`` from the API models: ``python -m tunesmith.crdgen [folder]``."""
+"""Generator of files from the API models: ``crds/*.yaml``, and the checks of the chart's admission policies.
+
+``python -m tunesmith.crdgen [folder of CRDs] [folder of the chart's files]``
+"""
 
 import sys
 from pathlib import Path
@@ -6,6 +9,7 @@ from pathlib import Path
 import yaml
 
 from .api import KINDS, Resource, build_crd
+from .api.admission import build_checks
 
 _HEADER = (
     "# Generated from operator/src/tunesmith/api by `python -m tunesmith.crdgen`; edit the models instead.\n"
@@ -26,6 +30,19 @@ def write_crds(folder: Path) -> list[Path]:
     return paths
 
 
+def render_checks() -> str:
+    """The checks of admission policies of all kinds as YAML."""
+    return _HEADER + yaml.safe_dump(build_checks(), sort_keys=False, allow_unicode=True, width=110)
+
+
+def write_checks(folder: Path) -> Path:
+    """Write them into the folder of the chart's files, and return the path."""
+    path = folder / "admission-checks.yaml"
+    path.write_text(render_checks())
+    return path
+
+
 if __name__ == "__main__":
-    for written in write_crds(Path(sys.argv[1] if len(sys.argv) > 1 else "crds")):
+    crds, files = [*sys.argv[1:3], *("crds", "helm/tunesmith/files")[len(sys.argv[1:3]) :]]
+    for written in (*write_crds(Path(crds)), write_checks(Path(files))):
         sys.stdout.write(f"{written}\n")

@@ -9,6 +9,8 @@ from custom_resources.manifest_cases import load_good, read_documents
 
 _ROOT = Path(__file__).parents[3]
 _BLOCK = re.compile(r"^```yaml\n(.*?)^```", re.MULTILINE | re.DOTALL)
+#: First line of a block with values of the chart.
+_VALUES = "# values.yaml\n"
 #: A digest of which the page shows the beginning.
 _CUT_DIGEST = re.compile(r"(sha256[:-])([0-9a-f]*)…")
 #: A path, which stands for a URI on a computer alone.
@@ -49,6 +51,8 @@ def _texts() -> Iterator[tuple[str, str]]:
 
 def _manifests() -> Iterator[DocumentedManifest]:
     for title, text in _texts():
+        if text.startswith(_VALUES):
+            continue
         text = _CUT_DIGEST.sub(lambda found: found[1] + found[2].ljust(64, "0"), text)
         text, paths = _PATH.subn("pvc://data/", text)
         documents = read_documents(text)
@@ -84,6 +88,8 @@ def _complete(shown: dict[str, Any]) -> dict[str, Any]:
 
 
 DOCUMENTED = list(_manifests())
+#: Values of the chart that pages show, by their place.
+DOCUMENTED_VALUES = {title: text for title, text in _texts() if text.startswith(_VALUES)}
 #: Those of Tunesmith's own kinds.
 DOCUMENTED_RESOURCES = [
     shown for shown in DOCUMENTED if shown.body["apiVersion"].startswith("tunesmith.dev/")

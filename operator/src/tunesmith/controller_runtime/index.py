@@ -30,6 +30,9 @@ MAX_REMOVED_PODS = 256
 OnChange = Callable[[str], None]
 """Receiver of the UID of a resource, a child of which has changed."""
 
+OnPod = Callable[[Body, bool], None]
+"""Receiver of a pod that has changed, with all that the API server told of it, and of whether it is deleted."""
+
 _Kind = tuple[str, str]
 
 
@@ -47,10 +50,17 @@ class ChildIndex:
 
     Args:
         clock: monotonic seconds.
+        on_pod: is told of each pod, with the members that are not kept.
     """
 
-    def __init__(self, on_change: OnChange, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        on_change: OnChange,
+        clock: Callable[[], float] = time.monotonic,
+        on_pod: OnPod | None = None,
+    ) -> None:
         self._on_change = on_change
+        self._on_pod = on_pod
         self._synced: dict[_Kind, Callable[[], bool]] = {}
         self._objects: dict[_Kind, dict[str, dict[str, Kept]]] = {}
         self._removed_pods: dict[str, dict[str, Body]] = {}
@@ -93,6 +103,8 @@ class ChildIndex:
             return False
         earlier = None if earlier is None else unpacked(earlier)
         children[uid] = with_first_deletion_request(stripped(api_version, kind, body), earlier)
+        if kind == "Pod" and self._on_pod is not None:
+            self._on_pod(body, False)
         return True
 
     def drop(self, api_version: str, kind: str, body: Body) -> None:
@@ -182,6 +194,8 @@ class ChildIndex:
             children[owner].pop(body["metadata"]["uid"], None)
             if not children[owner]:
                 del children[owner]
+        if kind == "Pod" and self._on_pod is not None:
+            self._on_pod(body, True)
 
 
 class IndexListing:

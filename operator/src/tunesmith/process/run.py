@@ -14,6 +14,7 @@ import uvloop
 from pydantic import ValidationError
 
 from tunesmith.cluster.controller import AnyReconciler, Controller
+from tunesmith.cluster.gpu_time import GPUTime, Price
 from tunesmith.cluster.reconciler import utc_now
 from tunesmith.controller_runtime.backoff import Backoff
 from tunesmith.controller_runtime.client import Client
@@ -29,6 +30,7 @@ from tunesmith.controller_runtime.watch import Watch
 from tunesmith.decide.refusal import describe
 from tunesmith.manifests.environment import Environment
 from tunesmith.manifests.names import API_VERSION, OWNER_UID_LABEL
+from tunesmith.manifests.objects import Body
 from tunesmith.manifests.operator_certificate import Material
 
 from .health import Health
@@ -132,7 +134,13 @@ class Operator:
         self._reconcilers = reconcilers
         self._metrics = Metrics()
         self._health = Health(self._metrics)
-        self._index = ChildIndex(self._child_changed)
+        gpu_time = GPUTime(
+            self._find_owner,
+            settings.metrics_owner_labels,
+            tuple(Price(price.resource, price.perHour, price.currency) for price in settings.gpu_prices),
+        )
+        self._metrics.registry.register(gpu_time)
+        self._index = ChildIndex(self._child_changed, on_pod=gpu_time.pod_changed)
         self._connection = Connection()
         self._client = Client(self._connection, self._metrics, self._index, settings.watch_namespaces)
         self._recorder = EventRecorder(self._client, self._metrics, settings.pod_name)
@@ -269,6 +277,12 @@ class Operator:
     def _child_changed(self, owner_uid: str) -> None:
         if self._controller is not None:
             self._controller.child_changed(owner_uid)
+
+    def _find_owner(self, uid: str) -> Body | None:
+        if self._controller is None:
+            return None
+        key = self._controller.bodies.key(uid)
+        return None if key is None else self._controller.bodies.get(key)
 
     async def _wait_for_api(self) -> None:
         """Wait until discovery lists the operator's kinds: kopf reads it only once."""

@@ -6,10 +6,11 @@ import socket
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import from_json
 
 from tunesmith.api.common import Toleration
+from tunesmith.cluster.gpu_time import label_name
 from tunesmith.manifests.environment import ServingNetwork
 
 PREFIX = "TUNESMITH_"
@@ -21,6 +22,15 @@ def _parse_json(value: object) -> object:
 
 def _parse_optional_json(value: object) -> object:
     return from_json(value or "null") if isinstance(value, str) else value
+
+
+def _check_distinct(labels: tuple[str, ...]) -> tuple[str, ...]:
+    names = [label_name(label) for label in labels]
+    if len(set(names)) < len(names):
+        raise ValueError(
+            f"{', '.join(labels)}: give each a metrics' label of its own, not twice {max(names, key=names.count)}"
+        )
+    return labels
 
 
 class Peer(BaseModel):
@@ -48,6 +58,16 @@ class ServingSources(BaseModel):
             for peers in (self.clients, self.monitoring)
         )
         return ServingNetwork(clients, monitoring)
+
+
+class GPUPrice(BaseModel):
+    """Price of an hour of a GPU, by the name of its extended resource."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    resource: str = Field(min_length=1)
+    perHour: float = Field(gt=0)
+    currency: str = Field(min_length=1, max_length=8)
 
 
 class Settings(BaseModel):
@@ -99,6 +119,15 @@ class Settings(BaseModel):
     gpu_runtime_class: str = Field("", description="default RuntimeClass of pods with GPUs, such as nvidia")
     gpu_tolerations: Annotated[tuple[Toleration, ...], BeforeValidator(_parse_json)] = Field(
         (), description="tolerations of all pods with GPUs, as a JSON list"
+    )
+    gpu_prices: Annotated[tuple[GPUPrice, ...], BeforeValidator(_parse_json)] = Field(
+        (),
+        description="prices of GPUs in metrics, as a JSON list of objects with resource, perHour and currency",
+    )
+    metrics_owner_labels: Annotated[
+        tuple[str, ...], BeforeValidator(_parse_json), AfterValidator(_check_distinct)
+    ] = Field(
+        (), description="labels of resources that become labels of the metrics of GPU time, as a JSON list"
     )
     serving_network: Annotated[ServingSources | None, BeforeValidator(_parse_optional_json)] = Field(
         None,
