@@ -137,7 +137,7 @@ def compare(stack: ExitStack, folder: Path, options: argparse.Namespace) -> dict
     keep("stream", measure_sides(compared, rounds, lambda side: measure_stream(side, seconds)))
     for side in (engine, agent, *plain, *others):
         figures[side.name]["residentMiB"] = resident_mib(side.pid)
-    return {"sides": figures, "soak": soak(agent, options.soak_seconds, folder)}
+    return {"sides": figures, "soak": soak(agent, options.soak_seconds, folder, options.soak_rate)}
 
 
 def main() -> None:
@@ -153,6 +153,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="in which all sides are measured in turn")
     parser.add_argument(
         "--soak-seconds", type=int, default=180, help="of load for the memory; 3600 for an hour"
+    )
+    parser.add_argument(
+        "--soak-rate", type=int, default=0, help="most requests a second of it; 0 has no bound"
     )
     parser.add_argument("--engine-seconds", type=float, default=10.0, help="of each measurement with vLLM")
     parser.add_argument("--output", type=Path, default=RESULTS)

@@ -29,15 +29,20 @@ function request()
   if n %% %d == 0 then headers["connection"] = "close" end
   return wrk.format(nil, "%s", headers, (%s):gsub("USER", math.random(%d)))
 end
+function delay() return %d end
 """
 
 
-def soak(side: Side, seconds: float, folder: Path) -> dict[str, Any]:
-    """Resident memory over the time, in MiB, and how much it grew in the second half."""
+def soak(side: Side, seconds: float, folder: Path, most_per_second: int = 0) -> dict[str, Any]:
+    """Resident memory over the time, in MiB, and how much it grew in the second half.
+
+    `most_per_second` bounds the load; 0 is as much as the side takes.
+    """
+    pause_ms = CONNECTIONS * 1000 // most_per_second if most_per_second else 0
     script = folder / "soak.lua"
     keys = ", ".join(f'"{key}"' for key in (KEY, *OTHER_KEYS))
     body = json.dumps(json.dumps(request_body(side.model, "user-USER")))
-    script.write_text(_SCRIPT % (keys, REQUESTS_OF_CLIENT, PATH, body, USERS))
+    script.write_text(_SCRIPT % (keys, REQUESTS_OF_CLIENT, PATH, body, USERS, pause_ms))
     run_wrk(side.url, script, CONNECTIONS, WARM_SECONDS)
     looks: list[float] = [resident_mib(side.pid)]
     watcher = threading.Thread(target=_watch, args=(side.pid, seconds, looks))
