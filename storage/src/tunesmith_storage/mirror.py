@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from tunesmith_contract.layout import SECRETS_DIR
-from tunesmith_contract.uris import Scheme, StorageUri
+from tunesmith_contract.uris import BUCKETS, StorageUri
 
 from .buckets import Bucket
 from .credentials import load_credentials
@@ -30,8 +30,8 @@ class Mirror:
     def __init__(
         self, uri: StorageUri, root: Path, roles: Iterable[str], secrets: Path = Path(SECRETS_DIR)
     ) -> None:
-        if uri.scheme not in (Scheme.S3, Scheme.GS):
-            message = f"work files can't lie at {uri}: write a workspace of pvc://, s3:// or gs://"
+        if uri.scheme not in BUCKETS:
+            message = f"work files can't lie at {uri}: write a workspace of pvc://, s3://, gs:// or az://"
             raise StorageRefused("WorkspaceNeeded", message)
         self.root = root
         self._bucket = Bucket(uri, load_credentials(roles, secrets))
