@@ -28,7 +28,7 @@ ROLE = "output"
 @pytest.fixture(autouse=True)
 def no_ambient_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing but the tests' own Secrets opens anything."""
-    ambient = [name for name in os.environ if name.startswith(("AWS_", "AZURE_"))]
+    ambient = [name for name in os.environ if name.startswith(("AWS_", "AZURE_", "GOOGLE_", "GCE_"))]
     for name in (*ambient, "HF_TOKEN"):
         monkeypatch.delenv(name, raising=False)
 

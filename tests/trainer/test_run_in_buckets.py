@@ -310,7 +310,7 @@ def test_work_files_on_a_bucket_and_artifacts_in_a_registry(
 def test_a_registry_keeps_no_work_files(
     remote: RemoteWorld, open_registry: Registry, make: RowBuilders
 ) -> None:
-    with pytest.raises(StorageError, match="workspace of pvc://, s3:// or gs://") as caught:
+    with pytest.raises(StorageError, match="workspace of pvc://, s3://, gs:// or az://") as caught:
         remote.prepare(make, "uid", output=f"oci://{open_registry.host}/team/adapters")
     assert classify(caught.value) == (FailureCategory.USER_ERROR, "WorkspaceNeeded")
 
@@ -413,6 +413,8 @@ def test_mounted_secrets_reach_no_log(tmp_path: Path) -> None:
         "output/AWS_REGION": "eu-central-1",
         "train/credentials.json": json.dumps(account),
         "base-model/token": "a-token-of-a-hub",
+        "teacher/AZURE_STORAGE_ACCOUNT_KEY": "bXkta2V5LW9mLXRoZS1hY2NvdW50",
+        "workspace/AZURE_STORAGE_CONNECTION_STRING": "AccountName=a;AccountKey=c2Vjb25kLWtleQ==;EndpointSuffix=x",
         "teacher/.dockerconfigjson": json.dumps(
             {"auths": {"registry.example": {"auth": "cm9ib3Q6cGFzcw=="}}}
         ),
@@ -425,3 +427,6 @@ def test_mounted_secrets_reach_no_log(tmp_path: Path) -> None:
         "wJalrXUtnFEMI eu-central-1 MIIEvQIBADANBg a-token-of-a-hub cm9ib3Q6cGFzcw== registry.example"
     )
     assert told == "[redacted] eu-central-1 [redacted] [redacted] [redacted] registry.example"
+    assert redact(
+        "bXkta2V5LW9mLXRoZS1hY2NvdW50 AccountKey=c2Vjb25kLWtleQ==; ?sv=2&sig=q%2Bw3e%3D12&se=3"
+    ) == ("[redacted] AccountKey=[redacted]; ?sv=2&sig=[redacted]&se=3")

@@ -30,7 +30,7 @@ _PUBLIC_SUFFIX = "core.windows.net"
 
 
 def build_azure(container: str, credentials: Credentials, retries: Any) -> AzureStore:
-    """Client of a container with the keys of the Secret, else of the environment: AZURE_* variables, the pod's identity.
+    """Client of a container with the keys of the Secret, else of the environment: AZURE_* variables, workload identity.
 
     Raises:
         StorageRefused: the Secret lacks a key, or nothing says in which storage account the container is.

@@ -189,7 +189,7 @@ def _build_gcs(bucket: str, credentials: Credentials) -> GCSStore:
     credentials.require_any(Scheme.GS, GS_KEYS)
     config = {"service_account_key": key} if (key := credentials.get(GS_KEYS[0])) else {}
     client: dict[str, Any] = {"timeout": timedelta(minutes=5)}
-    if "http://" in (key or ""):
+    if "http://" in (key or os.environ.get("GOOGLE_BASE_URL", "")):
         client["allow_http"] = True
     return GCSStore(bucket, config=config, client_options=client, retry_config=_RETRIES)  # type: ignore[arg-type]
 
