@@ -365,6 +365,13 @@ class TestCheckpoints:
         )
         return folder
 
+    def upload(self, workspace: Workspace, *steps: int) -> None:
+        """What a run of one pod does at a checkpoint."""
+        bucket = BucketCheckpoints(workspace)
+        for step in steps:
+            bucket.upload(f"checkpoint-{step}")
+        bucket.commit()
+
     def names(self, workspace: Workspace) -> list[str]:
         return sorted(path.name for path in workspace.checkpoints.glob("checkpoint-*"))
 
@@ -373,20 +380,20 @@ class TestCheckpoints:
         BucketCheckpoints(first).take_lease()
         for step in (1, 2, 3):
             self.commit(first, step)
-        BucketCheckpoints(first).save()
+        self.upload(first, 1, 2, 3)
         shutil.rmtree(first.checkpoints / "checkpoint-1")
-        BucketCheckpoints(first).save()
+        self.upload(first)
         assert self.names(attempts(2)) == ["checkpoint-2", "checkpoint-3"]
 
     def test_one_that_was_given_up_writes_nothing_more(self, attempts: Callable[[int], Workspace]) -> None:
         first, second = attempts(1), attempts(2)
         BucketCheckpoints(first).take_lease()
         self.commit(first, 1)
-        BucketCheckpoints(first).save()
+        self.upload(first, 1)
         BucketCheckpoints(second).take_lease()
         self.commit(first, 2)
         with pytest.raises(InfrastructureError, match="attempt 2 has taken over"):
-            BucketCheckpoints(first).save()
+            self.upload(first, 2)
         with pytest.raises(InfrastructureError, match="attempt 2 has taken over"):
             BucketCheckpoints(first).take_lease()
         assert self.names(attempts(3)) == ["checkpoint-1"]
@@ -398,7 +405,7 @@ class TestCheckpoints:
         BucketCheckpoints(first).take_lease()
         for step in (1, 2):
             self.commit(first, step)
-        BucketCheckpoints(first).save()
+        self.upload(first, 1, 2)
         (remote.folder / "out/ns/uid/checkpoints/checkpoint-2/weights").write_text("stop 2")
         assert self.names(attempts(2)) == ["checkpoint-1"]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import obstore
-from obstore.exceptions import BaseError
+from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 from obstore.store import AzureStore, GCSStore, S3Store
 
 from tunesmith_contract.artifact import File
@@ -46,6 +46,10 @@ _PARALLEL_PARTS = 4
 _RETRIES = {"max_retries": 6, "retry_timeout": timedelta(seconds=90)}
 _ENTITY_TAGS = ('"', "W/")
 _METADATA_SERVERS = ("169.254.169.254", "metadata.google.internal", "169.254.170.2")
+
+
+#: What tells a version of an object from another.
+Version = dict[str, str]
 
 
 class Bucket:
@@ -98,6 +102,34 @@ class Bucket:
                 chunk_size=max(_MIN_PART_BYTES, size // _MAX_PARTS),
                 max_concurrency=_PARALLEL_PARTS,
             )
+
+    def read_current(self, path: str) -> tuple[bytes, Version] | None:
+        """Bytes of a small object with their version, for ``write_if``; None where there is none."""
+        with self._explained("read"), suppress(FileNotFoundError):
+            answer = obstore.get(self._store, self._key(path))
+            version = {"e_tag": answer.meta["e_tag"], "version": answer.meta["version"]}
+            return bytes(answer.bytes()), {name: value for name, value in version.items() if value}
+        return None
+
+    def write_if(self, path: str, data: bytes, version: Version | None) -> bool:
+        """Store a small object unless another writer came before; False if one did, and wrote other bytes.
+
+        Args:
+            version: of the object that is replaced; None if there must be none.
+        """
+        mode: Any = "create" if version is None else version
+        with self._explained("written"):
+            try:
+                obstore.put(self._store, self._key(path), data, mode=mode)
+            except (AlreadyExistsError, PreconditionError):
+                # Also what a retry meets whose first try was stored, though its answer was lost.
+                current = self.read_current(path)
+                return current is not None and current[0] == data
+            except BaseError as error:
+                if not _NO_CONDITIONS.search(str(error)):
+                    raise
+                self.upload(path, data)
+        return True
 
     def delete(self, paths: Sequence[str]) -> None:
         """Remove objects; absent ones are no error."""
@@ -194,6 +226,8 @@ def _build_gcs(bucket: str, credentials: Credentials) -> GCSStore:
     return GCSStore(bucket, config=config, client_options=client, retry_config=_RETRIES)  # type: ignore[arg-type]
 
 
+# Some stores with the protocol of S3 know no conditions; there, the last writer wins.
+_NO_CONDITIONS = re.compile(r"<Code>NotImplemented</Code>|status code: 501")
 _NO_BUCKET = frozenset({"NoSuchBucket", "ContainerNotFound"})
 _KEYS_TO_ADD = {
     Scheme.S3: "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
