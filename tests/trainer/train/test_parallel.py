@@ -190,25 +190,6 @@ def test_what_deepspeed_cannot_do_is_refused(plain: TrainConfig, more: Any, advi
         check_combination(config)
 
 
-@pytest.fixture
-def plain() -> TrainConfig:
-    """A configuration that is never run."""
-    return TrainConfig.model_validate(
-        {
-            "owner": {"kind": "FineTuneJob", "namespace": "ns", "name": "n", "uid": "u"},
-            "baseModel": "pvc://models/llama",
-            "baseModelRevision": "r",
-            "datasetDigest": "sha256:" + "0" * 64,
-            "method": {"sft": {}},
-            "adapter": {},
-            "hyperparameters": {"learningRate": 1e-3, "batchSize": 16, "microBatchSize": 2},
-            "checkpoints": {},
-            "image": "i",
-            "output": "pvc://o",
-        }
-    )
-
-
 @pytest.mark.parametrize("on_gpu", [False, True])
 @pytest.mark.parametrize(
     ("parallelism", "offload"), [("ZeRO2", "None"), ("ZeRO2", "Optimizer"), ("ZeRO3", "All")]
