@@ -63,6 +63,18 @@ def test_a_connection_string_with_a_shared_access_signature(
     assert store_and_read(uri, secrets(keys)) == DATA
 
 
+@pytest.mark.parametrize("with_string", [True, False])
+def test_variables_of_a_laptop(
+    azure: AzureAccount, secrets: Mount, uri: str, monkeypatch: pytest.MonkeyPatch, with_string: bool
+) -> None:
+    keys = azure.secret()
+    authority = {"AZURE_CA_BUNDLE": keys.pop("AZURE_CA_BUNDLE")}
+    variables = {"AZURE_STORAGE_CONNECTION_STRING": azure.connection_string()} if with_string else keys
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert store_and_read(uri, secrets(authority)) == DATA
+
+
 @pytest.mark.parametrize("before", ["", "?"])
 def test_a_shared_access_signature_counts_more_than_the_identity_of_the_pod(
     azure: AzureAccount,

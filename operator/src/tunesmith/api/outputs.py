@@ -57,7 +57,7 @@ class Workspace(StrictModel):
     uri: WorkspaceUri = Field(
         description="The location of work files: pvc://claim/folder, s3://bucket/folder, gs://bucket/folder or "
         "az://container/folder. "
-        "Training on several nodes needs a claim that all nodes can write to (ReadWriteMany)."
+        "For training on several nodes a bucket, or a claim that all nodes can write to (ReadWriteMany)."
     )
     secret_ref: SecretName | None = Field(None, description=STORE_KEYS)
 
