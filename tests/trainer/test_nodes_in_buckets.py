@@ -83,10 +83,8 @@ def test_a_node_that_is_lost_in_the_midst_of_an_upload(
     expected = adapter_of(world, pods[0])
 
     with hold_upload(s3.url, "checkpoint-4/", "rng_state_1") as upload:
-        keys = s3.secret() | {"AWS_ENDPOINT_URL": upload.url}
-        first = start_gang(
-            world.root, config, nodes=2, disks=tmp_path / "first", **keys, **{ATTEMPT_ENV: "1"}
-        )
+        keys: dict[str, Any] = {**s3.secret(), "AWS_ENDPOINT_URL": upload.url, ATTEMPT_ENV: "1"}
+        first = start_gang(world.root, config, nodes=2, disks=tmp_path / "first", **keys)
         assert upload.held.wait(SECONDS), first[0].output
         for process in (*first[1].workers(), first[1].process.pid):
             kill(process)
@@ -95,9 +93,8 @@ def test_a_node_that_is_lost_in_the_midst_of_an_upload(
     assert set(committed(folder)) == {2}
     assert (folder / "checkpoints/checkpoint-4").is_dir(), "the first node has uploaded its part"
 
-    again = start_gang(
-        world.root, config, nodes=2, disks=tmp_path / "second", **s3.secret(), **{ATTEMPT_ENV: "2"}
-    )
+    keys = {**s3.secret(), ATTEMPT_ENV: "2"}
+    again = start_gang(world.root, config, nodes=2, disks=tmp_path / "second", **keys)
     assert end_gang(again, SECONDS) == [0, 0], again[0].output
     assert "resuming from checkpoint-2" in again[0].output
     assert adapter_of(world, again[0]) == expected
