@@ -202,7 +202,7 @@ class Engine(StrictModel):
         "back is immediate, and the former pods answer again if no new one is ready. With 0s they drain at once.",
     )
     template: PodTemplate | None = Field(
-        None, description="Scheduling, service account and image pull secrets of the serving pods."
+        None, description="Labels, scheduling, service account and image pull secrets of the serving pods."
     )
     lame_duck: Duration = Field(
         "5s",

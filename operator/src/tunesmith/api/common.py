@@ -144,9 +144,38 @@ class Toleration(StrictModel):
     )
 
 
+_OWN_KEYS = "tunesmith.dev/"
+_QUEUE_NAME = "kueue.x-k8s.io/queue-name"
+
+
+def _reserved_keys(subject: str) -> Rule:
+    return Rule(
+        f"self.all(key, !key.contains('{_OWN_KEYS}') && key != '{_QUEUE_NAME}')",
+        f"{subject} of tunesmith.dev are reserved for the operator, and kueue.x-k8s.io/queue-name belongs in "
+        "metadata.labels of the resource: leave them out here.",
+    )
+
+
 class PodTemplate(StrictModel):
     """Pod settings outside the containers. The operator manages security settings."""
 
+    labels: Annotated[dict[str, LabelValue], Field(max_length=16), _reserved_keys("Labels")] | None = Field(
+        None,
+        description="Additional labels of the pods, such as {azure.workload.identity/use: 'true'}, by which pods on "
+        "AKS get the identity of their ServiceAccount.",
+    )
+    annotations: (
+        Annotated[
+            dict[str, Annotated[str, Field(max_length=1024)]],
+            Field(max_length=16),
+            _reserved_keys("Annotations"),
+        ]
+        | None
+    ) = Field(
+        None,
+        description="Additional annotations of the pods, such as {kueue.x-k8s.io/podset-required-topology: "
+        "cloud.provider.com/topology-rack}.",
+    )
     node_selector: Annotated[dict[str, LabelValue], Field(max_length=16)] | None = Field(
         None, description="Labels that a node must have to run the pods."
     )

@@ -154,18 +154,6 @@ class VolumeMount(StrictModel):
     read_only: bool = Field(False, description="If true, pods cannot write to the mount.")
 
 
-_OWN_KEYS = "tunesmith.dev/"
-_QUEUE_NAME = "kueue.x-k8s.io/queue-name"
-
-
-def _reserved_keys(subject: str) -> Rule:
-    return Rule(
-        f"self.all(key, !key.contains('{_OWN_KEYS}') && key != '{_QUEUE_NAME}')",
-        f"{subject} of tunesmith.dev are reserved for the operator, and kueue.x-k8s.io/queue-name belongs in "
-        "metadata.labels of the FineTuneJob: leave them out here.",
-    )
-
-
 class TrainingPodTemplate(PodTemplate):
     """Pod settings outside the containers. The operator manages security settings."""
 
@@ -178,21 +166,6 @@ class TrainingPodTemplate(PodTemplate):
         ),
     )
 
-    labels: Annotated[dict[str, LabelValue], Field(max_length=16), _reserved_keys("Labels")] | None = Field(
-        None, description="Additional labels of the pods."
-    )
-    annotations: (
-        Annotated[
-            dict[str, Annotated[str, Field(max_length=1024)]],
-            Field(max_length=16),
-            _reserved_keys("Annotations"),
-        ]
-        | None
-    ) = Field(
-        None,
-        description="Additional annotations of the pods, such as {kueue.x-k8s.io/podset-required-topology: "
-        "cloud.provider.com/topology-rack}.",
-    )
     affinity: Affinity | None = Field(None, description="The node affinity of the pods.")
     topology_spread_constraints: Annotated[tuple[TopologySpread, ...], Field(max_length=4)] | None = Field(
         None,
@@ -255,7 +228,7 @@ class Compute(StrictModel):
         ge=1,
         le=64,
         description="The number of pods that train together, each on its own node. More than one requires a "
-        "workspace on a PersistentVolumeClaim that all nodes can write to (ReadWriteMany).",
+        "workspace in a bucket, or on a PersistentVolumeClaim that all nodes can write to (ReadWriteMany).",
     )
     gpus_per_node: int = Field(
         1, ge=0, le=16, description="The number of GPUs of each pod. Set it to 0 to train on CPUs only."

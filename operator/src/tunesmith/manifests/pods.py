@@ -53,6 +53,8 @@ def pod_placement(
             run without the runtime class.
     """
     placement = template.to_dict() if template else {}
+    for name in ("labels", "annotations"):
+        placement.pop(name, None)
     devices = tuple(devices)
     written = placement.get("tolerations", [])
     if not devices:
@@ -65,6 +67,13 @@ def pod_placement(
     if environment.gpu_runtime_class:
         placement.setdefault("runtimeClassName", environment.gpu_runtime_class)
     return placement
+
+
+def pod_metadata(labels: dict[str, str], template: PodTemplate | None) -> dict[str, Any]:
+    """Labels and annotations of a pod: those that people wrote, under the operator's own."""
+    written = template.to_dict() if template else {}
+    metadata: dict[str, Any] = {"labels": written.get("labels", {}) | labels}
+    return metadata | ({"annotations": written["annotations"]} if written.get("annotations") else {})
 
 
 def on_one_node(affinity: Mapping[str, Any] | None, labels: Mapping[str, str]) -> dict[str, Any]:

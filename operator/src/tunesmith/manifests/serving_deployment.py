@@ -36,6 +36,7 @@ from .pods import (
     cache_volume,
     credentials_volume,
     on_one_node,
+    pod_metadata,
     pod_placement,
     restricted_container_security,
     restricted_pod_security,
@@ -153,7 +154,7 @@ def build_serving_deployment(
             # A rollout is late only after the engine may have loaded its model; the default is ten minutes.
             "progressDeadlineSeconds": start_seconds(spec.engine, needs.model_bytes) + PULL_SECONDS,
             "template": {
-                "metadata": {"labels": metadata["labels"]},
+                "metadata": pod_metadata(metadata["labels"], spec.engine.template),
                 "spec": _build_pod(deployment, inputs, environment, needs, limits, number),
             },
         },

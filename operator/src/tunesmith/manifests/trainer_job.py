@@ -44,6 +44,7 @@ from .pods import (
     credentials_volume,
     environment_variables,
     on_one_node,
+    pod_metadata,
     pod_placement,
     restricted_container_security,
     restricted_pod_security,
@@ -74,9 +75,7 @@ KEEP_IPC_LOCK = (
 
 _CACHE = str(MOUNT_ROOT / "cache")
 
-_NOT_PLACEMENT = frozenset(
-    {"labels", "annotations", "volumes", "volumeMounts", "terminationGracePeriodSeconds"}
-)
+_NOT_PLACEMENT = frozenset({"volumes", "volumeMounts", "terminationGracePeriodSeconds"})
 
 _FATAL_EXIT_CODES = (
     ExitCode.USER_ERROR,
@@ -177,7 +176,7 @@ def build_trainer_job(
         requirements = usable_node_requirements(needs)
         spec["affinity"] = with_requirements(spec.get("affinity"), requirements)
     labels = child_labels(owner, stage, attempt)
-    metadata_of_pods = _pod_metadata(labels, pod.template)
+    metadata_of_pods = pod_metadata(labels, pod.template)
     if pod.one_node_for:
         spec["affinity"] = on_one_node(spec.get("affinity"), labels)
         metadata_of_pods.setdefault("annotations", {})[ONE_NODE_ANNOTATION] = pod.one_node_for
@@ -363,12 +362,6 @@ def _resources(pod: TrainerPod) -> dict[str, Any]:
     requests = defaults | dict((pod.resources and pod.resources.requests) or {})
     limits |= {name: str(count) for name, count in pod.devices.items()}
     return {"requests": requests} | ({"limits": limits} if limits else {})
-
-
-def _pod_metadata(labels: dict[str, str], template: PodTemplate | None) -> dict[str, Any]:
-    written = template.to_dict() if template else {}
-    metadata: dict[str, Any] = {"labels": written.get("labels", {}) | labels}
-    return metadata | ({"annotations": written["annotations"]} if written.get("annotations") else {})
 
 
 def _placement(owner: Owner, stage: Stage, pod: TrainerPod, environment: Environment) -> dict[str, Any]:
