@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from simulation.simulated_cluster import DIGEST, ENVIRONMENT, START, eval_run, fine_tune_job, success
 
-from tunesmith.api.common import PodTemplate
 from tunesmith.api.evalrun import EvalRun
 from tunesmith.api.finetunejob import FineTuneJob
+from tunesmith.api.pod_template import PodTemplate
 from tunesmith.decide.evalrun.config import ResolvedEvaluation, resolve_evaluation
 from tunesmith.decide.evalrun.sides import SideSources
 from tunesmith.decide.finetunejob.observed import ObservedTraining
@@ -93,7 +93,7 @@ def test_what_the_operator_was_installed_with_applies_to_pods_with_gpus() -> Non
     assert of_stage[Stage.TRAIN]["tolerations"] == [GPU_TOLERATION, reserved]
     assert not {"runtimeClassName", "tolerations"} & of_stage[Stage.PREPARE].keys()
     assert not {"runtimeClassName", "tolerations"} & train_pod(installed, gpusPerNode=0).keys()
-    chosen = pod_placement(PodTemplate.model_validate({"runtimeClassName": "own"}), [GPU], installed)
+    chosen = pod_placement(PodTemplate.model_validate({"runtimeClassName": "own"}), [GPU], installed, {})
     assert chosen["runtimeClassName"] == "own"
 
 
@@ -107,8 +107,8 @@ def test_the_template_reaches_pods_as_far_as_it_concerns_them() -> None:
     of_stage = pods(template=template)
     assert template.items() <= of_stage[Stage.TRAIN].items()
     prepare = of_stage[Stage.PREPARE]
-    assert (prepare["schedulerName"], prepare["nodeSelector"]) == ("gangs", {"pool": "a"})
-    assert "runtimeClassName" not in prepare
+    assert prepare["schedulerName"] == "gangs"
+    assert not {"runtimeClassName", "nodeSelector"} & prepare.keys()
     assert prepare["terminationGracePeriodSeconds"] < 900
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from simulation.simulated_cluster import fine_tune_job
+from simulation.simulated_cluster import ENVIRONMENT, fine_tune_job
 
 from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.decide.fit.gpus import ReachableGPUs
@@ -20,9 +20,8 @@ def node(labels: dict[str, str], name: str = "n", resource: str = "nvidia.com/gp
 
 def requested(**settings: Any) -> GPURequest:
     compute = FineTuneJob.parse(fine_tune_job(compute={"gpusPerNode": 1} | settings)).spec.compute
-    return GPURequest(
-        compute.gpus_per_node, compute.gpu_resource, compute.gpu_memory, compute.template, "compute"
-    )
+    gpus = ENVIRONMENT.gpus(compute.gpus_per_node, compute.gpu_resource, compute.template)
+    return GPURequest(gpus.count, gpus.resource, compute.gpu_memory, compute.template, "compute")
 
 
 def reach(*nodes: dict[str, Any], cuda: int | None = 13, **compute: Any) -> ReachableGPUs:

@@ -4,12 +4,15 @@ import argparse
 import os
 import socket
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import from_json
 
 from tunesmith.api.common import Toleration
+from tunesmith.api.pod_settings import GPU_RESOURCE
+from tunesmith.manifests.container_resources import LimitRules
 from tunesmith.manifests.environment import ServingNetwork
 
 PREFIX = "TUNESMITH_"
@@ -17,6 +20,10 @@ PREFIX = "TUNESMITH_"
 
 def _parse_json(value: object) -> object:
     return from_json(value or "[]") if isinstance(value, str) else value
+
+
+def _parse_json_object(value: object) -> object:
+    return from_json(value or "{}") if isinstance(value, str) else value
 
 
 def _parse_optional_json(value: object) -> object:
@@ -48,6 +55,22 @@ class ServingSources(BaseModel):
             for peers in (self.clients, self.monitoring)
         )
         return ServingNetwork(clients, monitoring)
+
+
+class LimitRatios(BaseModel):
+    """Limits of containers that nobody limits, as multiples of their requests."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    cpu: Decimal | None = Field(None, ge=1, le=1000)
+    memory: Decimal | None = Field(None, ge=1, le=1000)
+    ephemeral_storage: Decimal | None = Field(None, alias="ephemeral-storage", ge=1, le=1000)
+
+    def to_rules(self) -> LimitRules:
+        """The ratios as manifests take them."""
+        return LimitRules(
+            {name: str(ratio) for name, ratio in self.model_dump(by_alias=True).items() if ratio}
+        )
 
 
 class Settings(BaseModel):
@@ -99,6 +122,14 @@ class Settings(BaseModel):
     gpu_runtime_class: str = Field("", description="default RuntimeClass of pods with GPUs, such as nvidia")
     gpu_tolerations: Annotated[tuple[Toleration, ...], BeforeValidator(_parse_json)] = Field(
         (), description="tolerations of all pods with GPUs, as a JSON list"
+    )
+    gpu_resource: str = Field(
+        GPU_RESOURCE, description="extended resource of GPUs where no resource names one"
+    )
+    limit_request_ratio: Annotated[LimitRatios, BeforeValidator(_parse_json_object)] = Field(
+        LimitRatios(),
+        description="limits of all containers that nobody limits, by the ratio to their requests, as a JSON object of "
+        "decimal numbers for cpu, memory and ephemeral-storage",
     )
     serving_network: Annotated[ServingSources | None, BeforeValidator(_parse_optional_json)] = Field(
         None,

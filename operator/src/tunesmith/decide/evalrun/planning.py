@@ -268,7 +268,8 @@ def _judge_fit(
     loaded = [item for item in resolved.sides if item.side.is_loaded]
     if not loaded:
         return FitVerdict(True, EvalRunReason.FITS, NO_MODEL) if compute.gpus else None
-    request = GPURequest(compute.gpus, compute.gpu_resource, compute.gpu_memory, compute.template, "compute")
+    resource = environment.gpus(compute.gpus, compute.gpu_resource, compute.template).resource
+    request = GPURequest(compute.gpus, resource, compute.gpu_memory, compute.template, "compute")
     gpus = find_reachable_gpus(request, observed.gpu_nodes, needs, environment.gpu_tolerations)
     answer_tokens = max(suite.max_new_tokens for suite in run.spec.suites)
     measured = {
