@@ -169,6 +169,21 @@ def test_settings_of_pods_with_gpus_reach_the_operator(default: list[dict[str, A
     assert (settings.gpu_runtime_class, settings.gpu_tolerations) == ("", ())
 
 
+def test_defaults_of_gpus_and_limits_reach_the_operator(default: list[dict[str, Any]]) -> None:
+    rendered = render(
+        "defaults.gpuResource=amd.com/gpu",
+        "defaults.limitRequestRatio.cpu=4",
+        "defaults.limitRequestRatio.memory=1.5",
+        "defaults.limitRequestRatio.ephemeral-storage=2",
+    )
+    settings = read_settings([], environment_of(rendered))
+    assert settings.gpu_resource == "amd.com/gpu"
+    ratios = settings.limit_request_ratio.to_rules().ratios
+    assert ratios == {"cpu": "4", "memory": "1.5", "ephemeral-storage": "2"}
+    settings = read_settings([], environment_of(default))
+    assert (settings.gpu_resource, settings.limit_request_ratio.to_rules().ratios) == ("nvidia.com/gpu", {})
+
+
 @pytest.mark.parametrize(("settings", "cuda"), [((), "13"), (("trainerCuda=12", "servingGpuCuda=12"), "12")])
 def test_the_operator_is_told_the_cuda_of_its_images(settings: tuple[str, ...], cuda: str) -> None:
     (deployment,) = of_kind(render(*settings), "Deployment")
@@ -191,6 +206,10 @@ def test_the_operator_is_told_the_cuda_of_its_images(settings: tuple[str, ...], 
         ("image.digest=sha256:x", "digest"),
         ("replicas=0", "replicas"),
         ("gpu.tolerations[0].kye=reserved", "kye"),
+        ("defaults.gpuResource=gpu", "gpuResource"),
+        ("defaults.limitRequestRatio.gpu=2", "limitRequestRatio"),
+        ("defaults.limitRequestRatio.memory=0", "memory"),
+        ("defaults.limitRequestRatio.memory=0.5", "memory"),
         ("servingNetworkPolicy.clients[0].podSelecter.x=y", "podSelecter"),
         ("servingTelemetry.traces.sampleRatio=2", "sampleRatio"),
         ("servingTelemetry.traces.endpoint=http://me:key@collector/v1/traces", "endpoint"),

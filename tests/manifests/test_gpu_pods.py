@@ -118,6 +118,46 @@ def test_a_slice_is_requested_by_its_name() -> None:
     assert GPU_TOLERATION in pod["tolerations"]
 
 
+CLAIMS = [{"name": "gpus", "resourceClaimTemplateName": "two-gpus"}]
+
+
+def test_gpus_of_another_maker_are_requested_by_their_name() -> None:
+    pod = train_pod(gpuResource="amd.com/gpu", gpusPerNode=2)
+    assert container(pod)["resources"]["limits"] == {"amd.com/gpu": "2"}
+    assert pod["tolerations"] == [{"key": "amd.com/gpu", "operator": "Exists"}]
+    assert "affinity" not in pod, "what NVIDIA's labels say is of no concern"
+    assert train_pod(gpuResource="habana.ai/gaudi")["tolerations"] == [
+        {"key": "habana.ai/gaudi", "operator": "Exists"}
+    ]
+
+
+def test_a_part_of_an_amd_gpu_is_on_a_node_that_is_tainted_as_a_gpu_node() -> None:
+    tolerations = train_pod(gpuResource="amd.com/cpx_nps4")["tolerations"]
+    assert [each["key"] for each in tolerations] == ["amd.com/gpu", "amd.com/cpx_nps4"]
+
+
+def test_the_installation_says_which_gpus_are_requested_by_default() -> None:
+    pod = train_pod(replace(ENVIRONMENT, gpu_resource="nvidia.com/gpu.shared"))
+    assert container(pod)["resources"]["limits"] == {"nvidia.com/gpu.shared": "1"}
+    assert [each["key"] for each in pod["tolerations"]] == [GPU, "nvidia.com/gpu.shared"]
+
+
+def test_resource_claims_take_the_place_of_an_extended_resource() -> None:
+    of_stage = pods(gpusPerNode=2, template={"resourceClaims": CLAIMS})
+    pod = of_stage[Stage.TRAIN]
+    assert pod["resourceClaims"] == CLAIMS
+    assert container(pod)["resources"]["claims"] == [{"name": "gpus"}]
+    assert "limits" not in container(pod)["resources"]
+    assert pod["tolerations"] == [GPU_TOLERATION]
+    assert "/dev/shm" in {mount["mountPath"] for mount in container(pod)["volumeMounts"]}
+    assert "resourceClaims" not in of_stage[Stage.PREPARE]
+
+
+def test_claims_may_come_beside_gpus_that_are_named() -> None:
+    resources = container(train_pod(gpuResource=GPU, template={"resourceClaims": CLAIMS}))["resources"]
+    assert (resources["limits"], resources["claims"]) == ({GPU: "1"}, [{"name": "gpus"}])
+
+
 def test_an_evaluation_has_the_same_settings() -> None:
     compute = {
         "gpuResource": "nvidia.com/mig-1g.10gb",

@@ -1,5 +1,6 @@
 """GPUs that pods may get: what is known of them before one is requested, and what is said where nothing is."""
 
+from dataclasses import replace
 from typing import Any
 
 from simulation.simulated_cluster import ENVIRONMENT, fine_tune_job
@@ -116,3 +117,29 @@ def test_slices_are_found_by_their_resource() -> None:
 
 def test_without_gpus_nothing_is_known_and_nothing_is_wrong() -> None:
     assert reach(node(H100), gpusPerNode=0) == ReachableGPUs()
+
+
+def test_gpus_of_another_maker_are_found_on_their_nodes() -> None:
+    amd = node({"amd.com/gpu.vram": "192G"}, "mi300x", resource="amd.com/gpu")
+    gpus = reach(node(H100), amd, gpuResource="amd.com/gpu")
+    assert (gpus.memory, gpus.obstacle, gpus.product) == (192 * GIB, None, None)
+
+
+def test_the_default_of_the_installation_is_asked_for_where_nothing_is_written() -> None:
+    installed = replace(ENVIRONMENT, gpu_resource="amd.com/gpu")
+    assert installed.gpus(1, None, None).resource == "amd.com/gpu"
+    assert installed.gpus(1, "nvidia.com/gpu", None).resource == "nvidia.com/gpu"
+
+
+def test_gpus_of_resource_claims_have_the_memory_that_is_written() -> None:
+    claims: dict[str, Any] = {
+        "template": {"resourceClaims": [{"name": "gpus", "resourceClaimTemplateName": "two-gpus"}]}
+    }
+    unknown = reach(node(H100), **claims)
+    assert (unknown.memory, unknown.obstacle) == (None, None)
+    assert unknown.note == (
+        "The memory of the GPUs is unknown, because resource claims do not say it: write compute.gpuMemory, such as "
+        "24Gi, to have it compared."
+    )
+    assert reach(node(H100), **claims, gpuMemory="40Gi").memory == 40 * GIB
+    assert reach(node(H100), **claims, gpuResource="nvidia.com/gpu").memory == 81559 * 2**20

@@ -81,10 +81,10 @@ def pod_placement(
     return placement
 
 
-def pod_metadata(template: PodTemplate | None, labels: Mapping[str, str]) -> dict[str, Any]:
-    """Labels and annotations of a pod; those of the operator win."""
+def pod_metadata(labels: dict[str, str], template: PodTemplate | None) -> dict[str, Any]:
+    """Labels and annotations of a pod: those that people wrote, under the operator's own."""
     written = template.to_dict() if template else {}
-    metadata: dict[str, Any] = {"labels": written.get("labels", {}) | dict(labels)}
+    metadata: dict[str, Any] = {"labels": written.get("labels", {}) | labels}
     return metadata | ({"annotations": written["annotations"]} if written.get("annotations") else {})
 
 

@@ -156,7 +156,7 @@ def build_serving_deployment(
             # A rollout is late only after the engine may have loaded its model; the default is ten minutes.
             "progressDeadlineSeconds": start_seconds(spec.engine, needs.model_bytes) + PULL_SECONDS,
             "template": {
-                "metadata": pod_metadata(spec.engine.template, metadata["labels"]),
+                "metadata": pod_metadata(metadata["labels"], spec.engine.template),
                 "spec": _build_pod(deployment, inputs, environment, needs, limits, number),
             },
         },

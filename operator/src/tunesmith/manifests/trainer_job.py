@@ -189,7 +189,7 @@ def build_trainer_job(
         requirements = usable_node_requirements(needs)
         spec["affinity"] = with_requirements(spec.get("affinity"), requirements)
     labels = child_labels(owner, stage, attempt)
-    metadata_of_pods = pod_metadata(pod.template, labels)
+    metadata_of_pods = pod_metadata(labels, pod.template)
     if pod.avoids_gpu_nodes:
         spec["affinity"] = off_gpu_nodes(spec.get("affinity"))
     if pod.one_node_for:
