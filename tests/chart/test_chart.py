@@ -202,6 +202,21 @@ def test_admission_policies_limit_what_they_name_alone(default: list[dict[str, A
         render(*twice, *(f"admissionPolicies[{number}].allow.methods={{sft}}" for number in (0, 1)))
 
 
+def test_defaults_of_gpus_and_limits_reach_the_operator(default: list[dict[str, Any]]) -> None:
+    rendered = render(
+        "defaults.gpuResource=amd.com/gpu",
+        "defaults.limitRequestRatio.cpu=4",
+        "defaults.limitRequestRatio.memory=1.5",
+        "defaults.limitRequestRatio.ephemeral-storage=2",
+    )
+    settings = read_settings([], environment_of(rendered))
+    assert settings.gpu_resource == "amd.com/gpu"
+    ratios = settings.limit_request_ratio.to_rules().ratios
+    assert ratios == {"cpu": "4", "memory": "1.5", "ephemeral-storage": "2"}
+    settings = read_settings([], environment_of(default))
+    assert (settings.gpu_resource, settings.limit_request_ratio.to_rules().ratios) == ("nvidia.com/gpu", {})
+
+
 @pytest.mark.parametrize(("settings", "cuda"), [((), "13"), (("trainerCuda=12", "servingGpuCuda=12"), "12")])
 def test_the_operator_is_told_the_cuda_of_its_images(settings: tuple[str, ...], cuda: str) -> None:
     (deployment,) = of_kind(render(*settings), "Deployment")
@@ -224,6 +239,10 @@ def test_the_operator_is_told_the_cuda_of_its_images(settings: tuple[str, ...], 
         ("image.digest=sha256:x", "digest"),
         ("replicas=0", "replicas"),
         ("gpu.tolerations[0].kye=reserved", "kye"),
+        ("defaults.gpuResource=gpu", "gpuResource"),
+        ("defaults.limitRequestRatio.gpu=2", "limitRequestRatio"),
+        ("defaults.limitRequestRatio.memory=0", "memory"),
+        ("defaults.limitRequestRatio.memory=0.5", "memory"),
         ("servingNetworkPolicy.clients[0].podSelecter.x=y", "podSelecter"),
         ("servingTelemetry.traces.sampleRatio=2", "sampleRatio"),
         ("gpu.prices[0].resource=nvidia.com/gpu", "perHour"),

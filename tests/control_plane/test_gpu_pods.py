@@ -18,9 +18,16 @@ RUNTIME_CLASS = {
 }
 
 
-def train_pod(ip_lock: bool) -> dict[str, Any]:
-    """A pod of a job that sets all that concerns GPUs."""
-    compute = {
+CLAIMS = [{"name": "gpus", "resourceClaimTemplateName": "eight-gpus"}]
+
+
+def train_pod(ip_lock: bool = False, **template: Any) -> dict[str, Any]:
+    """A pod of a job that sets all that concerns GPUs.
+
+    Args:
+        template: further pod settings.
+    """
+    compute: dict[str, Any] = {
         "nodes": 2,
         "gpusPerNode": 8,
         "network": {"resource": "rdma/hca_shared_devices_a", "count": 2, "ipcLock": ip_lock},
@@ -30,6 +37,7 @@ def train_pod(ip_lock: bool) -> dict[str, Any]:
             "runtimeClassName": "nvidia",
             "schedulerName": "gangs",
             "terminationGracePeriodSeconds": 900,
+            **template,
         },
     }
     cluster = World(fine_tune_job(compute=compute))
@@ -52,3 +60,20 @@ def test_levels_admit_pods_with_gpus(server: ControlPlane) -> None:
             create(server, level, train_pod(ip_lock=True))
         assert '"IPC_LOCK"' in refused.value.stderr
     assert "created" in create(server, "privileged", train_pod(ip_lock=True))
+
+
+def test_a_pod_with_resource_claims_is_kept_as_it_is_written(server: ControlPlane) -> None:
+    server.kubectl("apply", "-f", "-", stdin=json.dumps(RUNTIME_CLASS))
+    flags = [
+        "--dry-run=server",
+        f"--namespace={server.namespace(enforce='restricted')}",
+        "-o",
+        "json",
+        "-f",
+        "-",
+    ]
+    pod = json.loads(server.kubectl("create", *flags, stdin=json.dumps(train_pod(resourceClaims=CLAIMS))))
+    assert pod["spec"]["resourceClaims"] == CLAIMS
+    resources = pod["spec"]["containers"][0]["resources"]
+    assert resources["claims"] == [{"name": "gpus"}]
+    assert set(resources["limits"]) == {"rdma/hca_shared_devices_a"}

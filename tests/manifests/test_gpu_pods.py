@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from simulation.simulated_cluster import DIGEST, ENVIRONMENT, START, eval_run, fine_tune_job, success
 
-from tunesmith.api.common import PodTemplate
 from tunesmith.api.evalrun import EvalRun
 from tunesmith.api.finetunejob import FineTuneJob
+from tunesmith.api.pod_template import PodTemplate
 from tunesmith.decide.evalrun.config import ResolvedEvaluation, resolve_evaluation
 from tunesmith.decide.evalrun.sides import SideSources
 from tunesmith.decide.finetunejob.observed import ObservedTraining
@@ -93,7 +93,7 @@ def test_what_the_operator_was_installed_with_applies_to_pods_with_gpus() -> Non
     assert of_stage[Stage.TRAIN]["tolerations"] == [GPU_TOLERATION, reserved]
     assert not {"runtimeClassName", "tolerations"} & of_stage[Stage.PREPARE].keys()
     assert not {"runtimeClassName", "tolerations"} & train_pod(installed, gpusPerNode=0).keys()
-    chosen = pod_placement(PodTemplate.model_validate({"runtimeClassName": "own"}), [GPU], installed)
+    chosen = pod_placement(PodTemplate.model_validate({"runtimeClassName": "own"}), [GPU], installed, {})
     assert chosen["runtimeClassName"] == "own"
 
 
@@ -107,8 +107,8 @@ def test_the_template_reaches_pods_as_far_as_it_concerns_them() -> None:
     of_stage = pods(template=template)
     assert template.items() <= of_stage[Stage.TRAIN].items()
     prepare = of_stage[Stage.PREPARE]
-    assert (prepare["schedulerName"], prepare["nodeSelector"]) == ("gangs", {"pool": "a"})
-    assert "runtimeClassName" not in prepare
+    assert prepare["schedulerName"] == "gangs"
+    assert not {"runtimeClassName", "nodeSelector"} & prepare.keys()
     assert prepare["terminationGracePeriodSeconds"] < 900
 
 
@@ -116,6 +116,46 @@ def test_a_slice_is_requested_by_its_name() -> None:
     pod = train_pod(gpuResource="nvidia.com/mig-3g.40gb")
     assert container(pod)["resources"]["limits"] == {"nvidia.com/mig-3g.40gb": "1"}
     assert GPU_TOLERATION in pod["tolerations"]
+
+
+CLAIMS = [{"name": "gpus", "resourceClaimTemplateName": "two-gpus"}]
+
+
+def test_gpus_of_another_maker_are_requested_by_their_name() -> None:
+    pod = train_pod(gpuResource="amd.com/gpu", gpusPerNode=2)
+    assert container(pod)["resources"]["limits"] == {"amd.com/gpu": "2"}
+    assert pod["tolerations"] == [{"key": "amd.com/gpu", "operator": "Exists"}]
+    assert "affinity" not in pod, "what NVIDIA's labels say is of no concern"
+    assert train_pod(gpuResource="habana.ai/gaudi")["tolerations"] == [
+        {"key": "habana.ai/gaudi", "operator": "Exists"}
+    ]
+
+
+def test_a_part_of_an_amd_gpu_is_on_a_node_that_is_tainted_as_a_gpu_node() -> None:
+    tolerations = train_pod(gpuResource="amd.com/cpx_nps4")["tolerations"]
+    assert [each["key"] for each in tolerations] == ["amd.com/gpu", "amd.com/cpx_nps4"]
+
+
+def test_the_installation_says_which_gpus_are_requested_by_default() -> None:
+    pod = train_pod(replace(ENVIRONMENT, gpu_resource="nvidia.com/gpu.shared"))
+    assert container(pod)["resources"]["limits"] == {"nvidia.com/gpu.shared": "1"}
+    assert [each["key"] for each in pod["tolerations"]] == [GPU, "nvidia.com/gpu.shared"]
+
+
+def test_resource_claims_take_the_place_of_an_extended_resource() -> None:
+    of_stage = pods(gpusPerNode=2, template={"resourceClaims": CLAIMS})
+    pod = of_stage[Stage.TRAIN]
+    assert pod["resourceClaims"] == CLAIMS
+    assert container(pod)["resources"]["claims"] == [{"name": "gpus"}]
+    assert "limits" not in container(pod)["resources"]
+    assert pod["tolerations"] == [GPU_TOLERATION]
+    assert "/dev/shm" in {mount["mountPath"] for mount in container(pod)["volumeMounts"]}
+    assert "resourceClaims" not in of_stage[Stage.PREPARE]
+
+
+def test_claims_may_come_beside_gpus_that_are_named() -> None:
+    resources = container(train_pod(gpuResource=GPU, template={"resourceClaims": CLAIMS}))["resources"]
+    assert (resources["limits"], resources["claims"]) == ({GPU: "1"}, [{"name": "gpus"}])
 
 
 def test_an_evaluation_has_the_same_settings() -> None:

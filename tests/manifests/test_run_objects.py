@@ -142,7 +142,10 @@ def test_only_training_gets_gpus_and_the_size_that_was_asked_for() -> None:
     compute = {"gpusPerNode": 2, "resources": {"requests": {"memory": "16Gi"}, "limits": {"cpu": "4"}}}
     job, inputs, _ = parts(compute=compute)
     prepare = build_data_job(job, inputs, Stage.PREPARE, 1, ENVIRONMENT)["spec"]["template"]["spec"]
-    assert container(prepare)["resources"] == {"requests": {"cpu": "500m", "memory": "1Gi"}}
+    assert container(prepare)["resources"] == {
+        "requests": {"cpu": "500m", "memory": "1Gi"},
+        "limits": {"cpu": "4"},
+    }
     pod = train_pod(compute=compute)
     assert container(pod)["resources"] == {"requests": {"memory": "16Gi"}, "limits": {"cpu": "4", GPU: "2"}}
     assert "/dev/shm" in {mount["mountPath"] for mount in container(pod)["volumeMounts"]}

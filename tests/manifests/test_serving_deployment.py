@@ -401,6 +401,58 @@ def test_the_users_template_places_the_pods() -> None:
     assert pod["tolerations"][0]["key"] == "gpu"
 
 
+def test_the_users_template_reaches_serving_pods_as_it_does_pods_of_training() -> None:
+    term = {"matchExpressions": [{"key": "gpu", "operator": "In", "values": ["l40s"]}]}
+    required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}
+    template = {
+        "labels": {"team": "a", "tunesmith-own": "x"},
+        "annotations": {"sidecar.istio.io/inject": "false"},
+        "priorityClassName": "serving",
+        "affinity": {"nodeAffinity": required},
+        "topologySpreadConstraints": [{"topologyKey": "topology.kubernetes.io/zone"}],
+        "volumes": [
+            {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "32Gi"}},
+            {"name": "chat", "configMap": {"name": "chat-templates"}},
+        ],
+        "volumeMounts": [
+            {"name": "shm", "mountPath": "/dev/shm"},
+            {"name": "chat", "mountPath": "/chat", "readOnly": True},
+        ],
+    }
+    deployment = build(engine={"gpus": 1, "template": template})
+    pod, metadata = pod_of(deployment), deployment["spec"]["template"]["metadata"]
+    assert (metadata["labels"]["team"], metadata["annotations"]) == ("a", template["annotations"])
+    assert deployment["spec"]["selector"]["matchLabels"].items() <= metadata["labels"].items()
+    assert pod["priorityClassName"] == "serving"
+    (nodes,) = pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"][
+        "nodeSelectorTerms"
+    ]
+    assert term["matchExpressions"][0] in nodes["matchExpressions"]
+    (spread,) = pod["topologySpreadConstraints"]
+    assert spread["topologyKey"] == "topology.kubernetes.io/zone"
+    assert spread["labelSelector"]["matchLabels"].items() <= metadata["labels"].items()
+    engine, agent = pod["initContainers"][0], pod["containers"][0]
+    own = {"own-shm": "/dev/shm", "own-chat": "/chat"}
+    mounted = {mount["name"]: mount["mountPath"] for mount in engine["volumeMounts"]}
+    assert own.items() <= mounted.items()
+    assert list(mounted.values()).count("/dev/shm") == 1
+    assert not own.keys() & {mount["name"] for mount in agent["volumeMounts"]}
+    volumes = {volume["name"] for volume in pod["volumes"]}
+    assert (own.keys() <= volumes, "shared-memory" in volumes) == (True, False)
+
+
+def test_serving_pods_take_gpus_of_any_kind() -> None:
+    amd = pod_of(build(engine={"gpus": 2, "gpuResource": "amd.com/gpu"}))
+    assert amd["initContainers"][0]["resources"]["limits"] == {"amd.com/gpu": "2"}
+    assert ("affinity" in amd, [each["key"] for each in amd["tolerations"]]) == (False, ["amd.com/gpu"])
+    claims = [{"name": "gpus", "resourceClaimTemplateName": "two-gpus"}]
+    claimed = pod_of(build(engine={"gpus": 2, "template": {"resourceClaims": claims}}))
+    assert claimed["resourceClaims"] == claims
+    assert claimed["initContainers"][0]["resources"]["claims"] == [{"name": "gpus"}]
+    assert "limits" not in claimed["initContainers"][0]["resources"]
+    assert "claims" not in claimed["containers"][0]["resources"]
+
+
 @pytest.mark.parametrize(
     ("replicas", "gpus", "strategy", "stops_first"),
     [

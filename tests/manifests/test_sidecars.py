@@ -100,10 +100,7 @@ def test_resources_and_command_are_those_that_people_write() -> None:
     container = {**SCORER, "command": ["python", "score.py"], "resources": written}
     scorer = pod(suite("texts", "ContainerScore", container=container))["initContainers"][0]
     assert scorer["command"] == ["python", "score.py"]
-    assert scorer["resources"] == {
-        "requests": {"cpu": "2", "memory": "8Gi"},
-        "limits": {"memory": "8Gi"},
-    }
+    assert scorer["resources"] == {"requests": {"cpu": "2"}, "limits": {"memory": "8Gi"}}
 
 
 def test_code_of_answers_runs_in_a_sandbox_of_the_trainer_image() -> None:

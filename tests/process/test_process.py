@@ -43,6 +43,18 @@ def test_tolerations_are_a_json_list(capsys: pytest.CaptureFixture[str]) -> None
         assert "gpu_tolerations" in capsys.readouterr().err
 
 
+def test_ratios_of_limits_are_a_json_object(capsys: pytest.CaptureFixture[str]) -> None:
+    written = '{"cpu": 4, "memory": 1.5}'
+    ratios = read_settings([], {"TUNESMITH_LIMIT_REQUEST_RATIO": written}).limit_request_ratio
+    assert ratios.to_rules().ratios == {"cpu": "4", "memory": "1.5"}
+    assert (
+        read_settings([], {"TUNESMITH_LIMIT_REQUEST_RATIO": ""}).limit_request_ratio.to_rules().ratios == {}
+    )
+    for wrong in ('{"cpu": 0.5}', '{"gpu": 2}'):
+        assert main(["--limit-request-ratio", wrong]) == 2
+        assert "limit_request_ratio" in capsys.readouterr().err
+
+
 def test_a_setting_that_does_not_fit_ends_the_process_with_a_sentence(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

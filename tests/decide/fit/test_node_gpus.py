@@ -110,3 +110,34 @@ def test_measured_capability_goes_before_that_of_the_product() -> None:
     assert read_gpu({PRODUCT: "NVIDIA-L4"}).capability == (8, 9)
     assert read_gpu({MACHINE: "p3.2xlarge"}).capability == (7, 0)
     assert read_gpu({MACHINE: "p3.2xlarge"}).name == "v100"
+
+
+AMD_GPU, AMD_MEMORY, DIVISION = "amd.com/gpu", "amd.com/gpu.vram", "amd.com/compute-memory-partition"
+
+
+@pytest.mark.parametrize(
+    ("labels", "resource", "gibibytes"),
+    [
+        ({AMD_MEMORY: "192G"}, AMD_GPU, 192),
+        ({"beta.amd.com/gpu.vram": "64G"}, AMD_GPU, 64),
+        ({AMD_MEMORY: "192G", DIVISION: "spx_nps1"}, AMD_GPU, 192),
+        ({AMD_MEMORY: "192G", DIVISION: "cpx_nps4"}, AMD_GPU, None),
+        ({AMD_MEMORY: "192G"}, "amd.com/cpx_nps4", None),
+        ({AMD_MEMORY: "192G", DIVISION: "spx_nps1"}, "amd.com/spx_nps1", 192),
+        ({AMD_MEMORY: "plenty"}, AMD_GPU, None),
+        ({}, AMD_GPU, None),
+        ({AMD_MEMORY: "192G"}, "nvidia.com/gpu", None),
+        ({"gpu.intel.com/xe.memory": "49152"}, "gpu.intel.com/xe", 48),
+        ({"habana.ai/gaudi.memory": "131072"}, "habana.ai/gaudi", 128),
+    ],
+)
+def test_memory_of_other_makers_gpus(labels: dict[str, str], resource: str, gibibytes: int | None) -> None:
+    gpu = read_gpu(labels, resource)
+    assert gpu.memory == (None if gibibytes is None else gibibytes * GIB)
+    assert gpu.capability is None, "nothing that NVIDIA's rules could refuse"
+
+
+def test_the_product_of_an_amd_gpu_is_named() -> None:
+    assert read_gpu({"amd.com/gpu.product-name": "AMD_Instinct_MI300X_OAM"}, AMD_GPU).name == (
+        "AMD_Instinct_MI300X_OAM"
+    )

@@ -1,8 +1,9 @@
 """GPUs that pods may get: what is known of them before one is requested, and what is said where nothing is."""
 
+from dataclasses import replace
 from typing import Any
 
-from simulation.simulated_cluster import fine_tune_job
+from simulation.simulated_cluster import ENVIRONMENT, fine_tune_job
 
 from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.decide.fit.gpus import ReachableGPUs
@@ -20,9 +21,8 @@ def node(labels: dict[str, str], name: str = "n", resource: str = "nvidia.com/gp
 
 def requested(**settings: Any) -> GPURequest:
     compute = FineTuneJob.parse(fine_tune_job(compute={"gpusPerNode": 1} | settings)).spec.compute
-    return GPURequest(
-        compute.gpus_per_node, compute.gpu_resource, compute.gpu_memory, compute.template, "compute"
-    )
+    gpus = ENVIRONMENT.gpus(compute.gpus_per_node, compute.gpu_resource, compute.template)
+    return GPURequest(gpus.count, gpus.resource, compute.gpu_memory, compute.template, "compute")
 
 
 def reach(*nodes: dict[str, Any], cuda: int | None = 13, **compute: Any) -> ReachableGPUs:
@@ -117,3 +117,29 @@ def test_slices_are_found_by_their_resource() -> None:
 
 def test_without_gpus_nothing_is_known_and_nothing_is_wrong() -> None:
     assert reach(node(H100), gpusPerNode=0) == ReachableGPUs()
+
+
+def test_gpus_of_another_maker_are_found_on_their_nodes() -> None:
+    amd = node({"amd.com/gpu.vram": "192G"}, "mi300x", resource="amd.com/gpu")
+    gpus = reach(node(H100), amd, gpuResource="amd.com/gpu")
+    assert (gpus.memory, gpus.obstacle, gpus.product) == (192 * GIB, None, None)
+
+
+def test_the_default_of_the_installation_is_asked_for_where_nothing_is_written() -> None:
+    installed = replace(ENVIRONMENT, gpu_resource="amd.com/gpu")
+    assert installed.gpus(1, None, None).resource == "amd.com/gpu"
+    assert installed.gpus(1, "nvidia.com/gpu", None).resource == "nvidia.com/gpu"
+
+
+def test_gpus_of_resource_claims_have_the_memory_that_is_written() -> None:
+    claims: dict[str, Any] = {
+        "template": {"resourceClaims": [{"name": "gpus", "resourceClaimTemplateName": "two-gpus"}]}
+    }
+    unknown = reach(node(H100), **claims)
+    assert (unknown.memory, unknown.obstacle) == (None, None)
+    assert unknown.note == (
+        "The memory of the GPUs is unknown, because resource claims do not say it: write compute.gpuMemory, such as "
+        "24Gi, to have it compared."
+    )
+    assert reach(node(H100), **claims, gpuMemory="40Gi").memory == 40 * GIB
+    assert reach(node(H100), **claims, gpuResource="nvidia.com/gpu").memory == 81559 * 2**20

@@ -41,7 +41,7 @@ LASTING = [
     (
         "failed quota: team: must specify limits.cpu for: trainer; limits.memory for: trainer",
         "must specify limits.cpu for: trainer; limits.memory for: trainer. The quota counts what the pods do not "
-        "state: a LimitRange in the namespace",
+        "state: write requests and limits in compute.resources",
     ),
     (
         "maximum memory usage per Container is 2Gi, but limit is 16Gi",

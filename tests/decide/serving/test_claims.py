@@ -5,6 +5,8 @@ from typing import Any
 import pytest
 from simulation.serving_world import World, build_adapter
 
+from tunesmith.decide.serving.pods.claims import mounted_claims
+
 Modes = dict[str, tuple[str, ...]]
 
 SHARED: Modes = {"artifacts": ("ReadWriteMany",), "models": ("ReadOnlyMany",)}
@@ -104,3 +106,19 @@ def test_pods_of_an_earlier_release_are_not_replaced_for_a_claim() -> None:
     world.spec = world.spec | {"engine": {"gpus": 0, "maxRank": 8, "updateStrategy": "StopFirst"}}
     world.settle()
     assert "podAffinity" in affinity_of(world)
+
+
+def test_claims_among_the_volumes_of_people_count_too() -> None:
+    def mounted(*claims: dict[str, Any]) -> dict[str, bool]:
+        volumes = [
+            {"name": f"v{index}", "persistentVolumeClaim": claim} for index, claim in enumerate(claims)
+        ]
+        spec = World(build_adapter("one"), engine={"gpus": 0, "template": {"volumes": volumes}}).resource.spec
+        return {
+            name: mounted_claims(spec)[name] for name in ("own", "shared") if name in mounted_claims(spec)
+        }
+
+    assert mounted({"claimName": "own"}, {"claimName": "shared", "readOnly": True}) == {
+        "own": True,
+        "shared": False,
+    }

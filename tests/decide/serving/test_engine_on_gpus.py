@@ -288,14 +288,14 @@ def test_requests_and_time_to_start_come_from_the_size_of_the_model() -> None:
     assert world.status["engineRequests"] == {"cpu": "6", "memory": engine["resources"]["requests"]["memory"]}
 
 
-def test_requests_that_were_written_are_shown_and_none_where_there_are_none() -> None:
+def test_requests_that_were_written_are_shown_and_the_least_for_an_unknown_model() -> None:
     resources = {"requests": {"cpu": "2"}, "limits": {"memory": "8Gi"}}
     world = gpu_world(resources=resources)
     world.settle()
     assert world.status["engineRequests"] == {"cpu": "2", "memory": "8Gi"}
     world.spec |= {"engine": {"gpus": 0, "updateStrategy": "StopFirst"}}
     world.settle()
-    assert "engineRequests" not in world.status
+    assert world.status["engineRequests"] == {"cpu": "250m", "memory": "1Gi"}
 
 
 def stuck_world(**engine: Any) -> World:
@@ -344,3 +344,16 @@ def test_parsers_follow_the_base_model_and_replace_no_pod_by_themselves(gpus: in
     after = max(world.of_kind("Deployment"), key=set_number)
     arguments = after["spec"]["template"]["spec"]["initContainers"][0]["args"]
     assert arguments[arguments.index("--tool-call-parser") + 1] == "llama3_json"
+
+
+def test_the_resource_that_earlier_releases_wrote_replaces_no_pods() -> None:
+    """The API server wrote the default into each resource, and keeps it where the default is gone."""
+    world = gpu_world(updateStrategy="StopFirst")
+    world.settle()
+    template = world.find("Deployment")
+    world.spec |= {"engine": world.spec["engine"] | {"gpuResource": "nvidia.com/gpu"}}
+    world.settle()
+    assert world.find("Deployment") == template
+    world.spec |= {"engine": world.spec["engine"] | {"gpuResource": "nvidia.com/gpu.shared"}}
+    world.settle()
+    assert world.find("Deployment") != template

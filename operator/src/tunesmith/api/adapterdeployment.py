@@ -14,7 +14,6 @@ from .common import (
     Conditions,
     FineTuneJobRef,
     InvalidResource,
-    PodTemplate,
     Resource,
     Resources,
     SecretName,
@@ -23,7 +22,8 @@ from .common import (
     describe_details,
 )
 from .engine_arguments import EngineArgument
-from .pod_settings import GPU_RESOURCE, CacheVolume, EngineEnv, GPUResource, gpu_rules
+from .pod_settings import CacheVolume, EngineEnv, GPUResource, gpu_rules
+from .pod_template import PodTemplate
 from .reasons import AdapterPhase
 from .rules import DIGEST_WITH_URI, Rule, exactly_one, keyed_by, matching
 from .sources import STORE_KEYS
@@ -142,7 +142,7 @@ class Engine(StrictModel):
         description="The memory of one GPU, such as 24Gi, which the condition Fits compares with the estimate. Auto: "
         "taken from the labels of the nodes that the pods may be scheduled to. A change does not replace pods.",
     )
-    gpu_resource: GPUResource = GPU_RESOURCE
+    gpu_resource: GPUResource = None
     resident_adapters: int = Field(
         8,
         ge=1,
@@ -174,7 +174,14 @@ class Engine(StrictModel):
         "adapter.",
     )
     resources: Resources | None = Field(
-        None, description="CPU and memory requests and limits of the engine's container."
+        None,
+        description="CPU and memory requests and limits of the engine's container. The agent's container gets limits "
+        "of the same resources.",
+    )
+    agent_resources: Resources | None = Field(
+        None,
+        description="CPU and memory requests and limits of the agent's container. If unset, it requests 100m and "
+        "128Mi, and is limited to 1Gi of memory.",
     )
     args: Annotated[tuple[EngineArgument, ...], Field(max_length=32)] = Field(
         (),
@@ -202,7 +209,7 @@ class Engine(StrictModel):
         "back is immediate, and the former pods answer again if no new one is ready. With 0s they drain at once.",
     )
     template: PodTemplate | None = Field(
-        None, description="Labels, scheduling, service account and image pull secrets of the serving pods."
+        None, description="Labels, scheduling, volumes and service account of the serving pods."
     )
     lame_duck: Duration = Field(
         "5s",

@@ -11,7 +11,7 @@ from pydantic_core import CoreSchema, ErrorDetails
 
 from .rules import Rule, keyed_by, with_rules
 from .uris import DataUri, ModelUri
-from .values import ClassName, LabelValue, ObjectName, Quantity, Timestamp
+from .values import ObjectName, Quantity, Timestamp
 
 GROUP = "tunesmith.dev"
 VERSION = "v1alpha1"
@@ -144,69 +144,10 @@ class Toleration(StrictModel):
     )
 
 
-_OWN_KEYS = "tunesmith.dev/"
-_QUEUE_NAME = "kueue.x-k8s.io/queue-name"
-
-
-def _reserved_keys(subject: str) -> Rule:
-    return Rule(
-        f"self.all(key, !key.contains('{_OWN_KEYS}') && key != '{_QUEUE_NAME}')",
-        f"{subject} of tunesmith.dev are reserved for the operator, and kueue.x-k8s.io/queue-name belongs in "
-        "metadata.labels of the resource: leave them out here.",
-    )
-
-
-class PodTemplate(StrictModel):
-    """Pod settings outside the containers. The operator manages security settings."""
-
-    labels: Annotated[dict[str, LabelValue], Field(max_length=16), _reserved_keys("Labels")] | None = Field(
-        None,
-        description="Additional labels of the pods, such as {azure.workload.identity/use: 'true'}, by which pods on "
-        "AKS get the identity of their ServiceAccount.",
-    )
-    annotations: (
-        Annotated[
-            dict[str, Annotated[str, Field(max_length=1024)]],
-            Field(max_length=16),
-            _reserved_keys("Annotations"),
-        ]
-        | None
-    ) = Field(
-        None,
-        description="Additional annotations of the pods, such as {kueue.x-k8s.io/podset-required-topology: "
-        "cloud.provider.com/topology-rack}.",
-    )
-    node_selector: Annotated[dict[str, LabelValue], Field(max_length=16)] | None = Field(
-        None, description="Labels that a node must have to run the pods."
-    )
-    tolerations: Annotated[tuple[Toleration, ...], Field(max_length=16)] | None = Field(
-        None, description="Taints that the pods tolerate."
-    )
-    priority_class_name: ClassName | None = Field(None, description="The PriorityClass of the pods.")
-    runtime_class_name: ClassName | None = Field(
-        None,
-        description="The RuntimeClass of the pods that use GPUs, such as nvidia. Needed where the NVIDIA runtime is "
-        "not the default of the nodes, as on K3s and RKE2. Pods that use no GPU run without it.",
-    )
-    scheduler_name: ClassName | None = Field(
-        None, description="The scheduler of the pods. If unset, the default scheduler of the cluster is used."
-    )
-    termination_grace_period_seconds: Annotated[int, Field(ge=1, le=86_400)] | None = Field(
-        None,
-        description="The time in seconds that a pod has to end after it was asked to, before it is killed. If unset, "
-        "the operator chooses it: for training by the size of a checkpoint, from 2 minutes to 1 hour. Pods that "
-        "generate or prepare rows have their own. Nodes that are shut down or reclaimed may give less.",
-    )
-    service_account_name: ClassName | None = Field(
-        None,
-        description="The ServiceAccount of the pods. No token for the Kubernetes API is mounted, whichever "
-        "account is used.",
-    )
-    image_pull_secrets: Annotated[tuple[SecretName, ...], Field(max_length=8)] | None = Field(
-        None,
-        description="Secrets for pulling the images.",
-        json_schema_extra=keyed_by("name"),
-    )
+#: Extended resources that stand for GPUs, as a pattern.
+GPU_NAMES = (
+    r"^nvidia\.com/(gpu|mig-)|^amd\.com/[sdtqc]px_|^gpu\.intel\.com/(i915|xe)$|^habana\.ai/gaudi|/gpu$"
+)
 
 
 class Resources(StrictModel):
@@ -215,7 +156,7 @@ class Resources(StrictModel):
     rules = (
         Rule(
             "[has(self.requests) ? self.requests : {}, has(self.limits) ? self.limits : {}]"
-            ".all(r, r.all(k, !k.matches(r'^nvidia\\.com/(gpu|mig-)|/gpu$')))",
+            f".all(r, r.all(k, !k.matches(r'{GPU_NAMES}')))",
             "Write the number of GPUs in gpusPerNode or gpus, not in resources, and another kind of GPU, such as "
             "nvidia.com/mig-1g.10gb, in gpuResource.",
         ),

@@ -1,191 +1,46 @@
-"""Compute resources and pod settings of training: nodes, GPUs, parallelism, scheduling and volumes."""
+"""Compute resources of training and of data preparation: nodes, GPUs, parallelism, requests and limits."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from tunesmith_contract.run_config import Offload
 
-from .common import PodTemplate, Resources, StrictModel
-from .pod_settings import GPU_RESOURCE, CacheVolume, GPUResource, Network, TrainerEnv, gpu_rules
-from .rules import Rule, exactly_one, keyed_by
-from .values import ClassName, GPUMemory, Image, ItemName, LabelValue, ObjectName, Quantity
-
-#: Paths that the system or the operator uses.
-_OWNED_PATHS = ("/mnt/tunesmith", "/etc/tunesmith", "/var/run/secrets", "/tmp", "/proc", "/sys", "/dev")
-_OWNED_IN_CEL = ", ".join(f"'{path}'" for path in _OWNED_PATHS)
-_SHARED_MEMORY = "/dev/shm"
+from .common import Resources, StrictModel
+from .pod_settings import CacheVolume, GPUResource, Network, TrainerEnv, gpu_rules
+from .pod_template import PodTemplate
+from .rules import Rule
+from .values import GPUMemory, Image
 
 
-class MatchExpression(StrictModel):
-    """A requirement on one label of the node, as in a Pod."""
-
-    key: str = Field(min_length=1, max_length=316, description="The key of the node's label.")
-    operator: Literal["In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt"] = Field(
-        description="The comparison of the label with values."
-    )
-    values: Annotated[tuple[LabelValue, ...], Field(max_length=32)] | None = Field(
-        None, description="The values to compare with, for operators In, NotIn, Gt and Lt."
-    )
-
-
-class NodeSelectorTerm(StrictModel):
-    """A list of requirements on node labels, all of which must hold."""
-
-    match_expressions: Annotated[tuple[MatchExpression, ...], Field(min_length=1, max_length=16)] = Field(
-        description="The requirements on the labels of the node."
-    )
-
-
-class RequiredNodes(StrictModel):
-    """A list of terms, at least one of which must hold."""
-
-    node_selector_terms: Annotated[tuple[NodeSelectorTerm, ...], Field(min_length=1, max_length=8)] = Field(
-        description="The terms. At least one of them must hold."
-    )
-
-
-class NodeAffinity(StrictModel):
-    """Requirements on the nodes of the pods."""
-
-    required_during_scheduling_ignored_during_execution: RequiredNodes = Field(
-        description="The requirements that a node must meet when a pod is scheduled."
-    )
-
-
-class Affinity(StrictModel):
-    """Node affinity of the pods, as in a Pod."""
-
-    node_affinity: NodeAffinity = Field(description="The requirements on the nodes of the pods.")
-
-
-class TopologySpread(StrictModel):
-    """A constraint on the spread of the job's pods over zones, racks or nodes. The operator sets the label selector."""
-
-    max_skew: int = Field(
-        1, ge=1, le=1024, description="The largest difference of the number of pods between two domains."
-    )
-    topology_key: str = Field(
-        min_length=1,
-        max_length=316,
-        description="The node label whose values are the domains, such as topology.kubernetes.io/zone.",
-    )
-    when_unsatisfiable: Literal["DoNotSchedule", "ScheduleAnyway"] = Field(
-        "DoNotSchedule",
-        description="The behavior if the constraint cannot be met. DoNotSchedule: the pods wait. ScheduleAnyway: "
-        "the pods are scheduled regardless.",
-    )
-
-
-class ClaimVolume(StrictModel):
-    """A PersistentVolumeClaim as a volume."""
-
-    claim_name: ObjectName = Field(description="The name of the PersistentVolumeClaim.")
-    read_only: bool = Field(False, description="If true, pods cannot write to the volume.")
-
-
-class ConfigMapVolume(StrictModel):
-    """A ConfigMap as a volume of files."""
-
-    name: ObjectName = Field(description="The name of the ConfigMap.")
-
-
-class SecretVolume(StrictModel):
-    """A Secret as a volume of files."""
-
-    secret_name: ObjectName = Field(description="The name of the Secret.")
-
-
-class EmptyDirVolume(StrictModel):
-    """An initially empty folder that lasts as long as the pod."""
-
-    medium: Literal["", "Memory"] = Field(
-        "", description="The storage medium. Memory: a tmpfs in RAM, which counts towards the memory limit."
-    )
-    size_limit: Quantity | None = Field(None, description="The maximum size of the volume, such as 16Gi.")
-
-
-_KINDS = ("persistent_volume_claim", "config_map", "secret", "empty_dir")
-
-
-class Volume(StrictModel):
-    """An additional volume of the pods. Exactly one member besides name must be set."""
-
-    rules = (
-        exactly_one(
-            _KINDS,
-            "Set exactly one kind of volume: persistentVolumeClaim, configMap, secret or emptyDir, such "
-            "as emptyDir: {}.",
-        ),
-    )
-
-    name: ItemName = Field(description="The name of the volume, used by volumeMounts.")
-    persistent_volume_claim: ClaimVolume | None = Field(None, description="A PersistentVolumeClaim.")
-    config_map: ConfigMapVolume | None = Field(None, description="A ConfigMap, whose keys become files.")
-    secret: SecretVolume | None = Field(None, description="A Secret, whose keys become files.")
-    empty_dir: EmptyDirVolume | None = Field(
-        None, description="An initially empty folder that lasts as long as the pod."
-    )
-
-
-class VolumeMount(StrictModel):
-    """A mount of one of the volumes."""
+class DataCompute(StrictModel):
+    """Compute resources of the pods that generate and prepare the rows. They use no GPU."""
 
     rules = (
         Rule(
-            f"self.mountPath == '{_SHARED_MEMORY}' || ![{_OWNED_IN_CEL}]"
-            ".exists(owned, (self.mountPath + '/').startsWith(owned + '/'))",
-            "This path is reserved for the system or the operator: use another one, such as /data. Only "
-            "/dev/shm may be replaced.",
-            field=".mountPath",
+            "!has(self.template) || !has(self.template.resourceClaims)",
+            "These pods use no GPU: leave resourceClaims out here, and write it in compute.template.",
+            field=".template",
         ),
         Rule(
-            "self.mountPath.startsWith('/') && self.mountPath.size() > 1 && !self.mountPath.contains('..')"
-            " && !self.mountPath.contains(':')",
-            "Write an absolute path, such as /data, without '..' and ':'.",
-            field=".mountPath",
+            "!has(self.template) || !has(self.template.runtimeClassName)",
+            "runtimeClassName is for pods with GPUs, which these are not: leave it out here, and write it in "
+            "compute.template.",
+            field=".template",
         ),
     )
 
-    name: ItemName = Field(description="The name of one of the volumes.")
-    mount_path: str = Field(
-        max_length=256, description="The path at which the volume is mounted, such as /data."
-    )
-    read_only: bool = Field(False, description="If true, pods cannot write to the mount.")
-
-
-class TrainingPodTemplate(PodTemplate):
-    """Pod settings outside the containers. The operator manages security settings."""
-
-    rules = (
-        Rule(
-            "!has(self.volumeMounts) || self.volumeMounts.all(m, has(self.volumes) && "
-            "self.volumes.exists(v, v.name == m.name))",
-            "A volumeMount names a volume that does not exist: write the name of one of template.volumes.",
-            field=".volumeMounts",
-        ),
-    )
-
-    affinity: Affinity | None = Field(None, description="The node affinity of the pods.")
-    topology_spread_constraints: Annotated[tuple[TopologySpread, ...], Field(max_length=4)] | None = Field(
+    resources: Resources | None = Field(
         None,
-        description="Constraints on the spread of the pods over zones, racks or nodes.",
-        json_schema_extra=keyed_by("topologyKey", "whenUnsatisfiable"),
+        description="CPU and memory requests and limits of each pod. If unset, a pod requests half a CPU and 1 GiB "
+        "of memory to prepare rows, half of that to generate them, and has the limits of compute.resources, if any.",
     )
-    volumes: Annotated[tuple[Volume, ...], Field(max_length=16)] | None = Field(
+    template: PodTemplate | None = Field(
         None,
-        description="Additional volumes, beside those that the operator mounts for URIs.",
-        json_schema_extra=keyed_by("name"),
-    )
-    volume_mounts: Annotated[tuple[VolumeMount, ...], Field(max_length=16)] | None = Field(
-        None,
-        description="The mounts of the additional volumes.",
-        json_schema_extra=keyed_by("mountPath"),
-    )
-    priority_class_name: ClassName | None = Field(
-        None,
-        description="The PriorityClass of the pods. With a Kueue queue label, use the label "
-        "kueue.x-k8s.io/priority-class of the FineTuneJob for a WorkloadPriorityClass instead.",
+        description="Labels, scheduling, volumes and service account of the pods. A field that is unset is that of "
+        "compute.template, except those that choose nodes with GPUs: affinity, topologySpreadConstraints, "
+        "runtimeClassName, resourceClaims, and nodeSelector but for operating system, architecture, region and zone. "
+        "Without a nodeSelector or affinity of their own, the pods prefer nodes without GPUs.",
     )
 
 
@@ -238,7 +93,7 @@ class Compute(StrictModel):
         description="The memory of one GPU, such as 24Gi. A job that does not fit into it fails before it "
         "requests a GPU. Auto: taken from the labels of the nodes that the pods may be scheduled to.",
     )
-    gpu_resource: GPUResource = GPU_RESOURCE
+    gpu_resource: GPUResource = None
     network: Network | None = Field(
         None,
         description="Network devices of each pod for RDMA between the nodes, with nodes above 1. If unset, nodes "
@@ -264,13 +119,14 @@ class Compute(StrictModel):
     )
     resources: Resources | None = Field(
         None,
-        description="CPU and memory requests and limits of each pod. A CPU limit is also the number of threads.",
+        description="CPU and memory requests and limits of each pod. A CPU limit is also the number of threads. Pods "
+        "that generate and prepare rows have the same limits, unless dataset.compute.resources says others.",
     )
     image: Image | None = Field(
         None,
         description="The trainer image. If unset, the image that the operator was installed with is used.",
     )
-    template: TrainingPodTemplate | None = Field(
+    template: PodTemplate | None = Field(
         None, description="Labels, scheduling, volumes and service account of the pods."
     )
     env: TrainerEnv = ()

@@ -21,7 +21,6 @@ from tunesmith_contract.shared_rules.verdict import Verdict
 from .common import (
     BaseModelSource,
     Conditions,
-    PodTemplate,
     Resource,
     Resources,
     SecretName,
@@ -30,7 +29,8 @@ from .common import (
 )
 from .evaluation_sides import Baseline, Candidate, ReferenceSide, TokenPrices
 from .evaluation_suites import GATE_KEYS, Gate, JudgeSettings, Suite
-from .pod_settings import GPU_RESOURCE, CacheVolume, GPUResource, TrainerEnv, gpu_rules
+from .pod_settings import CacheVolume, GPUResource, TrainerEnv, gpu_rules
+from .pod_template import PodTemplate
 from .reasons import EvalRunPhase
 from .rules import Rule, keyed_by
 from .sources import STORE_KEYS
@@ -61,13 +61,25 @@ class EvalCompute(StrictModel):
         description="The memory of one GPU, such as 24Gi. An evaluation that does not fit into it fails before it "
         "requests a GPU. Auto: taken from the labels of the nodes that the pod may be scheduled to.",
     )
-    gpu_resource: GPUResource = GPU_RESOURCE
+    gpu_resource: GPUResource = None
     resources: Resources | None = Field(
         None,
-        description="CPU and memory requests and limits of the pod. A CPU limit is also the number of threads.",
+        description="CPU and memory requests and limits of the pod. A CPU limit is also the number of threads. With "
+        "engine: VLLM they are those of the engine's container. Other containers of the pod get limits of the same "
+        "resources.",
+    )
+    evaluator_resources: Resources | None = Field(
+        None,
+        description="With engine: VLLM, CPU and memory requests and limits of the container that asks the engine and "
+        "scores the answers. If unset, it requests 500m and 1Gi.",
+    )
+    sandbox_resources: Resources | None = Field(
+        None,
+        description="CPU and memory requests and limits of the container that runs the code of answers. If unset, it "
+        "requests 250m and 512Mi, and is limited to 4Gi of memory.",
     )
     template: PodTemplate | None = Field(
-        None, description="Labels, scheduling, service account and image pull secrets of the pod."
+        None, description="Labels, scheduling, volumes and service account of the pod."
     )
     env: TrainerEnv = ()
     cache_volume: CacheVolume | None = Field(

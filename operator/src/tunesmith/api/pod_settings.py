@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from .common import StrictModel
+from .common import GPU_NAMES, StrictModel
 from .rules import Rule, any_of, keyed_by, matching
 from .values import ObjectName, VariableValue
 
@@ -21,6 +21,14 @@ _LIBRARIES = (
     "UCX_",
     "FI_",
     "CUDA_",
+    "HIP_",
+    "HSA_",
+    "MIOPEN_",
+    "RCCL_",
+    "CCL_",
+    "SYCL_",
+    "HCL_",
+    "PT_HPU_",
 )
 _DOWNLOADS = ("HF_HUB_DOWNLOAD_TIMEOUT", "HF_HUB_ETAG_TIMEOUT", "HF_HUB_DISABLE_XET")
 #: Time limits of the trainer that people may set.
@@ -36,8 +44,13 @@ _TRACES = (
 )
 _ENGINE_LIBRARIES = ("VLLM_", "FLASHINFER_")
 
-#: The device plugin chooses the GPUs; the other one makes torch run the code in files that it loads.
-_RESERVED = ("CUDA_VISIBLE_DEVICES", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD")
+#: The device plugin chooses the GPUs. The others make torch run the code in files that it loads, or load a library.
+_RESERVED = (
+    "CUDA_VISIBLE_DEVICES",
+    "HIP_VISIBLE_DEVICES",
+    "HSA_TOOLS_LIB",
+    "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD",
+)
 #: These would open the engine to others, let it serve another model or other adapters than were proved, or end it.
 _RESERVED_ENGINE = (
     "VLLM_ALLOW_INSECURE_SERIALIZATION",
@@ -133,7 +146,8 @@ TrainerEnv = Annotated[
         max_length=32,
         description="Environment variables that configure the libraries of the trainer, such as [{name: "
         "NCCL_SOCKET_IFNAME, value: eth0}, {name: NCCL_DEBUG, value: INFO}]. Allowed are settings of NCCL, torch, "
-        "Triton, OpenMP, gloo, UCX, libfabric (FI_*), CUDA and hub downloads, and the time limits "
+        "Triton, OpenMP, gloo, UCX, libfabric (FI_*), CUDA, ROCm, oneAPI and Gaudi (HIP_*, HSA_*, MIOPEN_*, RCCL_*, "
+        "CCL_*, SYCL_*, HCL_*, PT_HPU_*) and hub downloads, and the time limits "
         f"{', '.join(TRAINER_SETTINGS)}. {_ENV_OVERRIDES}",
         json_schema_extra=keyed_by("name"),
     ),
@@ -146,7 +160,8 @@ EngineEnv = Annotated[
         max_length=32,
         description="Environment variables that configure vLLM and its libraries, such as [{name: "
         "VLLM_LOGGING_LEVEL, value: DEBUG}]. Allowed are settings of vLLM, FlashInfer, NCCL, torch, Triton, OpenMP, "
-        f"gloo, UCX, libfabric (FI_*), CUDA and hub downloads, and of traces (OTEL_*), which the agent gets, too. "
+        "gloo, UCX, libfabric (FI_*), CUDA, ROCm, oneAPI and Gaudi (HIP_*, HSA_*, MIOPEN_*, RCCL_*, CCL_*, SYCL_*, "
+        "HCL_*, PT_HPU_*) and hub downloads, and of traces (OTEL_*), which the agent gets, too. "
         f"{_ENV_OVERRIDES}",
         json_schema_extra=keyed_by("name"),
     ),
@@ -155,41 +170,70 @@ EngineEnv = Annotated[
 
 GPU_RESOURCE = "nvidia.com/gpu"
 
+_LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+_QUALIFIED_NAME = rf"({_LABEL}\.)*{_LABEL}/[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?"
+
 GPUResource = Annotated[
-    str,
+    Annotated[
+        str,
+        Field(max_length=316),
+        matching(
+            rf"^{_QUALIFIED_NAME}$",
+            "Write the name of a GPU resource as the nodes offer it (kubectl describe node, under Allocatable), such "
+            "as nvidia.com/gpu, nvidia.com/mig-1g.10gb or amd.com/gpu.",
+        ),
+        Rule(
+            "!self.matches(r'^([a-z0-9.-]+\\.)?kubernetes\\.io/')",
+            "kubernetes.io names no devices: write the name of a GPU resource as the nodes offer it, such as "
+            "nvidia.com/gpu.",
+        ),
+    ]
+    | None,
     Field(
-        max_length=63,
         description="The resource by which the device plugin of the nodes offers GPUs. nvidia.com/gpu: a whole GPU, "
         "or a slice with MIG strategy single. nvidia.com/mig-1g.10gb and the like: a slice with MIG strategy mixed. "
-        "nvidia.com/gpu.shared: a share of a time-sliced GPU.",
-    ),
-    matching(
-        r"^nvidia\.com/(gpu([-.][a-z0-9]+)*|mig-([0-9]+c\.)?[0-9]+g\.[0-9]+gb([-.][a-z0-9]+)*)$",
-        "Write the name of a GPU resource as the nodes offer it (kubectl describe node, under Allocatable), such as "
-        "nvidia.com/gpu, nvidia.com/gpu.shared or nvidia.com/mig-1g.10gb.",
+        "nvidia.com/gpu.shared: a share of a time-sliced GPU. Others, such as amd.com/gpu, gpu.intel.com/xe or "
+        "habana.ai/gaudi, need an image of your own. If unset, GPUs come with template.resourceClaims if there are "
+        "any, else by the resource that the operator was installed with (chart value defaults.gpuResource, "
+        "nvidia.com/gpu)."
     ),
 ]
 """Extended resource of a GPU, a MIG slice or a shared GPU."""
 
 
 def gpu_rules(count: str) -> tuple[Rule, ...]:
-    """Rules on ``gpuMemory`` and ``gpuResource`` beside the member that holds the number of GPUs."""
+    """Rules on ``gpuMemory``, ``gpuResource`` and ``template`` beside the member that holds the number of GPUs."""
     return (
         Rule(
             f"self.{count} > 0 || self.gpuMemory == 'Auto'",
             f"gpuMemory has no effect without GPUs: with {count}: 0, leave it out.",
             field=".gpuMemory",
         ),
+        # Earlier releases wrote nvidia.com/gpu into every resource.
         Rule(
-            f"self.{count} > 0 || self.gpuResource == '{GPU_RESOURCE}'",
+            f"self.{count} > 0 || !has(self.gpuResource) || self.gpuResource == '{GPU_RESOURCE}'",
             f"gpuResource has no effect without GPUs: with {count}: 0, leave it out.",
             field=".gpuResource",
         ),
         Rule(
-            f"self.{count} <= 1 || !self.gpuResource.matches(r'^nvidia\\.com/mig-|[.]shared$')",
+            f"self.{count} <= 1 || !has(self.gpuResource) || "
+            "!self.gpuResource.matches(r'^nvidia\\.com/mig-|[.]shared$')",
             f"A process can use only one MIG slice, and shared GPUs may be the same card: write {count}: 1, or "
             f"another gpuResource, such as {GPU_RESOURCE}.",
             field=f".{count}",
+        ),
+        Rule(
+            "!has(self.gpuResource) || !has(self.resources) || [has(self.resources.requests) ? "
+            "self.resources.requests : {}, has(self.resources.limits) ? self.resources.limits : {}]"
+            ".all(r, !(self.gpuResource in r))",
+            f"The GPUs are also in resources: write their number in {count} alone.",
+            field=".resources",
+        ),
+        Rule(
+            f"self.{count} > 0 || !has(self.template) || !has(self.template.resourceClaims)",
+            f"resourceClaims brings GPUs, which are not used with {count}: 0: leave it out, or write in {count} how "
+            "many GPUs the claims have.",
+            field=".template",
         ),
     )
 
@@ -201,12 +245,12 @@ class Network(StrictModel):
         str,
         Field(max_length=316),
         matching(
-            r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?\.)*[a-z0-9]([-a-z0-9]*[a-z0-9])?/[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$",
+            rf"^{_QUALIFIED_NAME}$",
             "Write the name of the resource as the nodes offer it (kubectl describe node, under Allocatable), such "
             "as rdma/hca_shared_devices_a or vpc.amazonaws.com/efa.",
         ),
         Rule(
-            "!self.matches(r'^nvidia\\.com/(gpu|mig-)|/gpu$')",
+            f"!self.matches(r'{GPU_NAMES}')",
             "This is a GPU and not a network device: write the number of GPUs in gpusPerNode, and their kind in "
             "gpuResource.",
         ),

@@ -9,6 +9,7 @@ from tunesmith_contract.sources import DataFormat
 from tunesmith_contract.uris import names_one_file
 
 from .common import FineTuneJobRef, SecretName, StrictModel
+from .compute import DataCompute
 from .generate import Generate
 from .labels import ArgillaSource
 from .rules import Rule, exactly_one, is_zero
@@ -247,6 +248,11 @@ class Dataset(StrictModel):
         description="The handling of email addresses, phone numbers, card numbers and keys in the rows. Report: "
         "they are counted, and the report names the rows. Mask: each is replaced by a placeholder "
         "before training. Ignore: rows are not searched for them.",
+    )
+    compute: DataCompute | None = Field(
+        None,
+        description="Compute resources of the pods that generate and prepare the rows. If unset, they follow from "
+        "compute.",
     )
     template_arguments: TemplateSwitches | None = Field(
         None,

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import ROUND_CEILING, Decimal
 from typing import Annotated, Any, Literal
 
 from annotated_types import GroupedMetadata, MaxLen
@@ -228,6 +229,47 @@ Quantity = Annotated[
     ),
 ]
 """Resource quantity such as ``500m``, ``2`` or ``16Gi``; a whole number needs no quotes."""
+
+_SUFFIXES = {
+    "n": Decimal("1e-9"),
+    "u": Decimal("1e-6"),
+    "m": Decimal("1e-3"),
+    "": Decimal(1),
+    **{suffix: Decimal(1000) ** power for power, suffix in enumerate("kMGTPE", 1)},
+    **{f"{suffix}i": Decimal(1024) ** power for power, suffix in enumerate("KMGTPE", 1)},
+}
+
+
+def quantity_amount(quantity: str) -> Decimal:
+    """Amount of a quantity such as ``500m`` or ``16Gi``, in cores or bytes.
+
+    Raises:
+        ValueError: the text is not a quantity.
+    """
+    number, suffix = _split_quantity(quantity)
+    return number * _SUFFIXES.get(suffix, Decimal(1))
+
+
+def scale_quantity(quantity: str, factor: str) -> str:
+    """Multiple of a quantity in the same unit, such as ``2000m`` for 4 times ``500m``; small units are rounded up.
+
+    Raises:
+        ValueError: one of the texts is not a number.
+    """
+    number, suffix = _split_quantity(quantity)
+    scaled = number * Decimal(factor)
+    if suffix in {"n", "u", "m"}:
+        scaled = scaled.to_integral_value(ROUND_CEILING)
+    return f"{scaled.normalize():f}{suffix}"
+
+
+def _split_quantity(quantity: str) -> tuple[Decimal, str]:
+    """Number and unit of a quantity; an exponent belongs to the number."""
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?)([KMGTPE]i|[numkMGTPE])?", quantity)
+    if match is None:
+        raise ValueError(f"{quantity!r} is not a quantity")
+    return Decimal(match[1]), match[2] or ""
+
 
 GPUMemory = Annotated[
     str,

@@ -11,6 +11,8 @@ from tunesmith_contract.answer_formats import REASONING_PARSERS, TOOL_PARSERS, T
 from tunesmith_contract.layout import ENGINE_SOCKET
 from tunesmith_contract.uris import Scheme, mount_path, parse_uri
 
+from .container_resources import CPU, MEMORY, ContainerDefaults, LimitRules, build_resources
+from .gpu_requests import GPUs
 from .pods import environment_variables, restricted_container_security
 from .serving_config_maps import ServingInputs
 
@@ -36,6 +38,9 @@ SHARDED_RANK = 64
 CPU_CACHE_GIB = 1
 CPU_SEQUENCES = 8
 CPU_BLOCK = 32
+
+#: Requests on a CPU for a model of unknown size: the least that any takes.
+UNKNOWN_REQUESTS: Mapping[str, str] = {CPU: "250m", MEMORY: "1Gi"}
 
 #: A name that no host has (RFC 6761).
 NO_HOST = "none.invalid"
@@ -66,10 +71,21 @@ class EngineNeeds:
 
 
 def build_engine_container(
-    deployment: AdapterDeployment, inputs: ServingInputs, mounts: list[dict[str, Any]], needs: EngineNeeds
+    deployment: AdapterDeployment,
+    inputs: ServingInputs,
+    mounts: list[dict[str, Any]],
+    needs: EngineNeeds,
+    gpus: GPUs,
+    rules: LimitRules,
 ) -> dict[str, Any]:
-    """The engine as a sidecar: it starts before the agent and ends after it."""
+    """The engine as a sidecar: it starts before the agent and ends after it.
+
+    Args:
+        gpus: its GPUs.
+        rules: limits that all containers of the pod must have.
+    """
     engine = deployment.spec.engine
+    defaults = ContainerDefaults(needs.requests or UNKNOWN_REQUESTS)
     health = _SOCKET_HEALTH if inputs.has_engine_socket else _PORT_HEALTH
     probe = {"exec": {"command": health}, "timeoutSeconds": 10}
     seconds = start_seconds(engine, needs.model_bytes)
@@ -80,7 +96,7 @@ def build_engine_container(
         "command": ["tunesmith-engine"],
         "args": engine_arguments(deployment, needs, has_socket=inputs.has_engine_socket),
         "env": _build_environment(deployment),
-        "resources": _build_resources(engine, needs.requests),
+        "resources": build_resources(defaults, engine.resources, rules, gpus.devices, gpus.claims),
         "securityContext": restricted_container_security(),
         # An engine that refuses to start says why: the end of its log.
         "terminationMessagePolicy": "FallbackToLogsOnError",
@@ -89,18 +105,6 @@ def build_engine_container(
         "startupProbe": probe | {"periodSeconds": 5, "failureThreshold": seconds // 5},
         "livenessProbe": probe | {"periodSeconds": 30, "failureThreshold": 4},
     }
-
-
-def _build_resources(engine: Engine, defaults: Mapping[str, str]) -> dict[str, Any]:
-    """The default requests under what people wrote; a limit alone is its own request, as in Kubernetes."""
-    written = engine.resources
-    limits = dict((written and written.limits) or {})
-    requests = {name: amount for name, amount in defaults.items() if name not in limits}
-    requests |= (written and written.requests) or {}
-    if engine.gpus:
-        limits[engine.gpu_resource] = str(engine.gpus)
-    resources = {"requests": requests, "limits": limits}
-    return {kind: amounts for kind, amounts in resources.items() if amounts}
 
 
 def start_seconds(engine: Engine, model_bytes: float | None) -> int:

@@ -1,10 +1,15 @@
 """Settings of the operator's installation that built objects need."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from tunesmith.api.pod_settings import GPU_RESOURCE
+from tunesmith.api.pod_template import PodTemplate
 from tunesmith_contract.shared_rules.gpus import BFLOAT16_CAPABILITY, ENGINE_CAPABILITY
+
+from .container_resources import LimitRules
+from .gpu_requests import GPUs, choose_gpus
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +55,8 @@ class Environment:
         serving_gpu_cuda: major version of CUDA that the default serving image for GPUs is built for.
         gpu_runtime_class: default RuntimeClass of pods with GPUs; empty: that of the node.
         gpu_tolerations: tolerations of all pods with GPUs, beside that of the taint ``nvidia.com/gpu``.
+        gpu_resource: extended resource of GPUs where no resource names one.
+        limit_rules: limits that the containers of all pods must have.
         traces_endpoint: default endpoint of serving pods for traces; empty: none.
         traces_ratio: default share of requests that are recorded in traces.
         serving_network: who may reach serving pods; None: no NetworkPolicy is made for them.
@@ -66,10 +73,16 @@ class Environment:
     serving_gpu_cuda: int = 13
     gpu_runtime_class: str = ""
     gpu_tolerations: tuple[Mapping[str, Any], ...] = ()
+    gpu_resource: str = GPU_RESOURCE
+    limit_rules: LimitRules = field(default_factory=LimitRules)
     term: int = 0
     serving_network: ServingNetwork | None = None
     traces_endpoint: str = ""
     traces_ratio: str = "0.01"
+
+    def gpus(self, count: int, written: str | None, template: PodTemplate | None) -> GPUs:
+        """GPUs of a container, with this ``gpuResource`` and these pod settings."""
+        return choose_gpus(count, written, template, self.gpu_resource)
 
     def trainer_needs(self, image: str) -> GPUNeeds:
         """Needs of a trainer image; the CUDA of images other than the default one is unknown."""

@@ -1,15 +1,17 @@
 """Engine (vLLM) beside an evaluation: it serves what the evaluation orders, from the same storage."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from tunesmith.api.common import Resources
-from tunesmith.api.pod_settings import GPU_RESOURCE, TrainerEnvVar
+from tunesmith.api.pod_settings import TrainerEnvVar
 from tunesmith_contract.engine_order import ORDER_FOLDER
 
+from .container_resources import ContainerDefaults, LimitRules, build_resources
 from .engine_container import ENGINE, engine_variables
 from .environment import Environment, GPUNeeds
+from .gpu_requests import NO_GPUS, GPUs
 from .pods import environment_variables, restricted_container_security
 
 _ORDERS = "engine-orders"
@@ -25,23 +27,17 @@ class EvaluationEngine:
     Attributes:
         image: the serving image.
         needs: what the image needs of GPUs.
-        gpus, gpu_resource: its GPUs, and the extended resource by which nodes offer them.
-        requests: default requests, below those in ``resources``.
+        gpus: its GPUs.
+        defaults: requests and limits, below those in ``resources``.
         resources, env: settings in the spec. The evaluation beside it needs little.
     """
 
     image: str
     needs: GPUNeeds
-    gpus: int = 0
-    gpu_resource: str = GPU_RESOURCE
-    requests: Mapping[str, str] = field(default_factory=dict)
+    defaults: ContainerDefaults
+    gpus: GPUs = NO_GPUS
     resources: Resources | None = None
     env: tuple[TrainerEnvVar, ...] = ()
-
-    @property
-    def devices(self) -> dict[str, int]:
-        """Extended resources of the container."""
-        return {self.gpu_resource: self.gpus} if self.gpus else {}
 
 
 def choose_engine_image(gpus: int, environment: Environment) -> str:
@@ -49,12 +45,15 @@ def choose_engine_image(gpus: int, environment: Environment) -> str:
     return environment.serving_gpu_image if gpus else environment.serving_image
 
 
-def build_evaluation_engine(engine: EvaluationEngine, mounts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+def build_evaluation_engine(
+    engine: EvaluationEngine, mounts: Iterable[Mapping[str, Any]], rules: LimitRules
+) -> dict[str, Any]:
     """Container of the engine: kubelet ends it when the evaluation ends.
 
     Args:
         engine: the engine.
         mounts: the evaluation's mounts of storage and scratch space. Models lie at the same paths for both.
+        rules: limits that all containers of the pod must have.
     """
     return {
         "name": ENGINE,
@@ -62,8 +61,10 @@ def build_evaluation_engine(engine: EvaluationEngine, mounts: Iterable[Mapping[s
         "imagePullPolicy": "IfNotPresent",
         "restartPolicy": "Always",
         "command": list(_COMMAND),
-        "env": environment_variables(engine_variables(engine.gpus, _CACHE), engine.env),
-        "resources": _resources(engine),
+        "env": environment_variables(engine_variables(engine.gpus.count, _CACHE), engine.env),
+        "resources": build_resources(
+            engine.defaults, engine.resources, rules, engine.gpus.devices, engine.gpus.claims
+        ),
         "securityContext": restricted_container_security(),
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": [*map(_read_only, mounts), _orders_mount()],
@@ -86,12 +87,3 @@ def _read_only(mount: Mapping[str, Any]) -> dict[str, Any]:
 
 
 _WRITABLE: Sequence[str] = ("/tmp", "/dev/shm")
-
-
-def _resources(engine: EvaluationEngine) -> dict[str, Any]:
-    """The default requests under what people wrote; a limit alone is its own request, as in Kubernetes."""
-    limits = dict((engine.resources and engine.resources.limits) or {})
-    requests = {name: amount for name, amount in engine.requests.items() if name not in limits}
-    requests |= dict((engine.resources and engine.resources.requests) or {})
-    limits |= {name: str(count) for name, count in engine.devices.items()}
-    return {"requests": requests} | ({"limits": limits} if limits else {})

@@ -1,7 +1,7 @@
-"""Node affinity that keeps pods with GPUs off nodes whose driver or GPU their image can't use.
+"""Node affinity: pods with GPUs off nodes whose driver or GPU their image can't use, others off nodes with GPUs.
 
-All requirements are of the kind NotIn, which nodes without the label meet: what a node does not say is checked in the
-pod. Autoscalers read them, too, and add no machine that would be of no use.
+All requirements of the first are of the kind NotIn, which nodes without the label meet: what a node does not say is
+checked in the pod. Autoscalers read them, too, and add no machine that would be of no use.
 """
 
 from collections.abc import Mapping, Sequence
@@ -36,6 +36,17 @@ FAMILIES = {
 #: GPUs that clouds offer and that can't train.
 OLD_CLOUD_GPUS = ("k80", "m60", "p100", "p4", "t4", "t4g", "v100")
 
+#: Labels that nodes with GPUs have, by device plugins, feature discovery and clouds.
+_GPU_NODE_LABELS = (
+    "nvidia.com/gpu.present",
+    "nvidia.com/gpu.product",
+    "amd.com/gpu.product-name",
+    "gpu.intel.com/product",
+    GKE_LABEL,
+    *AWS_LABELS,
+    "kubernetes.azure.com/accelerator",
+)
+
 
 def usable_node_requirements(needs: GPUNeeds) -> list[dict[str, Any]]:
     """Match expressions for nodes on which an image can use the GPUs."""
@@ -66,3 +77,15 @@ def with_requirements(
     ]
     required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}
     return {**(affinity or {}), "nodeAffinity": {**nodes, **required}}
+
+
+def off_gpu_nodes(affinity: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Affinity of a pod, as written, that prefers nodes without GPUs; where there are no others, they will do."""
+    nodes = (affinity or {}).get("nodeAffinity", {})
+    preference = {
+        "matchExpressions": [{"key": label, "operator": "DoesNotExist"} for label in _GPU_NODE_LABELS]
+    }
+    preferred = {
+        "preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 100, "preference": preference}]
+    }
+    return {**(affinity or {}), "nodeAffinity": {**nodes, **preferred}}

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from tunesmith.api.common import PodTemplate
-from tunesmith.api.pod_settings import GPU_RESOURCE, CacheVolume, EnvVar
+from tunesmith.api.pod_settings import CacheVolume, EnvVar
+from tunesmith.api.pod_template import PodTemplate
 from tunesmith_contract.layout import CA_FILE, CREDENTIALS_DIR, TOKEN_AUDIENCE, TOKEN_FILE, secret_dir
 from tunesmith_contract.uris import MOUNT_ROOT, MOUNTED, Scheme, StorageUri
 
@@ -13,6 +13,14 @@ from .objects import Body
 
 TOKEN_SECONDS = 3600
 RUN_AS_USER = 10001
+
+#: Prefix of the names of volumes that people write.
+OWN_VOLUME = "own-"
+
+#: Fields of a template that are not members of the pod's spec, or not as they are written.
+_NOT_PLACEMENT = frozenset(
+    {"labels", "annotations", "volumes", "volumeMounts", "terminationGracePeriodSeconds"}
+)
 
 #: Folder of the hub's cache in a volume for caches, as below ``HF_HOME``.
 HUB_CACHE = "huggingface/hub"
@@ -40,7 +48,7 @@ def restricted_container_security() -> dict[str, Any]:
 
 
 def pod_placement(
-    template: PodTemplate | None, devices: Iterable[str], environment: Environment
+    template: PodTemplate | None, taints: Iterable[str], environment: Environment, labels: Mapping[str, str]
 ) -> dict[str, Any]:
     """Scheduling and identity of a pod, as written and completed for pods with devices.
 
@@ -49,21 +57,25 @@ def pod_placement(
     the pod. It covers every effect: a node that is reserved with NoExecute is reserved for such pods as well.
 
     Args:
-        devices: extended resources that the pod requests, such as ``nvidia.com/gpu``; empty for pods on CPUs, which
-            run without the runtime class.
+        taints: keys of the taints of nodes with the devices that the pod requests, such as ``nvidia.com/gpu``; empty
+            for pods on CPUs, which run without the runtime class.
+        labels: labels of the pods that a topology spread counts.
     """
-    placement = template.to_dict() if template else {}
-    for name in ("labels", "annotations"):
-        placement.pop(name, None)
-    devices = tuple(devices)
-    written = placement.get("tolerations", [])
-    if not devices:
+    written = template.to_dict() if template else {}
+    placement = {key: value for key, value in written.items() if key not in _NOT_PLACEMENT}
+    if spread := placement.get("topologySpreadConstraints"):
+        selector = {"labelSelector": {"matchLabels": dict(labels)}}
+        placement["topologySpreadConstraints"] = [constraint | selector for constraint in spread]
+    taints = tuple(taints)
+    if not taints:
         placement.pop("runtimeClassName", None)
         return placement
-    # Nodes with slices or shares of GPUs are tainted as GPU nodes.
-    keys = dict.fromkeys((GPU_RESOURCE, *devices))
-    added = [*({"key": key, "operator": "Exists"} for key in keys), *environment.gpu_tolerations]
-    placement["tolerations"] = [*written, *(toleration for toleration in added if toleration not in written)]
+    tolerated = placement.get("tolerations", [])
+    added = [*({"key": key, "operator": "Exists"} for key in taints), *environment.gpu_tolerations]
+    placement["tolerations"] = [
+        *tolerated,
+        *(toleration for toleration in added if toleration not in tolerated),
+    ]
     if environment.gpu_runtime_class:
         placement.setdefault("runtimeClassName", environment.gpu_runtime_class)
     return placement
@@ -74,6 +86,16 @@ def pod_metadata(labels: dict[str, str], template: PodTemplate | None) -> dict[s
     written = template.to_dict() if template else {}
     metadata: dict[str, Any] = {"labels": written.get("labels", {}) | labels}
     return metadata | ({"annotations": written["annotations"]} if written.get("annotations") else {})
+
+
+def template_volumes(
+    template: PodTemplate | None,
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Volumes and mounts of a pod template, renamed so that they can't clash with the operator's."""
+    written = template.to_dict() if template else {}
+    volumes = [volume | {"name": f"{OWN_VOLUME}{volume['name']}"} for volume in written.get("volumes", ())]
+    mounts = [mount | {"name": f"{OWN_VOLUME}{mount['name']}"} for mount in written.get("volumeMounts", ())]
+    return volumes, mounts
 
 
 def on_one_node(affinity: Mapping[str, Any] | None, labels: Mapping[str, str]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from tunesmith_contract.agent import BASE_MODEL_NAME, DESIRED_FILE, STATE_FILE
 from tunesmith_contract.layout import ADAPTER_CACHE_DIR, CONFIG_DIR, ENGINE_SOCKET, SecretRole, secret_dir
 from tunesmith_contract.uris import MOUNT_ROOT, Scheme, StorageUri, mount_path, parse_uri
 
+from .container_resources import CPU, DISK, MEMORY, ContainerDefaults, LimitRules, build_resources
 from .engine_container import (
     ENGINE,
     MODEL_CACHE,
@@ -43,6 +44,7 @@ from .pods import (
     scratch_volume,
     secret_volumes,
     storage_volumes,
+    template_volumes,
 )
 from .serving_config_maps import ServingInputs, desired_config_map_name
 
@@ -191,23 +193,34 @@ def _build_pod(
 ) -> dict[str, Any]:
     engine, image = deployment.spec.engine, inputs.image
     volumes, mounts = _build_volumes(deployment, inputs)
-    placement = pod_placement(engine.template, [engine.gpu_resource] if engine.gpus else [], environment)
-    if engine.gpus:
+    gpus = environment.gpus(engine.gpus, engine.gpu_resource, engine.template)
+    rules = environment.limit_rules.for_pod(engine.resources)
+    labels = set_labels(deployment, number)
+    placement = {
+        "topologySpreadConstraints": [_spread(labels)],
+        **pod_placement(engine.template, gpus.taints, environment, labels),
+    }
+    if gpus.count and gpus.may_be_nvidia:
         requirements = usable_node_requirements(environment.serving_needs(image))
         placement["affinity"] = with_requirements(placement.get("affinity"), requirements)
     if limits.on_one_node:
         placement["affinity"] = on_one_node(placement.get("affinity"), serving_labels(deployment))
     return {
-        "terminationGracePeriodSeconds": grace_seconds(engine),
+        "terminationGracePeriodSeconds": _written_grace(engine) or grace_seconds(engine),
         **placement,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "securityContext": restricted_pod_security(),
-        "topologySpreadConstraints": [_spread(set_labels(deployment, number))],
-        "initContainers": [build_engine_container(deployment, inputs, mounts[ENGINE], needs)],
-        "containers": [_build_agent(deployment, inputs, mounts[AGENT], environment, needs)],
+        "initContainers": [
+            build_engine_container(deployment, inputs, mounts[ENGINE], needs, gpus, rules),
+        ],
+        "containers": [_build_agent(deployment, inputs, mounts[AGENT], environment, needs, rules)],
         "volumes": volumes,
     }
+
+
+def _written_grace(engine: Engine) -> int | None:
+    return engine.template.termination_grace_period_seconds if engine.template else None
 
 
 def _spread(labels: dict[str, str]) -> dict[str, Any]:
@@ -247,6 +260,8 @@ def _build_volumes(
     desired = {"name": "desired", "projected": {"sources": files}}
     secrets, secret_mounts = _secrets(deployment)
     cache, cache_mount = _cache_volume(deployment)
+    written, written_mounts = template_volumes(spec.engine.template)
+    own_memory = "/dev/shm" in {mount["mountPath"] for mount in written_mounts}
     shared_memory = {"name": "shared-memory", "emptyDir": {"medium": "Memory", "sizeLimit": "4Gi"}}
     mounts = {
         # The engine reads adapters from copies that nobody can change while it serves them, never from a claim.
@@ -255,7 +270,8 @@ def _build_volumes(
             scratch_mount,
             {**adapters_mount, "readOnly": True},
             cache_mount,
-            {"name": "shared-memory", "mountPath": "/dev/shm"},
+            *([] if own_memory else [{"name": "shared-memory", "mountPath": "/dev/shm"}]),
+            *written_mounts,
         ],
         AGENT: [
             *(mount for mount in storage_mounts if mount["mountPath"] in artifact_paths),
@@ -266,14 +282,14 @@ def _build_volumes(
             {"name": "desired", "mountPath": str(CONFIG_DIR), "readOnly": True},
         ],
     }
-    own = [scratch, agent_scratch, adapters, cache, shared_memory]
+    own = [scratch, agent_scratch, adapters, cache, *([] if own_memory else [shared_memory])]
     if inputs.has_engine_socket:
         # In memory: the socket needs nothing of the node's disk.
         own.append({"name": "engine-socket", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}})
         mount = {"name": "engine-socket", "mountPath": str(ENGINE_SOCKET.parent)}
         mounts[ENGINE].append(mount)
         mounts[AGENT].append({**mount, "readOnly": True})
-    return [*storage, credentials, *secrets, desired, *own], mounts
+    return [*storage, credentials, *secrets, desired, *own, *written], mounts
 
 
 def _adapter_volume(engine: Engine) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -323,6 +339,7 @@ def _build_agent(
     mounts: list[dict[str, Any]],
     environment: Environment,
     needs: EngineNeeds,
+    rules: LimitRules,
 ) -> dict[str, Any]:
     ports = {AGENT_PORT_NAME: AGENT_PORT}
     if inputs.has_monitoring_port:
@@ -338,13 +355,23 @@ def _build_agent(
         **({"args": [f"--keys-dir={secret_dir(SecretRole.CLIENTS)}"]} if deployment.spec.access else {}),
         "env": _agent_environment(deployment, inputs, environment, needs),
         "ports": [{"name": name, "containerPort": port, "protocol": "TCP"} for name, port in ports.items()],
-        "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}},
+        "resources": build_resources(
+            _agent_defaults(deployment.spec.engine), deployment.spec.engine.agent_resources, rules
+        ),
         "securityContext": restricted_container_security(),
         "volumeMounts": mounts,
         "startupProbe": alive | {"periodSeconds": 1, "failureThreshold": 60},
         "readinessProbe": ready | {"periodSeconds": 2, "failureThreshold": 2},
         "livenessProbe": alive | {"periodSeconds": 10, "failureThreshold": 6},
     }
+
+
+def _agent_defaults(engine: Engine) -> ContainerDefaults:
+    """The agent's requests and limits: all requests pass through it, and it fills the volume of adapters."""
+    disk = memory_bytes(engine.adapter_cache_size) + 2 * ADAPTER_CACHE_MARGIN
+    return ContainerDefaults(
+        {CPU: "100m", MEMORY: "128Mi"}, limits={MEMORY: "1Gi"}, asked={CPU: "2", DISK: str(disk)}
+    )
 
 
 def _agent_environment(

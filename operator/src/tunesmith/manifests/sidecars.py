@@ -4,10 +4,11 @@ A sidecar is an init container that restarts always: kubelet ends it when the tr
 does not end the pod. Containers of a pod share its network; Kubernetes can't take it from one of them.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from tunesmith.api.common import Resources
 from tunesmith.api.evaluation_suites import Suite
 from tunesmith_contract.evaluation import Metric
 from tunesmith_contract.evaluation_container import (
@@ -19,6 +20,7 @@ from tunesmith_contract.evaluation_container import (
     SUITES_FOLDER,
 )
 
+from .container_resources import CPU, DISK, MEMORY, ContainerDefaults, LimitRules, build_resources
 from .pods import restricted_container_security
 
 #: Images with CUDA ask the runtime for all GPUs of the node by this variable; "void" asks for none.
@@ -28,10 +30,13 @@ _NO_GPUS = {"name": "NVIDIA_VISIBLE_DEVICES", "value": "void"}
 SIDECAR_USER = 10002
 
 SANDBOX = "sandbox"
-SANDBOX_REQUESTS = {"cpu": "250m", "memory": "512Mi"}
-SANDBOX_LIMITS = {"memory": "4Gi"}
-SCORER_REQUESTS = {"cpu": "250m", "memory": "512Mi"}
-SCORER_LIMITS = {"memory": "2Gi"}
+_SIDECAR_REQUESTS = {CPU: "250m", MEMORY: "512Mi"}
+_SANDBOX_DEFAULTS = ContainerDefaults(
+    _SIDECAR_REQUESTS, limits={MEMORY: "4Gi"}, asked={CPU: "2", DISK: "2Gi"}
+)
+_SCORER_DEFAULTS = ContainerDefaults(_SIDECAR_REQUESTS, limits={MEMORY: "2Gi"}, asked={CPU: "2", DISK: "6Gi"})
+#: Of a container of a suite whose resources people write: they may leave its memory without a limit.
+_WRITTEN_SCORER_DEFAULTS = ContainerDefaults(_SIDECAR_REQUESTS, asked={CPU: "2", MEMORY: "2Gi", DISK: "6Gi"})
 
 INPUT_SIZE = "4Gi"
 OUTPUT_SIZE = "512Mi"
@@ -40,7 +45,9 @@ SCRATCH_SIZE = "1Gi"
 PAUSE = "pause"
 #: As the first process of a container, a program ends by SIGTERM only if it says so.
 _PAUSE_COMMAND = ("sh", "-c", "trap 'exit 0' TERM; sleep infinity & wait")
-_PAUSE_RESOURCES = {"requests": {"cpu": "5m", "memory": "16Mi"}, "limits": {"memory": "64Mi"}}
+_PAUSE_DEFAULTS = ContainerDefaults(
+    {CPU: "5m", MEMORY: "16Mi"}, limits={MEMORY: "64Mi"}, asked={CPU: "50m", DISK: "64Mi"}
+)
 
 #: Metrics that run the code of answers.
 _RUN_CODE = frozenset({Metric.CODE_TESTS, Metric.PASS_AT_K})
@@ -71,20 +78,25 @@ class Sidecar:
     Attributes:
         name: name of the container.
         command: command and arguments; empty: those of the image.
-        requests, limits: its resources.
+        defaults: its requests and limits, below those in ``resources``.
+        resources: settings in the spec.
         folders: folders that it shares with the trainer.
     """
 
     name: str
     image: str
     command: tuple[str, ...]
-    requests: Mapping[str, str]
-    limits: Mapping[str, str]
+    defaults: ContainerDefaults
+    resources: Resources | None = None
     folders: tuple[SharedFolder, ...] = field(default=())
 
 
-def build_sidecar(sidecar: Sidecar) -> dict[str, Any]:
-    """Container of a sidecar, at the ``restricted`` level with a read-only root."""
+def build_sidecar(sidecar: Sidecar, rules: LimitRules) -> dict[str, Any]:
+    """Container of a sidecar, at the ``restricted`` level with a read-only root.
+
+    Args:
+        rules: limits that all containers of the pod must have.
+    """
     mounts = [
         {"name": folder.volume, "mountPath": folder.sidecar_path, "readOnly": not folder.sidecar_writes}
         for folder in sidecar.folders
@@ -96,14 +108,14 @@ def build_sidecar(sidecar: Sidecar) -> dict[str, Any]:
         "restartPolicy": "Always",
         **({"command": list(sidecar.command)} if sidecar.command else {}),
         "env": [{"name": "HOME", "value": "/tmp"}, _NO_GPUS],
-        "resources": {"requests": dict(sidecar.requests), "limits": dict(sidecar.limits)},
+        "resources": build_resources(sidecar.defaults, sidecar.resources, rules),
         "securityContext": restricted_container_security() | {"runAsUser": SIDECAR_USER},
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": [*mounts, {"name": _scratch_name(sidecar), "mountPath": "/tmp"}],
     }
 
 
-def build_pause_container(image: str) -> dict[str, Any]:
+def build_pause_container(image: str, rules: LimitRules) -> dict[str, Any]:
     """Last of the sidecars, which does nothing until it is told to end.
 
     If the last sidecar has ended by itself when the trainer's container ends, kubelet takes the pod for one that has
@@ -112,6 +124,7 @@ def build_pause_container(image: str) -> dict[str, Any]:
 
     Args:
         image: the trainer image, which the node has.
+        rules: limits that all containers of the pod must have.
     """
     return {
         "name": PAUSE,
@@ -120,7 +133,7 @@ def build_pause_container(image: str) -> dict[str, Any]:
         "restartPolicy": "Always",
         "command": list(_PAUSE_COMMAND),
         "env": [_NO_GPUS],
-        "resources": _PAUSE_RESOURCES,
+        "resources": build_resources(_PAUSE_DEFAULTS, None, rules),
         "securityContext": restricted_container_security() | {"runAsUser": SIDECAR_USER},
     }
 
@@ -142,15 +155,21 @@ def sidecar_volumes(sidecars: Iterable[Sidecar]) -> tuple[list[dict[str, Any]], 
     return volumes, mounts
 
 
-def evaluation_sidecars(suites: Iterable[Suite], trainer_image: str) -> tuple[Sidecar, ...]:
-    """Sidecars of an evaluation: a sandbox where answers' code runs, and the containers of suites that have one."""
+def evaluation_sidecars(
+    suites: Iterable[Suite], trainer_image: str, sandbox: Resources | None
+) -> tuple[Sidecar, ...]:
+    """Sidecars of an evaluation: a sandbox where answers' code runs, and the containers of suites that have one.
+
+    Args:
+        sandbox: settings of the sandbox in the spec.
+    """
     suites = tuple(suites)
     runs_code = any(metric.type in _RUN_CODE for suite in suites for metric in suite.metrics)
     scorers = tuple(_scorer(suite) for suite in suites if suite.container is not None)
-    return (*((_sandbox(trainer_image),) if runs_code else ()), *scorers)
+    return (*((_sandbox(trainer_image, sandbox),) if runs_code else ()), *scorers)
 
 
-def _sandbox(image: str) -> Sidecar:
+def _sandbox(image: str, resources: Resources | None) -> Sidecar:
     folder = SharedFolder(
         volume=SANDBOX,
         trainer_path=str(SANDBOX_FOLDER),
@@ -160,7 +179,7 @@ def _sandbox(image: str) -> Sidecar:
         sidecar_writes=True,
     )
     command = ("python", "-m", "tunesmith_evaluation.metrics.sandbox", str(SANDBOX_SOCKET))
-    return Sidecar(SANDBOX, image, command, SANDBOX_REQUESTS, SANDBOX_LIMITS, (folder,))
+    return Sidecar(SANDBOX, image, command, _SANDBOX_DEFAULTS, resources, (folder,))
 
 
 def _scorer(suite: Suite) -> Sidecar:
@@ -184,12 +203,8 @@ def _scorer(suite: Suite) -> Sidecar:
             sidecar_writes=True,
         ),
     )
-    requests, limits = SCORER_REQUESTS, SCORER_LIMITS
-    if container.resources is not None:
-        limits = container.resources.limits or {}
-        # A limit alone is its own request, as in Kubernetes.
-        requests = {**SCORER_REQUESTS, **limits, **(container.resources.requests or {})}
-    return Sidecar(name, container.image, container.command, requests, limits, folders)
+    defaults = _WRITTEN_SCORER_DEFAULTS if container.resources else _SCORER_DEFAULTS
+    return Sidecar(name, container.image, container.command, defaults, container.resources, folders)
 
 
 def _scratch_name(sidecar: Sidecar) -> str:

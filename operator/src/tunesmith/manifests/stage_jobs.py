@@ -3,28 +3,37 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from tunesmith.api.common import PodTemplate
+from tunesmith.api.common import Resources
 from tunesmith.api.evalrun import EvalRun
 from tunesmith.api.finetunejob import FineTuneJob
+from tunesmith.api.pod_template import PodTemplate
 from tunesmith_contract.layout import MICRO_BATCH_ENV
 from tunesmith_contract.run_config import EvaluateConfig, GenerateConfig, PrepareConfig, TrainConfig
 from tunesmith_contract.stages import Stage
 from tunesmith_contract.uris import Scheme, StorageUri, parse_uri
 
+from .container_resources import ContainerDefaults, shared_limits
+from .data_pods import avoids_gpu_nodes, data_template
 from .environment import Environment
 from .evaluation_engine import EvaluationEngine
+from .gpu_requests import NO_GPUS
 from .objects import KubernetesObject
 from .run_snapshots import GENERATE_KEY, Inputs, inputs_name, run_name
 from .sidecars import evaluation_sidecars
 from .trainer_job import TrainerPod, build_trainer_job
 
 GENERATE_REQUESTS = {"cpu": "250m", "memory": "512Mi"}
-#: A million rows are to go through a gibibyte. There is no limit: rows that are wider than most cost time, not the run.
+#: A million rows are to go through a gibibyte. There is no limit unless people write one: rows that are wider than most
+#: cost time, not the run.
 PREPARE_REQUESTS = {"cpu": "500m", "memory": "1Gi"}
 #: Requests to train or evaluate on CPUs, or a model of unknown size.
 SMALL_REQUESTS = {"cpu": "1", "memory": "4Gi"}
 #: Requests to evaluate endpoints and stored answers: no model is loaded.
 WITHOUT_MODEL_REQUESTS = {"cpu": "500m", "memory": "1Gi"}
+#: The container that asks the engine beside it, and scores.
+_EVALUATOR_DEFAULTS = ContainerDefaults(
+    WITHOUT_MODEL_REQUESTS, asked={"cpu": "4", "memory": "8Gi", "ephemeral-storage": "8Gi"}
+)
 
 #: From the signal to the end, in generate: answers that are on their way are paid for, so they are waited for.
 GENERATE_GRACE_SECONDS = 120
@@ -43,7 +52,7 @@ def build_data_job(
     environment: Environment,
     secrets: Mapping[str, str] | None = None,
 ) -> KubernetesObject:
-    """Job of one attempt to generate or prepare rows: placed as the training pods are, without their GPUs and size.
+    """Job of one attempt to generate or prepare rows, on nodes of their own and without GPUs.
 
     Args:
         stage: ``generate`` or ``prepare``.
@@ -52,17 +61,17 @@ def build_data_job(
     if stage is Stage.GENERATE:
         assert inputs.generate is not None
         reads = generation_uris(inputs.generate)
-        pod = _trainer_pod(job, inputs, inputs.generate, reads, GENERATE_REQUESTS, secrets)
+        pod = _data_pod(job, inputs, inputs.generate, reads, GENERATE_REQUESTS, secrets)
         fetches = any(uri.scheme is Scheme.HF for uri in reads)
         pod = replace(
             pod,
             config_key=GENERATE_KEY,
             token_secret=pod.token_secret if fetches else None,
-            grace_seconds=GENERATE_GRACE_SECONDS,
+            grace_seconds=_written_grace(pod.template) or GENERATE_GRACE_SECONDS,
         )
     else:
         assert isinstance(inputs.config, PrepareConfig)
-        pod = _trainer_pod(job, inputs, inputs.config, data_uris(inputs.config), PREPARE_REQUESTS, secrets)
+        pod = _data_pod(job, inputs, inputs.config, data_uris(inputs.config), PREPARE_REQUESTS, secrets)
     return build_trainer_job(job, stage, attempt, pod, environment)
 
 
@@ -93,8 +102,8 @@ def build_train_job(
         image=run.image,
         config_map=run_name(job),
         resources=compute.resources,
-        gpus=run.gpus_per_node,
-        gpu_resource=compute.gpu_resource,
+        template=compute.template,
+        gpus=environment.gpus(run.gpus_per_node, compute.gpu_resource, compute.template),
         network=compute.network,
         env=compute.env,
         cache=compute.cache_volume,
@@ -128,37 +137,48 @@ def build_evaluate_job(
         ca_config_map=inputs_name(run),
         reads=evaluation_uris(inputs.config),
         writes=_parse((inputs.config.output, inputs.config.workspace)),
-        requests=requests,
+        defaults=ContainerDefaults(requests),
         resources=compute.resources,
         template=compute.template,
         token_secret=inputs.token_secret or None,
         secrets=inputs.secrets,
-        gpus=inputs.config.gpus,
-        gpu_resource=compute.gpu_resource,
+        gpus=environment.gpus(inputs.config.gpus, compute.gpu_resource, compute.template),
         env=compute.env,
         cache=compute.cache_volume,
         grace_seconds=_written_grace(compute.template) or _evaluation_grace(inputs.config),
         shares=inputs.config.shards,
         one_node_for=one_node_for,
-        sidecars=evaluation_sidecars(run.spec.suites, inputs.image),
+        sidecars=evaluation_sidecars(run.spec.suites, inputs.image, compute.sandbox_resources),
     )
     if inputs.engine_image:
-        pod = _with_engine(pod, inputs.engine_image, environment)
+        pod = _with_engine(pod, inputs.engine_image, environment, compute.evaluator_resources)
     return build_trainer_job(run, Stage.EVALUATE, attempt, pod, environment)
 
 
-def _with_engine(pod: TrainerPod, image: str, environment: Environment) -> TrainerPod:
-    """The pod with an engine beside the evaluation, which gets its GPUs, its requests and what people wrote."""
+def _with_engine(
+    pod: TrainerPod, image: str, environment: Environment, evaluator: Resources | None
+) -> TrainerPod:
+    """The pod with an engine beside the evaluation, which gets its GPUs, its requests and what people wrote.
+
+    Args:
+        evaluator: settings of the container that asks the engine.
+    """
     engine = EvaluationEngine(
         image=image,
         needs=environment.serving_needs(image),
         gpus=pod.gpus,
-        gpu_resource=pod.gpu_resource,
-        requests=pod.requests,
+        defaults=pod.defaults,
         resources=pod.resources,
         env=pod.env,
     )
-    return replace(pod, gpus=0, requests=WITHOUT_MODEL_REQUESTS, resources=None, engine=engine)
+    return replace(
+        pod,
+        gpus=NO_GPUS,
+        defaults=_EVALUATOR_DEFAULTS,
+        resources=evaluator,
+        limited_as=pod.resources,
+        engine=engine,
+    )
 
 
 def _evaluation_grace(config: EvaluateConfig) -> int:
@@ -234,8 +254,30 @@ def _trainer_pod(
         ca_config_map=inputs_name(job),
         reads=reads,
         writes=_parse((config.output, config.workspace)),
-        requests=requests,
-        template=job.spec.compute.template,
+        defaults=ContainerDefaults(requests),
         token_secret=inputs.token_secret or None,
         secrets=secrets or {},
+    )
+
+
+def _data_pod(
+    job: FineTuneJob,
+    inputs: Inputs,
+    config: GenerateConfig | PrepareConfig,
+    reads: tuple[StorageUri, ...],
+    requests: Mapping[str, str],
+    secrets: Mapping[str, str] | None,
+) -> TrainerPod:
+    """A pod of a data stage: it needs no more than training does, so it can have the same limits."""
+    own, training = job.spec.dataset.compute, job.spec.compute.resources
+    template = data_template(job)
+    pod = _trainer_pod(job, inputs, config, reads, requests, secrets)
+    return replace(
+        pod,
+        defaults=ContainerDefaults(requests, limits=shared_limits(training)),
+        resources=own.resources if own else None,
+        limited_as=training,
+        template=template,
+        grace_seconds=_written_grace(template) or pod.grace_seconds,
+        avoids_gpu_nodes=avoids_gpu_nodes(job),
     )

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tunesmith.api.common import PodTemplate, Resources
-from tunesmith.api.pod_settings import GPU_RESOURCE, CacheVolume, Network, TrainerEnvVar
+from tunesmith.api.common import Resources
+from tunesmith.api.pod_settings import CacheVolume, Network, TrainerEnvVar
+from tunesmith.api.pod_template import PodTemplate
 from tunesmith.api.values import memory_bytes
 from tunesmith_contract.exit_codes import ExitCode
 from tunesmith_contract.layout import (
@@ -22,10 +23,12 @@ from tunesmith_contract.progress import CA_CERT_ENV, PROGRESS_PATH, SERVER_URL_E
 from tunesmith_contract.stages import Stage
 from tunesmith_contract.uris import MOUNT_ROOT, MOUNTED, Scheme, StorageUri
 
+from .container_resources import DISK, ContainerDefaults, LimitRules, build_resources
 from .environment import Environment
 from .evaluation_engine import EvaluationEngine, build_evaluation_engine, engine_volume
 from .gang_service import gang_variables
-from .gpu_placement import usable_node_requirements, with_requirements
+from .gpu_placement import off_gpu_nodes, usable_node_requirements, with_requirements
+from .gpu_requests import NO_GPUS, GPUs
 from .names import (
     ONE_NODE_ANNOTATION,
     PLURALS,
@@ -39,6 +42,7 @@ from .names import (
 from .objects import KubernetesObject
 from .pods import (
     HUB_CACHE,
+    OWN_VOLUME,
     RUN_AS_USER,
     cache_volume,
     credentials_volume,
@@ -51,6 +55,7 @@ from .pods import (
     scratch_volume,
     secret_volumes,
     storage_volumes,
+    template_volumes,
 )
 from .sidecars import Sidecar, build_pause_container, build_sidecar, sidecar_volumes
 
@@ -59,7 +64,6 @@ SECRET_KEY = "token"
 #: A cap, not a reservation: what is not mounted is fetched to the scratch space, and work files in a bucket lie there.
 SCRATCH = "8Gi"
 SCRATCH_TO_FETCH = "256Gi"
-DISK = "ephemeral-storage"
 SHARED_MEMORY = "8Gi"
 
 #: Makes the trainer the usual user with one capability. A capability in a security context reaches root alone: a
@@ -74,8 +78,6 @@ KEEP_IPC_LOCK = (
 )
 
 _CACHE = str(MOUNT_ROOT / "cache")
-
-_NOT_PLACEMENT = frozenset({"volumes", "volumeMounts", "terminationGracePeriodSeconds"})
 
 _FATAL_EXIT_CODES = (
     ExitCode.USER_ERROR,
@@ -94,11 +96,13 @@ class TrainerPod:
         config_map: the snapshot that holds the stage's configuration.
         ca_config_map: the snapshot that holds the authority of the operator.
         reads, writes: the storage that the pod is given.
-        requests: default requests of the container, below those in ``resources``.
+        defaults: requests and limits of the container, below those in ``resources``.
         resources, template: settings in the spec.
+        limited_as: settings of the main container, whose limits all others follow; None: this is the main one.
         token_secret: a Secret whose key ``token`` opens the hub.
         secrets: Secrets by the role in which the pod finds them.
-        gpus, gpu_resource: GPUs of the pod, and the extended resource by which nodes offer them.
+        gpus: GPUs of the container.
+        avoids_gpu_nodes: the pod prefers nodes without GPUs.
         network: network devices of the pod.
         env: variables that people write.
         cache: a claim for downloaded models.
@@ -118,13 +122,14 @@ class TrainerPod:
     ca_config_map: str
     reads: tuple[StorageUri, ...]
     writes: tuple[StorageUri, ...]
-    requests: Mapping[str, str]
+    defaults: ContainerDefaults
     resources: Resources | None = None
+    limited_as: Resources | None = None
     template: PodTemplate | None = None
     token_secret: str | None = None
     secrets: Mapping[str, str] = field(default_factory=dict)
-    gpus: int = 0
-    gpu_resource: str = GPU_RESOURCE
+    gpus: GPUs = NO_GPUS
+    avoids_gpu_nodes: bool = False
     network: Network | None = None
     env: tuple[TrainerEnvVar, ...] = ()
     cache: CacheVolume | None = None
@@ -144,15 +149,23 @@ class TrainerPod:
         return frozenset(uri.scheme for uri in (*self.reads, *self.writes))
 
     @property
-    def devices(self) -> dict[str, int]:
-        """Extended resources of the container: GPUs and network devices."""
-        gpus = {self.gpu_resource: self.gpus} if self.gpus else {}
-        return gpus | ({self.network.resource: self.network.count} if self.network else {})
+    def network_devices(self) -> dict[str, int]:
+        """Network devices of the container, by extended resource."""
+        return {self.network.resource: self.network.count} if self.network else {}
 
     @property
-    def pod_devices(self) -> dict[str, int]:
-        """Extended resources of all containers."""
-        return self.devices | (self.engine.devices if self.engine else {})
+    def all_gpus(self) -> GPUs:
+        """GPUs of the container that has any."""
+        return self.engine.gpus if self.engine else self.gpus
+
+    @property
+    def taints(self) -> tuple[str, ...]:
+        """Keys of the taints of nodes with the pod's devices."""
+        return (*self.all_gpus.taints, *self.network_devices)
+
+    def limit_rules(self, environment: Environment) -> LimitRules:
+        """Limits that all containers of the pod must have."""
+        return environment.limit_rules.for_pod(self.resources, self.limited_as)
 
     @property
     def locks_memory(self) -> bool:
@@ -171,12 +184,14 @@ def build_trainer_job(
     metadata = child_metadata(owner, stage, attempt)
     metadata["labels"] |= queue_labels(owner)
     spec = _pod_spec(owner, stage, attempt, pod, environment)
-    if pod.gpus or (pod.engine and pod.engine.gpus):
+    if pod.all_gpus.count and pod.all_gpus.may_be_nvidia:
         needs = pod.engine.needs if pod.engine else environment.trainer_needs(pod.image)
         requirements = usable_node_requirements(needs)
         spec["affinity"] = with_requirements(spec.get("affinity"), requirements)
     labels = child_labels(owner, stage, attempt)
     metadata_of_pods = pod_metadata(labels, pod.template)
+    if pod.avoids_gpu_nodes:
+        spec["affinity"] = off_gpu_nodes(spec.get("affinity"))
     if pod.one_node_for:
         spec["affinity"] = on_one_node(spec.get("affinity"), labels)
         metadata_of_pods.setdefault("annotations", {})[ONE_NODE_ANNOTATION] = pod.one_node_for
@@ -219,11 +234,12 @@ def _pod_spec(
     owner: Owner, stage: Stage, attempt: int, pod: TrainerPod, environment: Environment
 ) -> dict[str, Any]:
     volumes, mounts = _volumes(pod)
-    beside = [build_sidecar(sidecar) for sidecar in pod.sidecars]
+    rules = pod.limit_rules(environment)
+    beside = [build_sidecar(sidecar, rules) for sidecar in pod.sidecars]
     if pod.engine:
-        beside.append(build_evaluation_engine(pod.engine, _engine_mounts(mounts)))
+        beside.append(build_evaluation_engine(pod.engine, _engine_mounts(mounts), rules))
     if beside:
-        beside.append(build_pause_container(pod.image))
+        beside.append(build_pause_container(pod.image, rules))
     container = {
         "name": TRAINER_CONTAINER,
         "image": pod.image,
@@ -236,7 +252,9 @@ def _pod_spec(
             str(stage),
         ],
         "env": _environment_variables(owner, child_name(owner, stage, attempt), attempt, pod, environment),
-        "resources": _resources(pod),
+        "resources": build_resources(
+            pod.defaults, pod.resources, rules, pod.gpus.devices | pod.network_devices, pod.gpus.claims
+        ),
         "securityContext": _container_security(pod),
         # An image that dies before its last word still says why: the end of its log.
         "terminationMessagePolicy": "FallbackToLogsOnError",
@@ -253,7 +271,7 @@ def _pod_spec(
         "volumes": volumes,
         **({"subdomain": child_name(owner, stage, attempt)} if pod.nodes > 1 else {}),
         **({"activeDeadlineSeconds": pod.longest_seconds} if pod.longest_seconds else {}),
-        **_placement(owner, stage, pod, environment),
+        **pod_placement(pod.template, pod.taints, environment, child_labels(owner, stage)),
     }
 
 
@@ -269,7 +287,7 @@ def _container_security(pod: TrainerPod) -> dict[str, Any]:
 def _volumes(pod: TrainerPod) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     volumes, mounts = storage_volumes(pod.reads, writable=pod.writes)
     secrets, secret_mounts = secret_volumes(pod.secrets)
-    template_volumes, template_mounts = _template_volumes(pod.template)
+    own_volumes, own_mounts = template_volumes(pod.template)
     shared_volumes, shared_mounts = sidecar_volumes(pod.sidecars)
     config_map = {"name": pod.config_map, "items": [{"key": pod.config_key, "path": RUN_FILE}]}
     own = [
@@ -281,8 +299,9 @@ def _volumes(pod: TrainerPod) -> tuple[list[dict[str, Any]], list[dict[str, Any]
         scratch_volume(_scratch_size(pod)),
     ]
     # The processes of vLLM talk over shared memory on any number of devices; a container has 64 MiB of its own.
-    needs_shared_memory = pod.engine is not None or sum(pod.pod_devices.values()) > 1
-    if needs_shared_memory and "/dev/shm" not in {mount["mountPath"] for mount in template_mounts}:
+    devices = pod.all_gpus.count + sum(pod.network_devices.values())
+    needs_shared_memory = pod.engine is not None or devices > 1
+    if needs_shared_memory and "/dev/shm" not in {mount["mountPath"] for mount in own_mounts}:
         shared_memory = {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": SHARED_MEMORY}}
         own.append((shared_memory, {"name": "shm", "mountPath": "/dev/shm"}))
     if pod.engine:
@@ -290,29 +309,21 @@ def _volumes(pod: TrainerPod) -> tuple[list[dict[str, Any]], list[dict[str, Any]
     if pod.cache:
         own.append(cache_volume(pod.cache, _CACHE))
     return (
-        [*volumes, *(volume for volume, _ in own), *secrets, *shared_volumes, *template_volumes],
-        [*mounts, *(mount for _, mount in own), *secret_mounts, *shared_mounts, *template_mounts],
+        [*volumes, *(volume for volume, _ in own), *secrets, *shared_volumes, *own_volumes],
+        [*mounts, *(mount for _, mount in own), *secret_mounts, *shared_mounts, *own_mounts],
     )
 
 
 def _engine_mounts(mounts: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The trainer's mounts of storage and scratch space: neither Secrets, credentials nor configuration."""
-    shared = ("/tmp", "/dev/shm", _CACHE)
-    return [mount for mount in mounts if mount["mountPath"] in shared or mount["name"].startswith("storage-")]
+    """The trainer's mounts of storage, scratch space and own volumes: no Secrets, credentials or configuration."""
+    shared, names = ("/tmp", "/dev/shm", _CACHE), ("storage-", OWN_VOLUME)
+    return [mount for mount in mounts if mount["mountPath"] in shared or mount["name"].startswith(names)]
 
 
 def _scratch_size(pod: TrainerPod) -> str:
     """Size limit of the scratch space, in which all that the pod requests of the node's disk must fit."""
     cap = SCRATCH_TO_FETCH if pod.schemes - MOUNTED else SCRATCH
-    return max(cap, pod.requests.get(DISK, cap), key=memory_bytes)
-
-
-def _template_volumes(template: PodTemplate | None) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Volumes of the pod template, renamed so that they can't clash with the operator's."""
-    written = template.to_dict() if template else {}
-    volumes = [volume | {"name": f"own-{volume['name']}"} for volume in written.get("volumes", ())]
-    mounts = [mount | {"name": f"own-{mount['name']}"} for mount in written.get("volumeMounts", ())]
-    return volumes, mounts
+    return max(cap, pod.defaults.requests.get(DISK, cap), key=memory_bytes)
 
 
 def _environment_variables(
@@ -347,29 +358,3 @@ def _environment_variables(
         reference = {"name": pod.token_secret, "key": SECRET_KEY}
         variables.append({"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": reference}})
     return variables
-
-
-def effective_requests(defaults: Mapping[str, str], resources: Resources | None) -> dict[str, str]:
-    """Requests of a container as Kubernetes completes them: a limit without a request is the request."""
-    limits = (resources and resources.limits) or {}
-    return {**defaults, **limits, **((resources and resources.requests) or {})}
-
-
-def _resources(pod: TrainerPod) -> dict[str, Any]:
-    """The stage's requests under what people wrote; a limit alone is its own request, as in Kubernetes."""
-    limits = dict((pod.resources and pod.resources.limits) or {})
-    defaults = {name: amount for name, amount in pod.requests.items() if name not in limits}
-    requests = defaults | dict((pod.resources and pod.resources.requests) or {})
-    limits |= {name: str(count) for name, count in pod.devices.items()}
-    return {"requests": requests} | ({"limits": limits} if limits else {})
-
-
-def _placement(owner: Owner, stage: Stage, pod: TrainerPod, environment: Environment) -> dict[str, Any]:
-    """Placement and identity of the pods; topology spread counts the pods of this stage."""
-    written = pod_placement(pod.template, pod.pod_devices, environment)
-    placement = {key: value for key, value in written.items() if key not in _NOT_PLACEMENT}
-    spread = placement.get("topologySpreadConstraints")
-    if spread:
-        selector = {"labelSelector": {"matchLabels": child_labels(owner, stage)}}
-        placement["topologySpreadConstraints"] = [constraint | selector for constraint in spread]
-    return placement

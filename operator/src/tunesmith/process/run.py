@@ -187,6 +187,8 @@ class Operator:
             lost_pod_seconds=self._settings.lost_pod_seconds,
             gpu_runtime_class=self._settings.gpu_runtime_class,
             gpu_tolerations=tuple(toleration.to_dict() for toleration in self._settings.gpu_tolerations),
+            gpu_resource=self._settings.gpu_resource,
+            limit_rules=self._settings.limit_request_ratio.to_rules(),
             term=lease.term,
             traces_endpoint=self._settings.traces_endpoint,
             traces_ratio=str(self._settings.traces_ratio),

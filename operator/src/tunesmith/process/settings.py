@@ -4,13 +4,16 @@ import argparse
 import os
 import socket
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import from_json
 
 from tunesmith.api.common import Toleration
+from tunesmith.api.pod_settings import GPU_RESOURCE
 from tunesmith.cluster.gpu_time import label_name
+from tunesmith.manifests.container_resources import LimitRules
 from tunesmith.manifests.environment import ServingNetwork
 
 PREFIX = "TUNESMITH_"
@@ -18,6 +21,10 @@ PREFIX = "TUNESMITH_"
 
 def _parse_json(value: object) -> object:
     return from_json(value or "[]") if isinstance(value, str) else value
+
+
+def _parse_json_object(value: object) -> object:
+    return from_json(value or "{}") if isinstance(value, str) else value
 
 
 def _parse_optional_json(value: object) -> object:
@@ -68,6 +75,22 @@ class GPUPrice(BaseModel):
     resource: str = Field(min_length=1)
     perHour: float = Field(gt=0)
     currency: str = Field(min_length=1, max_length=8)
+
+
+class LimitRatios(BaseModel):
+    """Limits of containers that nobody limits, as multiples of their requests."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    cpu: Decimal | None = Field(None, ge=1, le=1000)
+    memory: Decimal | None = Field(None, ge=1, le=1000)
+    ephemeral_storage: Decimal | None = Field(None, alias="ephemeral-storage", ge=1, le=1000)
+
+    def to_rules(self) -> LimitRules:
+        """The ratios as manifests take them."""
+        return LimitRules(
+            {name: str(ratio) for name, ratio in self.model_dump(by_alias=True).items() if ratio}
+        )
 
 
 class Settings(BaseModel):
@@ -128,6 +151,14 @@ class Settings(BaseModel):
         tuple[str, ...], BeforeValidator(_parse_json), AfterValidator(_check_distinct)
     ] = Field(
         (), description="labels of resources that become labels of the metrics of GPU time, as a JSON list"
+    )
+    gpu_resource: str = Field(
+        GPU_RESOURCE, description="extended resource of GPUs where no resource names one"
+    )
+    limit_request_ratio: Annotated[LimitRatios, BeforeValidator(_parse_json_object)] = Field(
+        LimitRatios(),
+        description="limits of all containers that nobody limits, by the ratio to their requests, as a JSON object of "
+        "decimal numbers for cpu, memory and ephemeral-storage",
     )
     serving_network: Annotated[ServingSources | None, BeforeValidator(_parse_optional_json)] = Field(
         None,

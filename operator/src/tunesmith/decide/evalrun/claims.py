@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from tunesmith.api.evalrun import EvalRunSpec
 from tunesmith.api.reasons import RunReason
 from tunesmith.decide.claims import SharedClaim
-from tunesmith.decide.run.claims import cache_uri, claim_names
+from tunesmith.decide.run.claims import TEMPLATE_FIELD, cache_uri, claim_names, volume_fields
 from tunesmith.decide.run.references import References
 from tunesmith.manifests.stage_jobs import evaluation_uris
 from tunesmith_contract.exit_codes import FailureCategory
@@ -18,7 +18,9 @@ def shared_claim_names(spec: EvalRunSpec, config: EvaluateConfig) -> tuple[str, 
     """Names of the claims that several pods mount, those that they write to first; empty for one pod."""
     if config.shards == 1:
         return ()
-    return tuple(dict.fromkeys((*_written(spec, config), *claim_names(evaluation_uris(config)))))
+    volumes = map(parse_uri, volume_fields(spec.compute.template, TEMPLATE_FIELD).values())
+    read = claim_names((*evaluation_uris(config), *volumes))
+    return tuple(dict.fromkeys((*_written(spec, config), *read)))
 
 
 def read_shared_claims(
@@ -57,5 +59,6 @@ def claim_of_one_node(claims: Sequence[SharedClaim]) -> str:
 
 
 def _written(spec: EvalRunSpec, config: EvaluateConfig) -> tuple[str, ...]:
-    uris = (config.output, config.workspace, cache_uri(spec.compute.cache_volume))
+    volumes = volume_fields(spec.compute.template, TEMPLATE_FIELD, written=True)
+    uris = (config.output, config.workspace, cache_uri(spec.compute.cache_volume), *volumes.values())
     return claim_names(parse_uri(uri) for uri in uris if uri)

@@ -15,7 +15,7 @@ from tunesmith.decide.objects import image_of, is_running, terminated
 from tunesmith.decide.plan import Action, Create, Event, Plan, soonest
 from tunesmith.decide.run.attempts import advance, refuse
 from tunesmith.decide.run.children import Children
-from tunesmith.decide.run.claims import CACHE_FIELD, cache_uri
+from tunesmith.decide.run.claims import CACHE_FIELD, TEMPLATE_FIELD, cache_uri, volume_fields
 from tunesmith.decide.run.expiry import expire
 from tunesmith.decide.run.limits import RunLimits
 from tunesmith.decide.run.references import References
@@ -268,7 +268,8 @@ def _judge_fit(
     loaded = [item for item in resolved.sides if item.side.is_loaded]
     if not loaded:
         return FitVerdict(True, EvalRunReason.FITS, NO_MODEL) if compute.gpus else None
-    request = GPURequest(compute.gpus, compute.gpu_resource, compute.gpu_memory, compute.template, "compute")
+    resource = environment.gpus(compute.gpus, compute.gpu_resource, compute.template).resource
+    request = GPURequest(compute.gpus, resource, compute.gpu_memory, compute.template, "compute")
     gpus = find_reachable_gpus(request, observed.gpu_nodes, needs, environment.gpu_tolerations)
     answer_tokens = max(suite.max_new_tokens for suite in run.spec.suites)
     measured = {
@@ -411,6 +412,7 @@ def references_of(run: EvalRun, inputs: Inputs, observed: ObservedEvaluation) ->
         **_side_fields(spec, config),
         "spec.candidate": config.output,
         CACHE_FIELD: cache_uri(spec.compute.cache_volume),
+        **volume_fields(spec.compute.template, TEMPLATE_FIELD),
     }
     named = inputs.secrets or {str(SecretRole.BASE_MODEL): inputs.token_secret}
     fields = secret_fields(spec)

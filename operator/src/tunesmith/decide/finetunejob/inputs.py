@@ -25,7 +25,7 @@ from .secrets import resolve_secrets
 #: Fields of the spec that may change later; the snapshot leaves them out.
 CHANGEABLE = frozenset({"suspend", "active_deadline_seconds", "ttl_seconds_after_finished"})
 #: Members of the data set that say where rows come from; the others are settings of prepare.
-_SOURCES = frozenset({"train", "generate", "validation", "templateArguments"})
+_SOURCES = frozenset({"train", "generate", "validation", "templateArguments", "compute"})
 
 
 def build_inputs(

@@ -234,9 +234,8 @@ def _find_gpus(
 ) -> ReachableGPUs:
     """GPUs that the training pods may get."""
     compute, needs = job.spec.compute, environment.trainer_needs(inputs.image)
-    request = GPURequest(
-        compute.gpus_per_node, compute.gpu_resource, compute.gpu_memory, compute.template, "compute"
-    )
+    gpus = environment.gpus(compute.gpus_per_node, compute.gpu_resource, compute.template)
+    request = GPURequest(gpus.count, gpus.resource, compute.gpu_memory, compute.template, "compute")
     return find_reachable_gpus(request, observed.related.gpu_nodes, needs, environment.gpu_tolerations)
 
 

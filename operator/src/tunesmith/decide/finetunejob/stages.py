@@ -7,7 +7,13 @@ from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.api.reasons import FineTuneJobPhase, FineTuneJobReason
 from tunesmith.decide.fit.grace_period import training_grace_seconds
 from tunesmith.decide.run.children import Children
-from tunesmith.decide.run.claims import CACHE_FIELD, cache_uri
+from tunesmith.decide.run.claims import (
+    CACHE_FIELD,
+    DATA_TEMPLATE_FIELD,
+    TEMPLATE_FIELD,
+    cache_uri,
+    volume_fields,
+)
 from tunesmith.decide.run.limits import RunLimits, budget_seconds_left
 from tunesmith.decide.run.references import References
 from tunesmith.decide.run.stage import BegunAttempts, StageDefinition, starts_nothing
@@ -187,6 +193,8 @@ def _references(job: FineTuneJob, observed: ObservedTraining) -> References:
         "spec.output.uri": spec.output.uri,
         **model_fields(spec),
         CACHE_FIELD: cache_uri(spec.compute.cache_volume),
+        **volume_fields(data.template if (data := spec.dataset.compute) else None, DATA_TEMPLATE_FIELD),
+        **volume_fields(spec.compute.template, TEMPLATE_FIELD),
     }
     secrets = {field: name for name, field in secret_fields(spec).values()}
     related = observed.related

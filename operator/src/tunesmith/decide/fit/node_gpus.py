@@ -1,6 +1,7 @@
 """GPUs of a node, read from its labels: product, memory, compute capability, driver, and how they are shared.
 
-Labels are those of NVIDIA's GPU feature discovery, else of the cloud or of Karpenter, else the type of the machine.
+Labels are those of NVIDIA's GPU feature discovery or AMD's node labeller, else of the cloud or of Karpenter, else the
+type of the machine. For GPUs of other makers, people may label nodes themselves: ``<resource>.memory``, in MiB.
 """
 
 import re
@@ -18,6 +19,7 @@ from tunesmith.manifests.gpu_placement import (
     FAMILY_LABEL,
     GKE_LABEL,
 )
+from tunesmith.manifests.gpu_requests import AMD
 from tunesmith_contract.shared_rules.gpus import Product, find_product
 
 GIB, MIB = 2**30, 2**20
@@ -27,6 +29,14 @@ _AWS_MEMORY_LABELS = ("karpenter.k8s.aws/instance-gpu-memory", "eks.amazonaws.co
 _GKE_PARTITION_LABEL = "cloud.google.com/gke-gpu-partition-size"
 _GKE_SHARED_LABEL = "cloud.google.com/gke-max-shared-clients-per-gpu"
 _MACHINE_LABEL = "node.kubernetes.io/instance-type"
+
+#: Labels of AMD's node labeller, newer name first: memory in gibibytes, such as ``192G``; product; how each GPU is
+#: divided, such as ``cpx_nps4``, or ``spx_nps1`` if it is not.
+_AMD_MEMORY_LABELS = ("amd.com/gpu.vram", "beta.amd.com/gpu.vram")
+_AMD_PRODUCT_LABELS = ("amd.com/gpu.product-name", "beta.amd.com/gpu.product-name")
+_AMD_PARTITION_LABEL = "amd.com/compute-memory-partition"
+_AMD_WHOLE = "spx_"
+_AMD_MEMORY = re.compile(r"([0-9]+)G(i?B)?")
 
 #: Full version of the driver, newer name first.
 _DRIVER_VERSION_LABEL = "nvidia.com/cuda.driver-version.full"
@@ -75,10 +85,11 @@ def read_gpu(labels: Mapping[str, str], resource: str = GPU_RESOURCE) -> NodeGPU
     """GPU that a pod with one of this resource gets on a node with these labels.
 
     Args:
-        resource: ``nvidia.com/gpu``, or a slice such as ``nvidia.com/mig-3g.40gb``.
+        resource: ``nvidia.com/gpu``, a slice such as ``nvidia.com/mig-3g.40gb``, or that of another maker.
     """
     prefix = resource.removesuffix(".shared")
-    name = _first(labels, f"{prefix}.product", GKE_LABEL, *AWS_LABELS)
+    names = _AMD_PRODUCT_LABELS if resource.startswith(AMD) else ()
+    name = _first(labels, f"{prefix}.product", *names, GKE_LABEL, *AWS_LABELS)
     product = find_product(name) or find_product(_machine_gpu(labels))
     part = _SLICE.search(" ".join((resource, name, labels.get(_GKE_PARTITION_LABEL, ""))).lower())
     shared_by = max(1, _number(_first(labels, f"{prefix}.replicas", _GKE_SHARED_LABEL)) or 1)
@@ -108,12 +119,23 @@ def _memory(
     observed = _number(labels.get(f"{prefix}.memory", ""))
     if observed:
         return observed * MIB
+    if prefix.startswith(AMD):
+        return _amd_memory(labels, prefix)
     if part:
         return int(_SLICE_SHARE * int(part[2]) * GIB)
     stated = (_number(_first(labels, *_AWS_MEMORY_LABELS)) or 0) * MIB
     if not stated or (product and product.memory <= stated <= _ROUNDED * product.memory):
         return product.memory if product else None
     return stated
+
+
+def _amd_memory(labels: Mapping[str, str], resource: str) -> int | None:
+    """Bytes of a whole GPU of AMD. What a part of one has depends on the kind of its division, so it is unknown."""
+    division = labels.get(_AMD_PARTITION_LABEL, _AMD_WHOLE)
+    stated = _AMD_MEMORY.fullmatch(_first(labels, *_AMD_MEMORY_LABELS))
+    if stated is None or not division.startswith(_AMD_WHOLE) or "px_" in resource.replace(_AMD_WHOLE, ""):
+        return None
+    return int(stated[1]) * GIB
 
 
 def _capability(labels: Mapping[str, str], product: Product | None) -> tuple[int, int] | None:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tunesmith.api.common import PodTemplate
+from tunesmith.api.pod_template import PodTemplate
 from tunesmith.api.values import AUTO
 from tunesmith.manifests.environment import GPUNeeds
 from tunesmith_contract.report import GPUReason
@@ -30,7 +30,7 @@ class GPURequest:
 
     Attributes:
         gpus: number of GPUs of each pod.
-        resource: the resource that stands for a GPU or a slice of one.
+        resource: the resource that stands for a GPU or a slice of one; empty: they come with resource claims.
         memory: memory of one GPU, such as ``24Gi``, or ``Auto``.
         template: scheduling of the pods.
         field: the field with these settings, ``compute`` or ``engine``.
@@ -71,6 +71,9 @@ def find_reachable_gpus(
     """
     if request.gpus == 0:
         return ReachableGPUs()
+    if not request.resource:
+        memory = resolve_gpu_memory(request.memory, None)
+        return ReachableGPUs(memory, memory, note=_describe_memory(request, [], memory))
     tolerated = [*request.tolerations, *tolerations]
     fitting = fitting_nodes(nodes, request.selector, tolerated, request.gpus, request.resource)
     fitting = fitting or _selected_node(request)
@@ -99,7 +102,9 @@ def _describe_memory(request: GPURequest, usable: list[Mapping[str, Any]], memor
     if request.memory != AUTO:
         return ""
     if memory is None:
-        if any("status" in node for node in usable):
+        if not request.resource:
+            cause = "resource claims do not say it"
+        elif any("status" in node for node in usable):
             cause = "no label of their nodes says it"
         else:
             cause = (

@@ -9,8 +9,8 @@ from math import ceil
 
 from tunesmith.api.common import Resources
 from tunesmith.api.status import ContainerRequests
+from tunesmith.manifests.container_resources import CPU, DISK, MEMORY, effective_requests
 from tunesmith.manifests.stage_jobs import SMALL_REQUESTS, WITHOUT_MODEL_REQUESTS
-from tunesmith.manifests.trainer_job import effective_requests
 from tunesmith_contract.report import ModelReport
 from tunesmith_contract.run_config import (
     AdapterType,
@@ -27,8 +27,6 @@ from .checkpoint_size import checkpoint_bytes, trained_parameters
 from .memory import QUANTIZED
 
 GIB = 2**30
-
-CPU, MEMORY, DISK = "cpu", "memory", "ephemeral-storage"
 
 #: Cores for each GPU: the process that feeds it, its data loader and library threads. Not four, because the smallest
 #: machines with a GPU have four cores and keep a part of one for the system.

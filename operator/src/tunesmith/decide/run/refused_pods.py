@@ -1,11 +1,11 @@
 """Pods that a Job may not create: the API server's own words, what to do, and whether waiting can help."""
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 
+from tunesmith.api.values import quantity_amount
 from tunesmith.decide.plan import Action, Patch
 from tunesmith.decide.refusal import steady_words
 from tunesmith.manifests.names import GROUP
@@ -20,26 +20,19 @@ RETRIED_ANNOTATION = f"{GROUP}/creation-retried"
 _QUOTA = re.compile(
     r"exceeded quota: .*?requested: (?P<requested>.*?)(, used: .*)?, limited: (?P<limited>.*)"
 )
-_AMOUNTS = re.compile(r"([a-z0-9./-]+)=([0-9.]+)([a-zA-Z]*)")
-_SUFFIXES: Mapping[str, Decimal] = {
-    "n": Decimal("1e-9"),
-    "u": Decimal("1e-6"),
-    "m": Decimal("1e-3"),
-    "": Decimal(1),
-    **{suffix: Decimal(1000) ** power for power, suffix in enumerate("kMGTPE", 1)},
-    **{f"{suffix}i": Decimal(1024) ** power for power, suffix in enumerate("KMGTPE", 1)},
-}
-
+_AMOUNTS = re.compile(r"([a-z0-9./-]+)=([0-9.]+[a-zA-Z]*)")
 #: Kinds of refusals by their words, with what to do; the first that matches counts.
 _ADVICE = (
     (
         re.compile(r"must specify"),
-        "The quota counts what the pods do not state: a LimitRange in the namespace can give them defaults, and "
-        "compute.resources states those of the trainer.",
+        "The quota counts what the pods do not state: write requests and limits in compute.resources, which all pods "
+        "of the run follow (pods that prepare rows have dataset.compute.resources, too), or have them set by a "
+        "LimitRange in the namespace or by the chart value defaults.limitRequestRatio.",
     ),
     (
         re.compile(r"(maximum|minimum) .* usage per|max limit to request ratio|LimitRange"),
-        "A LimitRange of the namespace forbids it: write compute.resources within its bounds, or change it.",
+        "A LimitRange of the namespace forbids it: write compute.resources within its bounds "
+        "(dataset.compute.resources for pods that prepare rows), or change it.",
     ),
     (
         re.compile(r"violates PodSecurity"),
@@ -138,9 +131,9 @@ def _beyond(requested: str, limited: str) -> str:
 
 def _amounts(text: str) -> dict[str, Decimal]:
     found = {}
-    for name, number, suffix in _AMOUNTS.findall(text):
+    for name, quantity in _AMOUNTS.findall(text):
         try:
-            found[name] = Decimal(number) * _SUFFIXES[suffix]
-        except (InvalidOperation, KeyError):
+            found[name] = quantity_amount(quantity)
+        except ValueError:
             continue
     return found

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from tunesmith.api.adapterdeployment import AdapterDeployment
 from tunesmith.api.common import Model
 from tunesmith.api.job_status import FineTuneJobStatus
+from tunesmith.api.pod_settings import GPU_RESOURCE
 from tunesmith.api.reasons import AdapterDeploymentReason as Reason
 from tunesmith.api.values import duration_seconds
 from tunesmith.decide.fit.engine_fit import EngineFit
@@ -316,7 +317,7 @@ def _plan_pods(
     inputs = choose_inputs(deployment, observed, environment)
     model = find_base_model(observed.records)
     needs = environment.serving_needs(inputs.image if inputs else "")
-    fit = judge_memory(deployment, model, observed.nodes, needs, environment.gpu_tolerations)
+    fit = judge_memory(deployment, model, observed.nodes, needs, environment)
     claims = judge_claims(deployment, observed.claims)
     obstacle = _find_obstacle(deployment, inputs, fit)
     if inputs is None or obstacle is not None:
@@ -502,6 +503,8 @@ def _inputs_action(
     return () if manifest["metadata"]["name"] in names else (Create(manifest),)
 
 
+#: Fields of the engine that earlier releases wrote into every resource.
+_FORMER_DEFAULTS = (("gpu_resource", GPU_RESOURCE),)
 #: Fields of the engine that no pod is built from.
 _OUTSIDE_PODS = frozenset({"gpu_memory", "update_strategy", "scale_down_delay"})
 
@@ -544,7 +547,9 @@ def _wanted_pods(
     basis = {
         "baseModel": _without_defaults(spec.base_model),
         "engine": {
-            name: value for name, value in _without_defaults(spec.engine).items() if name not in _OUTSIDE_PODS
+            name: value
+            for name, value in _without_defaults(spec.engine).items()
+            if name not in _OUTSIDE_PODS and (name, value) not in _FORMER_DEFAULTS
         },
         "artifactVolumes": [volume.claim for volume in spec.artifact_volumes],
         "inputs": inputs.number,

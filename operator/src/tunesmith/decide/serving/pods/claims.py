@@ -35,6 +35,10 @@ def mounted_claims(spec: AdapterDeploymentSpec) -> dict[str, bool]:
     model = parse_uri(spec.base_model.uri)
     if model.scheme is Scheme.PVC:
         claims[model.name] = False
+    volumes = (spec.engine.template.volumes if spec.engine.template else None) or ()
+    for own in (volume.persistent_volume_claim for volume in volumes):
+        if own:
+            claims[own.claim_name] = claims.get(own.claim_name, False) or not own.read_only
     if spec.engine.cache_volume:
         claims[spec.engine.cache_volume.claim_name] = True
     return claims

@@ -1,8 +1,8 @@
 """Condition ``Fits`` of an AdapterDeployment: GPUs that the engine can use, and the memory that it needs of them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Literal
 
 from tunesmith.api.adapterdeployment import AdapterDeployment, Engine
 from tunesmith.api.common import Condition
@@ -15,7 +15,7 @@ from tunesmith.decide.fit.gpus import ReachableGPUs
 from tunesmith.decide.fit.reachable_gpus import GPURequest, find_reachable_gpus
 from tunesmith.decide.fit.requests import engine_requests
 from tunesmith.manifests.engine_container import EngineNeeds, adapter_slots, ready_adapters, shards_adapters
-from tunesmith.manifests.environment import GPUNeeds
+from tunesmith.manifests.environment import Environment, GPUNeeds
 from tunesmith.manifests.objects import Body
 from tunesmith.manifests.result_config_map import parse_result
 from tunesmith_contract.report import ModelReport
@@ -78,20 +78,21 @@ def judge_memory(
     model: ModelReport | None,
     nodes: tuple[Body, ...] | None,
     needs: GPUNeeds,
-    tolerations: Iterable[Mapping[str, Any]] = (),
+    environment: Environment,
 ) -> EngineFit | None:
     """Verdict on the engine's GPUs and their memory; None without GPUs, or where the last verdict holds.
 
     Args:
         nodes: the nodes of the cluster; None if they were not observed.
         needs: what the image of the pods needs.
-        tolerations: those of all pods with GPUs, besides those of the engine.
+        environment: settings of the installation.
     """
     engine = deployment.spec.engine
     if engine.gpus == 0 or (engine.gpu_memory == AUTO and nodes is None):
         return None
-    request = GPURequest(engine.gpus, engine.gpu_resource, engine.gpu_memory, engine.template, "engine")
-    gpus = find_reachable_gpus(request, nodes or (), needs, tolerations)
+    resource = environment.gpus(engine.gpus, engine.gpu_resource, engine.template).resource
+    request = GPURequest(engine.gpus, resource, engine.gpu_memory, engine.template, "engine")
+    gpus = find_reachable_gpus(request, nodes or (), needs, environment.gpu_tolerations)
     if gpus.obstacle is not None:
         message = f"No pod is started. {gpus.obstacle.message}"
         return EngineFit(False, Reason(gpus.obstacle.reason), message, impossible=True)
