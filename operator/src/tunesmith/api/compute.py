@@ -15,6 +15,7 @@ from .values import ClassName, GPUMemory, Image, ItemName, LabelValue, ObjectNam
 _OWNED_PATHS = ("/mnt/tunesmith", "/etc/tunesmith", "/var/run/secrets", "/tmp", "/proc", "/sys", "/dev")
 _OWNED_IN_CEL = ", ".join(f"'{path}'" for path in _OWNED_PATHS)
 _SHARED_MEMORY = "/dev/shm"
+_WHEN = "(has({0}.whenUnsatisfiable) ? {0}.whenUnsatisfiable : 'DoNotSchedule')"
 
 
 class MatchExpression(StrictModel):
@@ -176,6 +177,13 @@ class TrainingPodTemplate(PodTemplate):
             "A volumeMount names a volume that does not exist: write the name of one of template.volumes.",
             field=".volumeMounts",
         ),
+        Rule(
+            "!has(self.topologySpreadConstraints) || self.topologySpreadConstraints.all(c, "
+            "self.topologySpreadConstraints.exists_one(o, o.topologyKey == c.topologyKey && "
+            f"{_WHEN.format('o')} == {_WHEN.format('c')}))",
+            "Two topologySpreadConstraints have the same topologyKey and whenUnsatisfiable: leave one of them out.",
+            field=".topologySpreadConstraints",
+        ),
     )
 
     labels: Annotated[dict[str, LabelValue], Field(max_length=16), _reserved_keys("Labels")] | None = Field(
@@ -197,7 +205,6 @@ class TrainingPodTemplate(PodTemplate):
     topology_spread_constraints: Annotated[tuple[TopologySpread, ...], Field(max_length=4)] | None = Field(
         None,
         description="Constraints on the spread of the pods over zones, racks or nodes.",
-        json_schema_extra=keyed_by("topologyKey", "whenUnsatisfiable"),
     )
     volumes: Annotated[tuple[Volume, ...], Field(max_length=16)] | None = Field(
         None,
