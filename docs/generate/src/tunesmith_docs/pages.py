@@ -1,4 +1,4 @@
-"""All generated pages of ``docs/``, by path."""
+"""All generated pages of ``docs/``, and Argo CD's settings, by path."""
 
 import json
 from collections.abc import Mapping
@@ -9,6 +9,7 @@ import yaml
 
 from tunesmith import api, decide
 
+from .argocd import argocd_settings
 from .chart_values import values_page
 from .container_schemas import container_schemas
 from .crd_reference import reference_page
@@ -38,6 +39,8 @@ def render_pages() -> dict[Path, str]:
         operator_reasons([api, decide]),
         _notice("docs/generate/src/tunesmith_docs: reasons.yaml, troubleshooting.md"),
     )
+    argocd = Path("examples/gitops/argocd")
+    pages[argocd / "argocd-cm.yaml"] = argocd_settings(ROOT / argocd / "lua")
     return pages | container_schemas()
 
 
