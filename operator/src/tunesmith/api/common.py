@@ -9,9 +9,18 @@ from pydantic.alias_generators import to_camel
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, ErrorDetails
 
-from .rules import Rule, keyed_by, with_rules
+from .rules import Rule, keyed_by, matching, with_rules
 from .uris import DataUri, ModelUri
-from .values import ClassName, LabelValue, ObjectName, Quantity, Timestamp
+from .values import (
+    ClassName,
+    HubUrl,
+    LabelValue,
+    ObjectName,
+    ProxylessHost,
+    ProxyUrl,
+    Quantity,
+    Timestamp,
+)
 
 GROUP = "tunesmith.dev"
 VERSION = "v1alpha1"
@@ -144,6 +153,49 @@ class Toleration(StrictModel):
     )
 
 
+class Proxy(StrictModel):
+    """The proxy through which pods reach addresses outside the cluster."""
+
+    rules = (
+        Rule(
+            "has(self.secretRef) != (has(self.httpProxy) || has(self.httpsProxy))",
+            "Write httpProxy and httpsProxy, or secretRef for a proxy that asks for a password.",
+        ),
+    )
+
+    http_proxy: ProxyUrl | None = Field(
+        None,
+        description="The proxy for http URLs, such as http://proxy.example.com:3128. The pods get it as HTTP_PROXY.",
+    )
+    https_proxy: ProxyUrl | None = Field(
+        None,
+        description="The proxy for https URLs, such as http://proxy.example.com:3128. The pods get it as HTTPS_PROXY.",
+    )
+    no_proxy: Annotated[tuple[ProxylessHost, ...], Field(max_length=64)] = Field(
+        (),
+        description="Hosts and domains that are reached without the proxy, such as [.example.com, 10.0.0.8], beside "
+        "those of the installation and the names of the cluster (.svc, .cluster.local).",
+    )
+    secret_ref: SecretName | None = Field(
+        None,
+        description="The Secret whose keys HTTP_PROXY and HTTPS_PROXY hold the proxy's URLs with user and password.",
+    )
+
+
+class CABundleSource(StrictModel):
+    """The certificate authorities that pods trust beside the public ones."""
+
+    config_map_name: ObjectName = Field(
+        description="The name of the ConfigMap, in the namespace of the resource. trust-manager can copy it to all "
+        "namespaces."
+    )
+    key: Annotated[
+        str,
+        Field(max_length=253),
+        matching(r"^[-._a-zA-Z0-9]+$", "Write a key of the ConfigMap, such as ca.crt."),
+    ] = Field("ca.crt", description="The key of the ConfigMap that holds the certificates in PEM.")
+
+
 class PodTemplate(StrictModel):
     """Pod settings outside the containers. The operator manages security settings."""
 
@@ -177,6 +229,22 @@ class PodTemplate(StrictModel):
         None,
         description="Secrets for pulling the images.",
         json_schema_extra=keyed_by("name"),
+    )
+    proxy: Proxy | None = Field(
+        None,
+        description="The proxy through which the pods reach addresses outside the cluster, instead of that of the "
+        "installation.",
+    )
+    ca_bundle: CABundleSource | None = Field(
+        None,
+        description="The certificate authorities that the pods trust beside the public ones, instead of those of the "
+        "installation.",
+    )
+    hf_endpoint: HubUrl | None = Field(
+        None,
+        description="The URL of a mirror of the Hugging Face Hub for hf:// URIs, such as "
+        "https://artifacts.example.com/api/huggingfaceml/hub. The pods get it as HF_ENDPOINT. If unset, that of the "
+        "installation, or the hub itself.",
     )
 
 

@@ -328,9 +328,12 @@ def _kubeconfig_paths() -> list[str]:
 
 
 def _environment_proxy(server: URL) -> str | None:
-    """The proxy of ``HTTPS_PROXY``, unless ``NO_PROXY`` has the server's name, domain, address or network."""
+    """The proxy of ``HTTPS_PROXY``, unless ``NO_PROXY`` has the server's name, domain, address or network.
+
+    The cluster's own API server is never behind one, whatever a platform puts into all pods.
+    """
     proxies, host = urllib.request.getproxies(), server.host or ""
-    if urllib.request.proxy_bypass(host):
+    if host == os.environ.get("KUBERNETES_SERVICE_HOST") or urllib.request.proxy_bypass(host):
         return None
     for entry in proxies.get("no", "").split(","):
         with contextlib.suppress(ValueError):

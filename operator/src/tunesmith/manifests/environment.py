@@ -1,10 +1,12 @@
 """Settings of the operator's installation that built objects need."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tunesmith_contract.shared_rules.gpus import BFLOAT16_CAPABILITY, ENGINE_CAPABILITY
+
+from .outbound import Outbound
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,8 @@ class Environment:
         traces_endpoint: default endpoint of serving pods for traces; empty: none.
         traces_ratio: default share of requests that are recorded in traces.
         serving_network: who may reach serving pods; None: no NetworkPolicy is made for them.
+        assigned_ids: namespaces assign users and file system groups to pods, as on OpenShift, and refuse others.
+        outbound: what containers need to reach addresses outside the cluster, below what a resource says.
         term: number of times that the operator's lease changed hands; later leaders have higher ones.
     """
 
@@ -70,6 +74,8 @@ class Environment:
     serving_network: ServingNetwork | None = None
     traces_endpoint: str = ""
     traces_ratio: str = "0.01"
+    assigned_ids: bool = False
+    outbound: Outbound = field(default_factory=Outbound)
 
     def trainer_needs(self, image: str) -> GPUNeeds:
         """Needs of a trainer image; the CUDA of images other than the default one is unknown."""

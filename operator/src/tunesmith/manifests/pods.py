@@ -17,25 +17,37 @@ RUN_AS_USER = 10001
 #: Folder of the hub's cache in a volume for caches, as below ``HF_HOME``.
 HUB_CACHE = "huggingface/hub"
 
+#: Members of a pod template that become variables and volumes; see ``outbound``.
+_OUTBOUND = frozenset({"proxy", "caBundle", "hfEndpoint"})
 
-def restricted_pod_security() -> dict[str, Any]:
-    """``securityContext`` of a pod at the ``restricted`` level; group 0 owns the volumes."""
+
+def restricted_pod_security(*, assigned_ids: bool) -> dict[str, Any]:
+    """``securityContext`` of a pod at the ``restricted`` level.
+
+    Args:
+        assigned_ids: the namespace assigns user and file system group, and refuses others. The images run as any user
+            of group 0.
+    """
+    ids = {"runAsUser": RUN_AS_USER, "runAsGroup": 0, "fsGroup": RUN_AS_USER}
     return {
         "runAsNonRoot": True,
-        "runAsUser": RUN_AS_USER,
-        "runAsGroup": 0,
-        "fsGroup": RUN_AS_USER,
+        **({} if assigned_ids else ids),
         "fsGroupChangePolicy": "OnRootMismatch",
         "seccompProfile": {"type": "RuntimeDefault"},
     }
 
 
-def restricted_container_security() -> dict[str, Any]:
-    """``securityContext`` of a container at the ``restricted`` level, with a read-only root."""
+def restricted_container_security(user: int | None = None) -> dict[str, Any]:
+    """``securityContext`` of a container at the ``restricted`` level, with a read-only root.
+
+    Args:
+        user: another user than the pod's.
+    """
     return {
         "allowPrivilegeEscalation": False,
         "readOnlyRootFilesystem": True,
         "capabilities": {"drop": ["ALL"]},
+        **({} if user is None else {"runAsUser": user}),
     }
 
 
@@ -53,6 +65,7 @@ def pod_placement(
             run without the runtime class.
     """
     placement = template.to_dict() if template else {}
+    placement = {name: value for name, value in placement.items() if name not in _OUTBOUND}
     devices = tuple(devices)
     written = placement.get("tolerations", [])
     if not devices:

@@ -32,6 +32,7 @@ from .names import (
     child_metadata,
 )
 from .objects import Body, KubernetesObject
+from .outbound import outbound_of
 from .pods import (
     cache_volume,
     credentials_volume,
@@ -189,6 +190,7 @@ def _build_pod(
     number: int,
 ) -> dict[str, Any]:
     engine, image = deployment.spec.engine, inputs.image
+    outbound = outbound_of(engine.template, environment.outbound)
     volumes, mounts = _build_volumes(deployment, inputs)
     placement = pod_placement(engine.template, [engine.gpu_resource] if engine.gpus else [], environment)
     if engine.gpus:
@@ -201,11 +203,17 @@ def _build_pod(
         **placement,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "securityContext": restricted_pod_security(),
+        "securityContext": restricted_pod_security(assigned_ids=environment.assigned_ids),
         "topologySpreadConstraints": [_spread(set_labels(deployment, number))],
-        "initContainers": [build_engine_container(deployment, inputs, mounts[ENGINE], needs)],
-        "containers": [_build_agent(deployment, inputs, mounts[AGENT], environment, needs)],
-        "volumes": volumes,
+        "initContainers": [
+            *outbound.build_init_containers(image, restricted_container_security()),
+            outbound.extend(build_engine_container(deployment, inputs, mounts[ENGINE], needs)),
+        ],
+        "containers": [
+            outbound.extend(_build_agent(deployment, inputs, mounts[AGENT], environment, needs)),
+        ],
+        # The status of a crashed container reaches the status of the resource; a volume that is waited for does not.
+        "volumes": [*volumes, *outbound.build_volumes(optional=True)],
     }
 
 

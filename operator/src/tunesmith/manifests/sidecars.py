@@ -83,8 +83,12 @@ class Sidecar:
     folders: tuple[SharedFolder, ...] = field(default=())
 
 
-def build_sidecar(sidecar: Sidecar) -> dict[str, Any]:
-    """Container of a sidecar, at the ``restricted`` level with a read-only root."""
+def build_sidecar(sidecar: Sidecar, *, assigned_ids: bool) -> dict[str, Any]:
+    """Container of a sidecar, at the ``restricted`` level with a read-only root.
+
+    Args:
+        assigned_ids: the namespace assigns users, the same one to all containers.
+    """
     mounts = [
         {"name": folder.volume, "mountPath": folder.sidecar_path, "readOnly": not folder.sidecar_writes}
         for folder in sidecar.folders
@@ -97,13 +101,13 @@ def build_sidecar(sidecar: Sidecar) -> dict[str, Any]:
         **({"command": list(sidecar.command)} if sidecar.command else {}),
         "env": [{"name": "HOME", "value": "/tmp"}, _NO_GPUS],
         "resources": {"requests": dict(sidecar.requests), "limits": dict(sidecar.limits)},
-        "securityContext": restricted_container_security() | {"runAsUser": SIDECAR_USER},
+        "securityContext": _security(assigned_ids),
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": [*mounts, {"name": _scratch_name(sidecar), "mountPath": "/tmp"}],
     }
 
 
-def build_pause_container(image: str) -> dict[str, Any]:
+def build_pause_container(image: str, *, assigned_ids: bool) -> dict[str, Any]:
     """Last of the sidecars, which does nothing until it is told to end.
 
     If the last sidecar has ended by itself when the trainer's container ends, kubelet takes the pod for one that has
@@ -112,6 +116,7 @@ def build_pause_container(image: str) -> dict[str, Any]:
 
     Args:
         image: the trainer image, which the node has.
+        assigned_ids: as for ``build_sidecar``.
     """
     return {
         "name": PAUSE,
@@ -121,8 +126,12 @@ def build_pause_container(image: str) -> dict[str, Any]:
         "command": list(_PAUSE_COMMAND),
         "env": [_NO_GPUS],
         "resources": _PAUSE_RESOURCES,
-        "securityContext": restricted_container_security() | {"runAsUser": SIDECAR_USER},
+        "securityContext": _security(assigned_ids),
     }
+
+
+def _security(assigned_ids: bool) -> dict[str, Any]:
+    return restricted_container_security(None if assigned_ids else SIDECAR_USER)
 
 
 def sidecar_volumes(sidecars: Iterable[Sidecar]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

@@ -37,6 +37,7 @@ from .names import (
     queue_labels,
 )
 from .objects import KubernetesObject
+from .outbound import outbound_of
 from .pods import (
     HUB_CACHE,
     RUN_AS_USER,
@@ -220,11 +221,15 @@ def _pod_spec(
     owner: Owner, stage: Stage, attempt: int, pod: TrainerPod, environment: Environment
 ) -> dict[str, Any]:
     volumes, mounts = _volumes(pod)
-    beside = [build_sidecar(sidecar) for sidecar in pod.sidecars]
+    outbound, assigned_ids = outbound_of(pod.template, environment.outbound), environment.assigned_ids
+    # The contract of sidecars promises no network, and one of them runs the code of answers: they get neither a proxy,
+    # which may have a password, nor authorities.
+    beside = [build_sidecar(sidecar, assigned_ids=assigned_ids) for sidecar in pod.sidecars]
     if pod.engine:
-        beside.append(build_evaluation_engine(pod.engine, _engine_mounts(mounts)))
+        beside.append(outbound.extend(build_evaluation_engine(pod.engine, _engine_mounts(mounts))))
     if beside:
-        beside.append(build_pause_container(pod.image))
+        beside.append(build_pause_container(pod.image, assigned_ids=assigned_ids))
+    first = outbound.build_init_containers(pod.image, restricted_container_security())
     container = {
         "name": TRAINER_CONTAINER,
         "image": pod.image,
@@ -248,10 +253,10 @@ def _pod_spec(
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": pod.grace_seconds,
-        "securityContext": restricted_pod_security(),
-        **({"initContainers": beside} if beside else {}),
-        "containers": [container],
-        "volumes": volumes,
+        "securityContext": restricted_pod_security(assigned_ids=assigned_ids),
+        **({"initContainers": [*first, *beside]} if first or beside else {}),
+        "containers": [outbound.extend(container)],
+        "volumes": [*volumes, *outbound.build_volumes(optional=False)],
         **({"subdomain": child_name(owner, stage, attempt)} if pod.nodes > 1 else {}),
         **({"activeDeadlineSeconds": pod.longest_seconds} if pod.longest_seconds else {}),
         **_placement(owner, stage, pod, environment),
