@@ -8,6 +8,8 @@ from typing import Any
 from tunesmith.api.common import PodTemplate, Proxy
 from tunesmith_contract.layout import CA_FILE
 
+from .objects import Body
+
 Variable = Mapping[str, Any]
 """Variable of a container without its name: ``value`` or ``valueFrom``."""
 
@@ -33,7 +35,7 @@ CA_VARIABLES = (
 
 TRUST = "trust"
 TRUST_DIR = PurePosixPath("/var/lib/tunesmith-trust")
-_AUTHORITIES = "authorities"
+AUTHORITIES = "authorities"
 _AUTHORITIES_DIR = PurePosixPath("/var/lib/tunesmith-authorities")
 _BUNDLE = TRUST_DIR / "ca-certificates.crt"
 _TRUST_SIZE = "8Mi"
@@ -102,7 +104,7 @@ class Outbound:
         if optional:
             source["optional"] = True
         return [
-            {"name": _AUTHORITIES, "configMap": source},
+            {"name": AUTHORITIES, "configMap": source},
             {"name": TRUST, "emptyDir": {"sizeLimit": _TRUST_SIZE}},
         ]
 
@@ -131,7 +133,7 @@ class Outbound:
             "securityContext": dict(security),
             "terminationMessagePolicy": "FallbackToLogsOnError",
             "volumeMounts": [
-                {"name": _AUTHORITIES, "mountPath": str(_AUTHORITIES_DIR), "readOnly": True},
+                {"name": AUTHORITIES, "mountPath": str(_AUTHORITIES_DIR), "readOnly": True},
                 {"name": TRUST, "mountPath": str(TRUST_DIR)},
             ],
         }
@@ -139,6 +141,15 @@ class Outbound:
 
     def _ca_variables(self) -> Iterable[tuple[str, Variable]]:
         return ((name, {"value": str(_BUNDLE)}) for name in CA_VARIABLES) if self.ca_bundle else ()
+
+
+def mounted_authorities(pod: Body) -> str | None:
+    """Name of the ConfigMap with authorities that an observed pod mounts."""
+    volumes = pod["spec"].get("volumes", ())
+    found: str | None = next(
+        (each["configMap"]["name"] for each in volumes if each["name"] == AUTHORITIES), None
+    )
+    return found
 
 
 def outbound_of(template: PodTemplate | None, defaults: Outbound) -> Outbound:

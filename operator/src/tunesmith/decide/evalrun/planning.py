@@ -14,6 +14,7 @@ from tunesmith.decide.fit.requests import evaluation_requests
 from tunesmith.decide.objects import image_of, is_running, terminated
 from tunesmith.decide.plan import Action, Create, Event, Plan, soonest
 from tunesmith.decide.run.attempts import advance, refuse
+from tunesmith.decide.run.authorities import authority_fields
 from tunesmith.decide.run.children import Children
 from tunesmith.decide.run.claims import CACHE_FIELD, cache_uri
 from tunesmith.decide.run.expiry import expire
@@ -313,7 +314,7 @@ def _evaluate(
     run = run.model_copy(update={"spec": EvalRunSpec.model_validate_json(inputs.spec)})
     assert isinstance(inputs.config, EvaluateConfig)
     claims = read_shared_claims(run.spec, inputs.config, observed.claims)
-    failure = find_unshared_claim(claims, inputs.config, references_of(run, inputs, observed))
+    failure = find_unshared_claim(claims, inputs.config, references_of(run, inputs, observed, environment))
     if failure is not None and not observed.children.records:
         step = refuse(run, Stage.EVALUATE, observed.children, failure, now, failure.reason)
     else:
@@ -390,7 +391,7 @@ def _stage(
         backoff_limit=run.spec.backoff_limit,
         limits=RunLimits(deadline_seconds=run.spec.active_deadline_seconds, gpus=config.gpus * config.shards),
         nodes=config.shards,
-        references=references_of(run, inputs, observed),
+        references=references_of(run, inputs, observed, environment),
         started=EvalRunReason.EVALUATING,
         ended=None,
         queued=QUEUE_LABEL in run.metadata.labels,
@@ -399,7 +400,9 @@ def _stage(
     )
 
 
-def references_of(run: EvalRun, inputs: Inputs, observed: ObservedEvaluation) -> References:
+def references_of(
+    run: EvalRun, inputs: Inputs, observed: ObservedEvaluation, environment: Environment
+) -> References:
     """Objects that the pods need, with the fields in which people wrote them."""
     config, spec = inputs.config, run.spec
     assert isinstance(config, EvaluateConfig)
@@ -411,6 +414,7 @@ def references_of(run: EvalRun, inputs: Inputs, observed: ObservedEvaluation) ->
         **_side_fields(spec, config),
         "spec.candidate": config.output,
         CACHE_FIELD: cache_uri(spec.compute.cache_volume),
+        **authority_fields(spec.compute.template, environment.outbound),
     }
     named = inputs.secrets or {str(SecretRole.BASE_MODEL): inputs.token_secret}
     fields = secret_fields(spec)

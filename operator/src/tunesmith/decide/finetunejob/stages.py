@@ -6,6 +6,7 @@ from dataclasses import replace
 from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.api.reasons import FineTuneJobPhase, FineTuneJobReason
 from tunesmith.decide.fit.grace_period import training_grace_seconds
+from tunesmith.decide.run.authorities import authority_fields
 from tunesmith.decide.run.children import Children
 from tunesmith.decide.run.claims import CACHE_FIELD, cache_uri
 from tunesmith.decide.run.limits import RunLimits, budget_seconds_left
@@ -159,7 +160,7 @@ def _define_stage(
         name=name,
         build=build,
         backoff_limit=job.spec.backoff_limit,
-        references=_references(job, observed),
+        references=_references(job, observed, environment),
         started=started,
         ended=ended,
         limits=RunLimits(deadline_seconds=job.spec.active_deadline_seconds),
@@ -178,7 +179,7 @@ def begun_attempts(job: FineTuneJob) -> BegunAttempts:
     return BegunAttempts(job.status.attempts - refused, progress.last_update_time if progress else None)
 
 
-def _references(job: FineTuneJob, observed: ObservedTraining) -> References:
+def _references(job: FineTuneJob, observed: ObservedTraining, environment: Environment) -> References:
     spec = job.spec
     written = {
         "spec.baseModel.uri": spec.base_model.uri,
@@ -187,6 +188,7 @@ def _references(job: FineTuneJob, observed: ObservedTraining) -> References:
         "spec.output.uri": spec.output.uri,
         **model_fields(spec),
         CACHE_FIELD: cache_uri(spec.compute.cache_volume),
+        **authority_fields(spec.compute.template, environment.outbound),
     }
     secrets = {field: name for name, field in secret_fields(spec).values()}
     related = observed.related
