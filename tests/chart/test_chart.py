@@ -16,6 +16,7 @@ from tunesmith.manifests.serving_config_maps import ServingInputs
 from tunesmith.manifests.serving_deployment import MONITORING_PORT, build_serving_deployment
 from tunesmith.process.settings import read_settings
 from tunesmith_cluster.binaries import program
+from tunesmith_images.catalog import IMAGES
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "helm" / "tunesmith"
@@ -189,7 +190,7 @@ def test_the_operator_is_told_what_pods_need_outside_the_cluster(default: list[d
     assert (settings.platform, settings.outbound) == ("Auto", Outbound())
 
 
-IMAGES = re.compile(r"^TUNESMITH_\w+_IMAGE$")
+_IMAGE_VARIABLE = re.compile(r"^TUNESMITH_\w+_IMAGE$")
 
 
 def images_of(objects: list[dict[str, Any]]) -> set[str]:
@@ -197,7 +198,9 @@ def images_of(objects: list[dict[str, Any]]) -> set[str]:
     specs = [each["spec"]["template"]["spec"] for each in of_kind(objects, "Deployment")]
     specs += [each["spec"] for each in of_kind(objects, "Pod")]
     own = {container["image"] for spec in specs for container in spec["containers"]}
-    return own | {value for name, value in environment_of(objects).items() if IMAGES.match(name) and value}
+    return own | {
+        value for name, value in environment_of(objects).items() if _IMAGE_VARIABLE.match(name) and value
+    }
 
 
 def test_one_value_names_the_registry_of_all_images() -> None:
@@ -217,6 +220,15 @@ def test_one_value_names_the_registry_of_all_images() -> None:
         f"{mirror}/serving-gpu@{digest}",
     }
     assert environment_of(render(f"imageRegistry={mirror}"))["TUNESMITH_SERVING_GPU_IMAGE"] == ""
+
+
+def test_the_list_of_images_holds_all_that_chart_and_operator_name(default: list[dict[str, Any]]) -> None:
+    (served,) = {image for image in images_of(default) if "serving" in image}
+    listed = (CHART / "images.txt").read_text().splitlines()
+    # The value for GPUs is empty by default; the notes of the chart name the image.
+    on_gpus = served.replace("/serving:", "/serving-gpu:")
+    assert images_of(default) | {on_gpus} <= set(listed)
+    assert {image.rpartition("/")[2].partition(":")[0] for image in listed} == set(IMAGES)
 
 
 @pytest.mark.parametrize(("settings", "cuda"), [((), "13"), (("trainerCuda=12", "servingGpuCuda=12"), "12")])
