@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from invoices import ANSWERS, MODEL, Installation, build_data
 from jobs import SECONDS_OF_A_RUN, build_job, wait_for
-from test_quickstart import ASKED, SERVING_SECONDS, build_deployment, stable_digest
+from office import ASKED, SERVING_SECONDS, build_deployment, stable_digest
 
 from tunesmith_cluster.certificates import Authority
 from tunesmith_cluster.node import NODE_NAME
