@@ -6,7 +6,7 @@ from simulation.run_objects import after, build_job, build_pod
 from tunesmith.api.common import PodTemplate
 from tunesmith.api.reasons import AdapterDeploymentReason, RunReason
 from tunesmith.decide.pod_diagnosis import PodProblem, diagnose_pod
-from tunesmith.decide.run.authorities import authority_fields
+from tunesmith.decide.run.outbound import authority_fields, proxy_secret_fields
 from tunesmith.decide.run.references import References
 from tunesmith.decide.run.waiting import NO_CONTAINER_DELAY, find_waiting
 from tunesmith.decide.serving.pods.pod_problem import find_pod_problem
@@ -190,6 +190,29 @@ def test_a_missing_config_map_of_authorities_is_named_by_where_it_was_written(
         f'ConfigMap "trust" does not exist in namespace team: create it, or correct {field}.'
     )
     assert not authority_fields(template and PodTemplate(), Outbound())
+
+
+@pytest.mark.parametrize(
+    ("template", "field"),
+    [
+        (None, "the chart's value defaults.env[HTTPS_PROXY]"),
+        (
+            PodTemplate.model_validate({"proxy": {"secretRef": {"name": "proxy"}}}),
+            "spec.compute.template.proxy.secretRef.name",
+        ),
+    ],
+)
+def test_a_missing_secret_of_a_proxy_is_named_by_where_it_was_written(
+    template: PodTemplate | None, field: str
+) -> None:
+    secret = {"valueFrom": {"secretKeyRef": {"name": "proxy", "key": "url"}}}
+    fields = proxy_secret_fields(template, Outbound({"HTTPS_PROXY": secret}))
+    pod = waiting_pod("CreateContainerConfigError", 'secret "proxy" not found')
+    waiting = find_waiting(build_job(), [pod], References.of("team", {}, fields), after(1))
+    assert waiting is not None
+    assert (
+        waiting.message == f'Secret "proxy" does not exist in namespace team: create it, or correct {field}.'
+    )
 
 
 def test_a_running_pod_has_no_problem() -> None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
 from typing import Any
 
 from tunesmith.api.common import PodTemplate, Proxy
@@ -34,10 +33,10 @@ CA_VARIABLES = (
 )
 
 TRUST = "trust"
-TRUST_DIR = PurePosixPath("/var/lib/tunesmith-trust")
+TRUST_DIR = "/var/lib/tunesmith-trust"
 AUTHORITIES = "authorities"
-_AUTHORITIES_DIR = PurePosixPath("/var/lib/tunesmith-authorities")
-_BUNDLE = TRUST_DIR / "ca-certificates.crt"
+_AUTHORITIES_DIR = "/var/lib/tunesmith-authorities"
+_BUNDLE = f"{TRUST_DIR}/ca-certificates.crt"
 _TRUST_SIZE = "8Mi"
 _TRUST_RESOURCES = {"requests": {"cpu": "5m", "memory": "16Mi"}, "limits": {"memory": "64Mi"}}
 
@@ -86,7 +85,7 @@ class Outbound:
         known = {variable["name"] for variable in own}
         variables = [*_complete_proxy(self.variables).items(), *self._ca_variables()]
         added = [{"name": name, **variable} for name, variable in variables if name not in known]
-        mount = {"name": TRUST, "mountPath": str(TRUST_DIR), "readOnly": True}
+        mount = {"name": TRUST, "mountPath": TRUST_DIR, "readOnly": True}
         mounts = [*container.get("volumeMounts", []), *([mount] if self.ca_bundle else [])]
         return {**container, "env": [*own, *added], "volumeMounts": mounts}
 
@@ -118,8 +117,8 @@ class Outbound:
         if self.ca_bundle is None:
             return []
         variables = {
-            "AUTHORITIES": str(_AUTHORITIES_DIR / CA_FILE),
-            "BUNDLE": str(_BUNDLE),
+            "AUTHORITIES": f"{_AUTHORITIES_DIR}/{CA_FILE}",
+            "BUNDLE": _BUNDLE,
             "CONFIG_MAP": self.ca_bundle.config_map,
             "KEY": self.ca_bundle.key,
         }
@@ -133,14 +132,14 @@ class Outbound:
             "securityContext": dict(security),
             "terminationMessagePolicy": "FallbackToLogsOnError",
             "volumeMounts": [
-                {"name": AUTHORITIES, "mountPath": str(_AUTHORITIES_DIR), "readOnly": True},
-                {"name": TRUST, "mountPath": str(TRUST_DIR)},
+                {"name": AUTHORITIES, "mountPath": _AUTHORITIES_DIR, "readOnly": True},
+                {"name": TRUST, "mountPath": TRUST_DIR},
             ],
         }
         return [container]
 
     def _ca_variables(self) -> Iterable[tuple[str, Variable]]:
-        return ((name, {"value": str(_BUNDLE)}) for name in CA_VARIABLES) if self.ca_bundle else ()
+        return ((name, {"value": _BUNDLE}) for name in CA_VARIABLES) if self.ca_bundle else ()
 
 
 def mounted_authorities(pod: Body) -> str | None:

@@ -14,11 +14,11 @@ from tunesmith.decide.fit.requests import evaluation_requests
 from tunesmith.decide.objects import image_of, is_running, terminated
 from tunesmith.decide.plan import Action, Create, Event, Plan, soonest
 from tunesmith.decide.run.attempts import advance, refuse
-from tunesmith.decide.run.authorities import authority_fields
 from tunesmith.decide.run.children import Children
 from tunesmith.decide.run.claims import CACHE_FIELD, cache_uri
 from tunesmith.decide.run.expiry import expire
 from tunesmith.decide.run.limits import RunLimits
+from tunesmith.decide.run.outbound import authority_fields, proxy_secret_fields
 from tunesmith.decide.run.references import References
 from tunesmith.decide.run.stage import BegunAttempts, StageDefinition, StageState, Step, starts_nothing
 from tunesmith.decide.run.summary import is_job_refused
@@ -419,6 +419,7 @@ def references_of(
     named = inputs.secrets or {str(SecretRole.BASE_MODEL): inputs.token_secret}
     fields = secret_fields(spec)
     secrets: dict[str, str | None] = {fields.get(role, "spec"): name or None for role, name in named.items()}
+    secrets |= proxy_secret_fields(spec.compute.template, environment.outbound)
     return References.of(
         run.metadata.namespace,
         written,

@@ -6,10 +6,10 @@ from dataclasses import replace
 from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.api.reasons import FineTuneJobPhase, FineTuneJobReason
 from tunesmith.decide.fit.grace_period import training_grace_seconds
-from tunesmith.decide.run.authorities import authority_fields
 from tunesmith.decide.run.children import Children
 from tunesmith.decide.run.claims import CACHE_FIELD, cache_uri
 from tunesmith.decide.run.limits import RunLimits, budget_seconds_left
+from tunesmith.decide.run.outbound import authority_fields, proxy_secret_fields
 from tunesmith.decide.run.references import References
 from tunesmith.decide.run.stage import BegunAttempts, StageDefinition, starts_nothing
 from tunesmith.decide.run.summary import is_job_refused
@@ -191,6 +191,7 @@ def _references(job: FineTuneJob, observed: ObservedTraining, environment: Envir
         **authority_fields(spec.compute.template, environment.outbound),
     }
     secrets = {field: name for name, field in secret_fields(spec).values()}
+    secrets |= proxy_secret_fields(spec.compute.template, environment.outbound)
     related = observed.related
     return References.of(
         job.metadata.namespace,
