@@ -129,7 +129,7 @@ def test_jobs_evaluations_and_serving_run_as_the_user_of_their_namespace(assigne
     run = wait_for(assigned, "er", "tuned", lambda status: "verdict" in status, SECONDS_OF_A_RUN)
     assert run["status"]["verdict"] == "Pass"
     # Progress reached the operator past the proxy.
-    assert job["status"]["progress"]["percent"] == 100
+    assert job["status"]["progress"]["percent"] == "100%"
     digest = job["status"]["artifact"]["digest"]
     client.apply(controlled(build_deployment("tuned")))
     deployment = wait_for(

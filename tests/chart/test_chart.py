@@ -184,7 +184,10 @@ def test_the_operator_is_told_what_pods_need_outside_the_cluster(default: list[d
     )
     settings = read_settings([], environment_of(rendered))
     secret = {"valueFrom": {"secretKeyRef": {"name": "proxy", "key": "url"}}}
-    variables = {"HTTPS_PROXY": secret, "HF_ENDPOINT": {"value": "https://hub.example.com"}}
+    variables: dict[str, dict[str, Any]] = {
+        "HTTPS_PROXY": secret,
+        "HF_ENDPOINT": {"value": "https://hub.example.com"},
+    }
     assert (settings.platform, settings.outbound) == ("OpenShift", Outbound(variables, CABundle("trust")))
     settings = read_settings([], environment_of(default))
     assert (settings.platform, settings.outbound) == ("Auto", Outbound())

@@ -225,8 +225,8 @@ async def test_events_are_asked_for_once_per_pod_and_only_after_it_has_hung(api:
 async def test_authorities_are_looked_for_while_their_pod_waits(api: Any, reader: Reader) -> None:
     job = FineTuneJob.parse(fine_tune_job())
     waiting = {"name": "trainer", "state": {"waiting": {"reason": "PodInitializing"}}}
-    pod = build_pod(job, 1, containerStatuses=[waiting])
-    pod["spec"] = {"volumes": [{"name": "authorities", "configMap": {"name": "trust"}}]}
+    volumes = [{"name": "authorities", "configMap": {"name": "trust"}}]
+    pod = {**build_pod(job, 1, containerStatuses=[waiting]), "spec": {"volumes": volumes}}
     index(api, {**ended_job(job, 1), "status": {}}, pod)
     observed = await observe_finetunejob(reader, job)
     assert observed.related.missing_config_maps == ("rows", "trust")

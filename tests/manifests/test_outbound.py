@@ -95,7 +95,7 @@ def evaluation_pod(environment: Environment, **compute: Any) -> Pod:
 
 
 def serving_pod(environment: Environment, **template: Any) -> Pod:
-    engine = {"engine": {"gpus": 0, "template": template}} if template else {}
+    engine: dict[str, Any] = {"engine": {"gpus": 0, "template": template}} if template else {}
     resource = World(build_adapter("one"), **engine).resource
     changed = replace(
         SERVING_ENVIRONMENT, assigned_ids=environment.assigned_ids, outbound=environment.outbound

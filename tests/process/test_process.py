@@ -57,7 +57,7 @@ def test_what_pods_need_outside_the_cluster_comes_from_four_settings() -> None:
             "TUNESMITH_HF_ENDPOINT": "https://hub.corp",
         },
     )
-    variables = {
+    variables: dict[str, dict[str, Any]] = {
         "HTTPS_PROXY": {"valueFrom": PROXY["valueFrom"]},
         "NO_PROXY": {"value": ".corp"},
         "HF_ENDPOINT": {"value": "https://hub.corp"},

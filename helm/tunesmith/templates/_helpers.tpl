@@ -37,7 +37,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- if and $registry .image }}
 {{- $parts := splitn "/" 2 .image }}
 {{- $named := and $parts._1 (or (contains "." $parts._0) (contains ":" $parts._0) (eq $parts._0 "localhost")) }}
-{{- $registry }}/{{ ternary $parts._1 .image (not (not $named)) }}
+{{- $registry }}/{{ if $named }}{{ $parts._1 }}{{ else }}{{ .image }}{{ end }}
 {{- else }}{{ .image }}
 {{- end }}
 {{- end }}

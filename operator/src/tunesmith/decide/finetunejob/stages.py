@@ -190,8 +190,10 @@ def _references(job: FineTuneJob, observed: ObservedTraining, environment: Envir
         CACHE_FIELD: cache_uri(spec.compute.cache_volume),
         **authority_fields(spec.compute.template, environment.outbound),
     }
-    secrets = {field: name for name, field in secret_fields(spec).values()}
-    secrets |= proxy_secret_fields(spec.compute.template, environment.outbound)
+    secrets = {
+        **{field: name for name, field in secret_fields(spec).values()},
+        **proxy_secret_fields(spec.compute.template, environment.outbound),
+    }
     related = observed.related
     return References.of(
         job.metadata.namespace,
