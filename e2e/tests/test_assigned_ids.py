@@ -139,6 +139,6 @@ def test_jobs_evaluations_and_serving_run_as_the_user_of_their_namespace(assigne
     with forwarded(client, NAMESPACE, service) as address:
         assert ask(address, "clerk", ASKED).text.strip() == ANSWERS["first"]
     selector = "tunesmith.dev/stage=serving"
-    agent = client.kubectl("-n", NAMESPACE, "get", "pod", "-l", selector, "-o", "name")
+    agent = client.kubectl("-n", NAMESPACE, "get", "pod", "-l", selector, "-o", "name").strip()
     identity = client.kubectl("-n", NAMESPACE, "exec", agent, "-c", "agent", "--", "id")
     assert identity.startswith(f"uid={USER} gid=0(root) groups=0(root)")
