@@ -240,8 +240,10 @@ def test_authorities_of_all_pods_are_trusted(tmp_path: Path, monkeypatch: pytest
     authority.issue("grader", "grader", hosts=["127.0.0.1"])
     certificate = authority.path("grader"), authority.path("grader", "key")
 
+    waits: list[float] = []
+
     def ask(url: str) -> Any:
-        with closing(Endpoint(url, "the grader", tmp_path, 5, sleep=[].append)) as endpoint:
+        with closing(Endpoint(url, "the grader", tmp_path, 5, sleep=waits.append)) as endpoint:
             return endpoint.post({})
 
     with serve(lambda _: GOOD, certificate) as server:
