@@ -1,4 +1,4 @@
-"""All generated pages of ``docs/``, by path."""
+"""All generated pages of ``docs/``, and the list of images, by path."""
 
 import json
 from collections.abc import Mapping
@@ -8,11 +8,13 @@ from typing import Any
 import yaml
 
 from tunesmith import api, decide
+from tunesmith_images.catalog import IMAGES
 
 from .chart_values import values_page
 from .container_schemas import container_schemas
 from .crd_reference import reference_page
 from .gpu_table import gpu_memory_page
+from .image_list import image_list
 from .markdown import table, text
 from .troubleshooting import operator_reasons, troubleshooting_page
 
@@ -37,6 +39,11 @@ def render_pages() -> dict[Path, str]:
     pages[Path("docs/troubleshooting.md")] = troubleshooting_page(
         operator_reasons([api, decide]),
         _notice("docs/generate/src/tunesmith_docs: reasons.yaml, troubleshooting.md"),
+    )
+    pages[Path("helm/tunesmith/images.txt")] = image_list(
+        yaml.safe_load((_CHART / "values.yaml").read_text()),
+        yaml.safe_load((_CHART / "Chart.yaml").read_text())["appVersion"],
+        IMAGES,
     )
     return pages | container_schemas()
 
