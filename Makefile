@@ -58,7 +58,7 @@ test-unit: ## Contract, operator, agent, checks, image builder, chart, docs: no 
 	@$(dev)/pytest -q $(pure) --junitxml=$(RESULTS)/pure.xml
 	@$(dev)/pytest -q -m "not engine" $(unit) --junitxml=$(RESULTS)/unit.xml
 
-test-storage: ## Buckets and registries: a real S3 server, OCI registry and GCS emulator
+test-storage: ## Buckets and registries: a real S3 server and OCI registry, emulators of Google's and Azure's storage
 	@$(dev)/pytest -q tests/storage --junitxml=$(RESULTS)/storage.xml
 
 test-data: ## Data preparation: reading, cleaning, quality, labels, generation, the command
@@ -126,6 +126,7 @@ setup-tools: ## The virtual environment of development and its tests
 setup-cluster: ## System packages, and the cluster's programs built from their sources
 	@$(dev)/python -m tunesmith_cluster install
 	@python3 -m tunesmith_images browser
+	@python3 -m tunesmith_images azurite >/dev/null
 	@$(dev)/python -m tunesmith_cluster build
 
 setup-trainer: ## The virtual environments of the trainer's tests and of data preparation

@@ -53,3 +53,4 @@ compile_image serving-image/requirements-engine.in --override serving-image/over
 compile_image serving-image/requirements-engine-gpu.in --override serving-image/overrides-engine-gpu.txt "$@"
 compile serving-image/requirements-engine-gpu-cuda12.in --override serving-image/overrides-engine-gpu.txt "$@"
 compile tests/support/argilla_server/requirements.in "$@"
+compile tests/support/azurite_server/requirements.in "$@"

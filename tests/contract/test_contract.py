@@ -93,6 +93,7 @@ def test_uri_round_trip(uri: str, name: str, path: str, revision: str | None) ->
         ("pvc://data/a/", False),
         ("pvc://data/*.jsonl", False),
         ("gs://bucket/", False),
+        ("az://container/rows.jsonl", True),
         ("hf://org/repo", False),
         ("hf://org/repo/data/@refs/pr/1", False),
         ("hf://org/repo/data/*@main", False),

@@ -470,6 +470,21 @@ def test_pods_are_replaced_without_a_spare_gpu(
     assert update == {"maxUnavailable": int(stops_first), "maxSurge": int(not stops_first)}
 
 
+def test_labels_that_people_write_are_the_pods_but_select_nothing() -> None:
+    label = {"azure.workload.identity/use": "true"}
+    note = {"sidecar.istio.io/inject": "false"}
+    template = {"labels": label, "annotations": note, "serviceAccountName": "reader"}
+    deployment = build(engine={"template": template})
+    metadata = deployment["spec"]["template"]["metadata"]
+    assert label.items() <= metadata["labels"].items()
+    assert build()["spec"]["template"]["metadata"]["labels"].items() <= metadata["labels"].items()
+    assert metadata["annotations"] == note
+    assert deployment["spec"]["selector"] == build()["spec"]["selector"]
+    pod = pod_of(deployment)
+    assert pod["serviceAccountName"] == "reader"
+    assert not {"labels", "annotations"} & pod.keys()
+
+
 def test_clients_find_the_agents_under_the_resources_own_name() -> None:
     resource = World(build_adapter("one")).resource
     service = build_serving_service(resource)

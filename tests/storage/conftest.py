@@ -1,10 +1,12 @@
 """Servers for the whole session, and an artifact to send them."""
 
+import os
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from servers.azure_storage import AzureAccount, run_azure
 from servers.google_storage import run_gcs
 from servers.storage_servers import BUCKET, PASSWORD, USER, Registry, run_registry
 from servers.storage_servers import open_registry as open_registry
@@ -26,13 +28,14 @@ ROLE = "output"
 @pytest.fixture(autouse=True)
 def no_ambient_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing but the tests' own Secrets opens anything."""
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL", "HF_TOKEN"):
+    ambient = [name for name in os.environ if name.startswith(("AWS_", "AZURE_", "GOOGLE_", "GCE_"))]
+    for name in (*ambient, "HF_TOKEN"):
         monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture(scope="session")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    """Who signs the registry's certificate."""
+    """Who signs the certificates of the servers."""
     authority = Authority(tmp_path_factory.mktemp("authority"))
     authority.issue("registry", "registry", hosts=["127.0.0.1"])
     return authority
@@ -51,6 +54,13 @@ def registry(tmp_path_factory: pytest.TempPathFactory, authority: Authority) -> 
 def gcs_account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The key file of a service account that opens Google's storage."""
     with run_gcs(tmp_path_factory.mktemp("gcs")) as account:
+        yield account
+
+
+@pytest.fixture(scope="session")
+def azure(tmp_path_factory: pytest.TempPathFactory, authority: Authority) -> Iterator[AzureAccount]:
+    """A storage account of Azure, over TLS."""
+    with run_azure(tmp_path_factory.mktemp("azure"), authority) as account:
         yield account
 
 

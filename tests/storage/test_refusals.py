@@ -91,7 +91,13 @@ def test_a_server_that_does_not_answer_may_be_tried_again(
 
 @pytest.mark.parametrize(
     ("scheme", "expected"),
-    [("s3", "AWS_ACCESS_KEY_ID"), ("gs", "credentials.json"), ("oci", "username"), ("hf", "token")],
+    [
+        ("s3", "AWS_ACCESS_KEY_ID"),
+        ("gs", "credentials.json"),
+        ("az", "AZURE_STORAGE_ACCOUNT_KEY"),
+        ("oci", "username"),
+        ("hf", "token"),
+    ],
 )
 def test_a_secret_of_another_kind(secrets: Mount, scheme: str, expected: str) -> None:
     error = refusal(f"{scheme}://some-bucket/x", secrets({"unrelated": "x"}))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from servers.azure_storage import AzureAccount
 from servers.storage_servers import BUCKET, Registry, S3Server
 
 from tunesmith_contract.artifact import Manifest
@@ -36,7 +37,7 @@ class Store(NamedTuple):
         return open_remote(artifact_uri(self.output, digest), ["output"], self.secrets)
 
 
-@pytest.fixture(params=["s3", "oci", "oci-open", "gs"])
+@pytest.fixture(params=["s3", "oci", "oci-open", "gs", "az"])
 def store(request: pytest.FixtureRequest, secrets: Callable[[dict[str, str]], Path]) -> Store:
     name = uuid.uuid4().hex
     match request.param:
@@ -50,6 +51,9 @@ def store(request: pytest.FixtureRequest, secrets: Callable[[dict[str, str]], Pa
         case "oci-open":
             registry = request.getfixturevalue("open_registry")
             return Store(parse_uri(f"oci://{registry.host}/team/{name}"), secrets({"plainHTTP": "true"}))
+        case "az":
+            azure: AzureAccount = request.getfixturevalue("azure")
+            return Store(parse_uri(f"az://{BUCKET}/{name}"), secrets(azure.secret()))
         case _:
             account = request.getfixturevalue("gcs_account")
             return Store(parse_uri(f"gs://{BUCKET}/{name}"), secrets({"credentials.json": account}))

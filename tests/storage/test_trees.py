@@ -147,5 +147,5 @@ def test_the_declaring_file_comes_last_and_goes_first(
 
 
 def test_work_files_need_a_bucket(tmp_path: Path) -> None:
-    with pytest.raises(StorageRefused, match="pvc://, s3:// or gs://"):
+    with pytest.raises(StorageRefused, match="pvc://, s3://, gs:// or az://"):
         Mirror(parse_uri("oci://registry.example/a"), tmp_path, ["output"], tmp_path)

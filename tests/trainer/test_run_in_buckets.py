@@ -310,7 +310,7 @@ def test_work_files_on_a_bucket_and_artifacts_in_a_registry(
 def test_a_registry_keeps_no_work_files(
     remote: RemoteWorld, open_registry: Registry, make: RowBuilders
 ) -> None:
-    with pytest.raises(StorageError, match="workspace of pvc://, s3:// or gs://") as caught:
+    with pytest.raises(StorageError, match="workspace of pvc://, s3://, gs:// or az://") as caught:
         remote.prepare(make, "uid", output=f"oci://{open_registry.host}/team/adapters")
     assert classify(caught.value) == (FailureCategory.USER_ERROR, "WorkspaceNeeded")
 
@@ -365,6 +365,13 @@ class TestCheckpoints:
         )
         return folder
 
+    def upload(self, workspace: Workspace, *steps: int) -> None:
+        """What a run of one pod does at a checkpoint."""
+        bucket = BucketCheckpoints(workspace)
+        for step in steps:
+            bucket.upload(f"checkpoint-{step}")
+        bucket.commit()
+
     def names(self, workspace: Workspace) -> list[str]:
         return sorted(path.name for path in workspace.checkpoints.glob("checkpoint-*"))
 
@@ -373,20 +380,20 @@ class TestCheckpoints:
         BucketCheckpoints(first).take_lease()
         for step in (1, 2, 3):
             self.commit(first, step)
-        BucketCheckpoints(first).save()
+        self.upload(first, 1, 2, 3)
         shutil.rmtree(first.checkpoints / "checkpoint-1")
-        BucketCheckpoints(first).save()
+        self.upload(first)
         assert self.names(attempts(2)) == ["checkpoint-2", "checkpoint-3"]
 
     def test_one_that_was_given_up_writes_nothing_more(self, attempts: Callable[[int], Workspace]) -> None:
         first, second = attempts(1), attempts(2)
         BucketCheckpoints(first).take_lease()
         self.commit(first, 1)
-        BucketCheckpoints(first).save()
+        self.upload(first, 1)
         BucketCheckpoints(second).take_lease()
         self.commit(first, 2)
         with pytest.raises(InfrastructureError, match="attempt 2 has taken over"):
-            BucketCheckpoints(first).save()
+            self.upload(first, 2)
         with pytest.raises(InfrastructureError, match="attempt 2 has taken over"):
             BucketCheckpoints(first).take_lease()
         assert self.names(attempts(3)) == ["checkpoint-1"]
@@ -398,7 +405,7 @@ class TestCheckpoints:
         BucketCheckpoints(first).take_lease()
         for step in (1, 2):
             self.commit(first, step)
-        BucketCheckpoints(first).save()
+        self.upload(first, 1, 2)
         (remote.folder / "out/ns/uid/checkpoints/checkpoint-2/weights").write_text("stop 2")
         assert self.names(attempts(2)) == ["checkpoint-1"]
 
@@ -413,6 +420,8 @@ def test_mounted_secrets_reach_no_log(tmp_path: Path) -> None:
         "output/AWS_REGION": "eu-central-1",
         "train/credentials.json": json.dumps(account),
         "base-model/token": "a-token-of-a-hub",
+        "teacher/AZURE_STORAGE_ACCOUNT_KEY": "bXkta2V5LW9mLXRoZS1hY2NvdW50",
+        "workspace/AZURE_STORAGE_CONNECTION_STRING": "AccountName=a;AccountKey=c2Vjb25kLWtleQ==;EndpointSuffix=x",
         "teacher/.dockerconfigjson": json.dumps(
             {"auths": {"registry.example": {"auth": "cm9ib3Q6cGFzcw=="}}}
         ),
@@ -425,3 +434,6 @@ def test_mounted_secrets_reach_no_log(tmp_path: Path) -> None:
         "wJalrXUtnFEMI eu-central-1 MIIEvQIBADANBg a-token-of-a-hub cm9ib3Q6cGFzcw== registry.example"
     )
     assert told == "[redacted] eu-central-1 [redacted] [redacted] [redacted] registry.example"
+    assert redact(
+        "bXkta2V5LW9mLXRoZS1hY2NvdW50 AccountKey=c2Vjb25kLWtleQ==; ?sv=2&sig=q%2Bw3e%3D12&se=3"
+    ) == ("[redacted] AccountKey=[redacted]; ?sv=2&sig=[redacted]&se=3")

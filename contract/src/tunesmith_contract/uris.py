@@ -2,7 +2,8 @@
 
 ``pvc://claim/path`` and ``configmap://name/key`` become volumes, mounted under ``MOUNT_ROOT`` by the operator and read
 there by trainer and agent. The rest is fetched and stored by the pods: ``hf://org/repo@revision``, ``s3://bucket/key``,
-``gs://bucket/key`` and ``oci://registry/repository``, with ``@sha256:…`` where one artifact is meant.
+``gs://bucket/key``, ``az://container/key`` and ``oci://registry/repository``, with ``@sha256:…`` where one artifact is
+meant.
 """
 
 import re
@@ -32,15 +33,18 @@ class Scheme(StrEnum):
     HF = "hf"
     S3 = "s3"
     GS = "gs"
+    AZ = "az"
     OCI = "oci"
 
 
 #: Schemes that the operator mounts.
 MOUNTED = frozenset({Scheme.PVC, Scheme.CONFIGMAP})
 
+#: Schemes of object stores; Azure calls a bucket a container.
+BUCKETS = frozenset({Scheme.S3, Scheme.GS, Scheme.AZ})
 
 #: Schemes of stores in which work files lie; registries and hubs keep none.
-KEEPS_WORK = frozenset({Scheme.PVC, Scheme.S3, Scheme.GS})
+KEEPS_WORK = BUCKETS | {Scheme.PVC}
 
 
 class InvalidUri(ValueError):
@@ -52,7 +56,7 @@ class StorageUri(NamedTuple):
 
     Attributes:
         scheme: the kind of storage.
-        name: the claim, the ConfigMap, ``org/repo``, the bucket, or ``registry/repository``.
+        name: the claim, the ConfigMap, ``org/repo``, the bucket or container, or ``registry/repository``.
         path: the path in the claim, repository or bucket without slashes at its ends, or the ConfigMap's key; may be
             empty, and is for ``oci://``. Where rows are named its last part may be a pattern: ``rows-*.jsonl``.
         revision: the branch, tag or commit of an ``hf://`` URI, the tag or digest of an ``oci://`` URI, else None.
@@ -83,8 +87,8 @@ def parse_uri(uri: str) -> StorageUri:
     scheme, separator, rest = uri.partition("://")
     if not separator or scheme not in set(Scheme):
         forms = (
-            "pvc://claim/path, configmap://name/key, hf://org/repo@revision, s3://bucket/key, gs://bucket/key "
-            "or oci://registry/repository"
+            "pvc://claim/path, configmap://name/key, hf://org/repo@revision, s3://bucket/key, gs://bucket/key, "
+            "az://container/key or oci://registry/repository"
         )
         raise InvalidUri(f"{uri!r} is not a storage URI: write {forms}")
     match Scheme(scheme):
@@ -94,7 +98,7 @@ def parse_uri(uri: str) -> StorageUri:
             return _parse_configmap(uri, rest)
         case Scheme.HF:
             return _parse_hf(uri, rest)
-        case Scheme.S3 | Scheme.GS:
+        case Scheme.S3 | Scheme.GS | Scheme.AZ:
             return _parse_bucket(uri, Scheme(scheme), rest)
         case Scheme.OCI:
             return _parse_oci(uri, rest)

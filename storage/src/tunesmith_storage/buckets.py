@@ -1,4 +1,4 @@
-"""Client of buckets: ``s3://`` and ``gs://``."""
+"""Client of buckets: ``s3://``, ``gs://`` and ``az://``, whose buckets are called containers."""
 
 import os
 import re
@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import obstore
-from obstore.exceptions import BaseError
-from obstore.store import GCSStore, S3Store
+from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
+from obstore.store import AzureStore, GCSStore, S3Store
 
 from tunesmith_contract.artifact import File
 from tunesmith_contract.layout import MANIFEST_FILE
 from tunesmith_contract.uris import Scheme, StorageUri
 
+from .azure import ACCOUNT, ACCOUNT_KEY, azure_problem, build_azure, identity_problem
 from .credentials import Credentials
 from .download import in_parallel
 from .errors import UNAVAILABLE, NotFound, StorageError, StorageRefused, StorageUnavailable
@@ -47,15 +48,18 @@ _ENTITY_TAGS = ('"', "W/")
 _METADATA_SERVERS = ("169.254.169.254", "metadata.google.internal", "169.254.170.2")
 
 
+#: What tells a version of an object from another.
+Version = dict[str, str]
+
+
 class Bucket:
     """Objects at and below one URI of a bucket."""
 
     def __init__(self, uri: StorageUri, credentials: Credentials) -> None:
         self.uri = uri
         self._credentials = credentials
-        build = _build_s3 if uri.scheme is Scheme.S3 else _build_gcs
         try:
-            self._store = build(uri.name, credentials)
+            self._store = _build(uri, credentials)
         except (BaseError, ValueError):
             keys = ", ".join(sorted(credentials.keys)) or "none"
             message = f"{credentials.source} can't be used for {uri.scheme}:// (keys: {keys}): correct it"
@@ -99,6 +103,34 @@ class Bucket:
                 max_concurrency=_PARALLEL_PARTS,
             )
 
+    def read_current(self, path: str) -> tuple[bytes, Version] | None:
+        """Bytes of a small object with their version, for ``write_if``; None where there is none."""
+        with self._explained("read"), suppress(FileNotFoundError):
+            answer = obstore.get(self._store, self._key(path))
+            version = {"e_tag": answer.meta["e_tag"], "version": answer.meta["version"]}
+            return bytes(answer.bytes()), {name: value for name, value in version.items() if value}
+        return None
+
+    def write_if(self, path: str, data: bytes, version: Version | None) -> bool:
+        """Store a small object unless another writer came before; False if one did, and wrote other bytes.
+
+        Args:
+            version: of the object that is replaced; None if there must be none.
+        """
+        mode: Any = "create" if version is None else version
+        with self._explained("written"):
+            try:
+                obstore.put(self._store, self._key(path), data, mode=mode)
+            except (AlreadyExistsError, PreconditionError):
+                # Also what a retry meets whose first try was stored, though its answer was lost.
+                current = self.read_current(path)
+                return current is not None and current[0] == data
+            except BaseError as error:
+                if not _NO_CONDITIONS.search(str(error)):
+                    raise
+                self.upload(path, data)
+        return True
+
     def delete(self, paths: Sequence[str]) -> None:
         """Remove objects; absent ones are no error."""
         if paths:
@@ -139,9 +171,11 @@ class Bucket:
         return StorageUnavailable("ArtifactDamaged", message)
 
     def _entry(self, meta: Mapping[str, Any]) -> Entry:
-        return Entry(
-            self._relative(meta["path"]), meta["size"], meta["e_tag"] or meta["last_modified"].isoformat()
-        )
+        tag = meta["e_tag"]
+        if tag and self.uri.scheme is Scheme.AZ and not tag.startswith(_ENTITY_TAGS):
+            # Azure writes the tag of a listed blob without its quotation marks.
+            tag = f'"{tag}"'
+        return Entry(self._relative(meta["path"]), meta["size"], tag or meta["last_modified"].isoformat())
 
     def _key(self, path: str) -> str:
         return "/".join(filter(None, (self.uri.path, path)))
@@ -156,6 +190,16 @@ class Bucket:
             yield
         except (BaseError, OSError) as error:
             raise explain(error, self.uri, self._credentials, verb) from None
+
+
+def _build(uri: StorageUri, credentials: Credentials) -> S3Store | GCSStore | AzureStore:
+    match uri.scheme:
+        case Scheme.S3:
+            return _build_s3(uri.name, credentials)
+        case Scheme.GS:
+            return _build_gcs(uri.name, credentials)
+        case _:
+            return build_azure(uri.name, credentials, _RETRIES)
 
 
 def _build_s3(bucket: str, credentials: Credentials) -> S3Store:
@@ -177,11 +221,19 @@ def _build_gcs(bucket: str, credentials: Credentials) -> GCSStore:
     credentials.require_any(Scheme.GS, GS_KEYS)
     config = {"service_account_key": key} if (key := credentials.get(GS_KEYS[0])) else {}
     client: dict[str, Any] = {"timeout": timedelta(minutes=5)}
-    if "http://" in (key or ""):
+    if "http://" in (key or os.environ.get("GOOGLE_BASE_URL", "")):
         client["allow_http"] = True
     return GCSStore(bucket, config=config, client_options=client, retry_config=_RETRIES)  # type: ignore[arg-type]
 
 
+# Some stores with the protocol of S3 know no conditions; there, the last writer wins.
+_NO_CONDITIONS = re.compile(r"<Code>NotImplemented</Code>|status code: 501")
+_NO_BUCKET = frozenset({"NoSuchBucket", "ContainerNotFound"})
+_KEYS_TO_ADD = {
+    Scheme.S3: "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+    Scheme.GS: GS_KEYS[0],
+    Scheme.AZ: f"{ACCOUNT} and {ACCOUNT_KEY}",
+}
 _CODE = re.compile(r"<Code>(\w+)</Code>")
 _STATUS = re.compile(r"status code: (\d{3})")
 
@@ -191,12 +243,14 @@ def explain(error: Exception, uri: StorageUri, credentials: Credentials, verb: s
     text = str(error)
     code = match[1] if (match := _CODE.search(text)) else ""
     status = match[1] if (match := _STATUS.search(text)) else ""
-    if code == "NoSuchBucket":
-        return NotFound(
-            "BucketNotFound", f"the bucket {uri.name} does not exist: create it or write another in {uri}"
-        )
+    if code in _NO_BUCKET:
+        kind = "container" if uri.scheme is Scheme.AZ else "bucket"
+        message = f"the {kind} {uri.name} does not exist: create it or write another in {uri}"
+        return NotFound("BucketNotFound", message)
+    if problem := identity_problem(text):
+        return StorageRefused("AccessDenied", f"{problem} ({uri})")
     if any(server in text for server in _METADATA_SERVERS):
-        keys = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" if uri.scheme is Scheme.S3 else GS_KEYS[0]
+        keys = _KEYS_TO_ADD[uri.scheme]
         message = f"nothing opens {uri}: name a Secret with {keys}, or give the pods an identity that the store knows"
         return StorageRefused("CredentialsMissing", message)
     if problem := _credential_problem(code, uri, credentials):
@@ -213,11 +267,15 @@ def explain(error: Exception, uri: StorageUri, credentials: Credentials, verb: s
         )
         return StorageRefused("StorageRefused", message)
     detail = code or (f"HTTP {status}" if status else "no connection")
+    if uri.scheme is Scheme.AZ and "dns error" in text:
+        detail = f"the storage account has no address: is {ACCOUNT} right?"
     return StorageUnavailable(UNAVAILABLE, f"{uri} can't be {verb} at the moment ({detail})")
 
 
 def _credential_problem(code: str, uri: StorageUri, credentials: Credentials) -> str:
     """Sentence on the key that the store rejects, if it names one; S3 and GCS share the error codes."""
+    if uri.scheme is Scheme.AZ:
+        return azure_problem(code, uri, credentials)
     secret = credentials.source
     match code:
         # versitygw has a name of its own for an unknown access key.

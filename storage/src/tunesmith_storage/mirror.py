@@ -4,12 +4,13 @@ from collections.abc import Collection, Iterable
 from functools import partial
 from pathlib import Path
 
+from tunesmith_contract.artifact import File
 from tunesmith_contract.layout import SECRETS_DIR
-from tunesmith_contract.uris import Scheme, StorageUri
+from tunesmith_contract.uris import BUCKETS, StorageUri
 
-from .buckets import Bucket
+from .buckets import Bucket, Version
 from .credentials import load_credentials
-from .download import fetch_entry, in_parallel, read_whole
+from .download import fetch_entry, fetch_files, in_parallel, read_whole
 from .errors import StorageRefused
 from .files import file_digest, files_below, stream_digest
 from .remote import Entry
@@ -30,8 +31,8 @@ class Mirror:
     def __init__(
         self, uri: StorageUri, root: Path, roles: Iterable[str], secrets: Path = Path(SECRETS_DIR)
     ) -> None:
-        if uri.scheme not in (Scheme.S3, Scheme.GS):
-            message = f"work files can't lie at {uri}: write a workspace of pvc://, s3:// or gs://"
+        if uri.scheme not in BUCKETS:
+            message = f"work files can't lie at {uri}: write a workspace of pvc://, s3://, gs:// or az://"
             raise StorageRefused("WorkspaceNeeded", message)
         self.root = root
         self._bucket = Bucket(uri, load_credentials(roles, secrets))
@@ -41,18 +42,19 @@ class Mirror:
         prefix = f"{below}/" if below else ""
         return {path: entry for path, entry in self._bucket.entries().items() if path.startswith(prefix)}
 
-    def push(self, path: str, last: str | None = None) -> None:
+    def push(self, path: str, last: str | None = None, *, without_last: bool = False) -> None:
         """Upload a file, or all files of a folder; those that the bucket has already are not sent again.
 
         Args:
             last: name of the file that marks the folder as complete; it is sent after the others.
+            without_last: leave that file to another caller.
         """
         local = self.root / path
         files = sorted(files_below(local)) if local.is_dir() else [local]
         stored = self.entries()
         first = [file for file in files if file.name != last]
         in_parallel(partial(self._upload, file, stored) for file in first)
-        for file in files:
+        for file in () if without_last else files:
             if file.name == last:
                 self._upload(file, stored)
 
@@ -70,6 +72,23 @@ class Mirror:
     def write(self, path: str, data: bytes) -> None:
         """Write a small file to the bucket only."""
         self._bucket.upload(path, data)
+
+    def read_current(self, path: str) -> tuple[bytes, Version] | None:
+        """Bytes of a small file of the bucket with their version; None where it does not exist."""
+        return self._bucket.read_current(path)
+
+    def write_if(self, path: str, data: bytes, version: Version | None) -> bool:
+        """Write a small file to the bucket only, unless another writer came before; false if one did.
+
+        Args:
+            version: of the file that is replaced; None if there must be none.
+        """
+        return self._bucket.write_if(path, data, version)
+
+    def fetch(self, folder: str, files: Iterable[File]) -> None:
+        """Download those files of a folder that the local copy lacks, and compare them with their digests."""
+        entries = {path.removeprefix(f"{folder}/"): entry for path, entry in self.entries(folder).items()}
+        fetch_files(self._bucket, entries, files, self.root / folder)
 
     def delete(self, below: str, first: Collection[str] = ()) -> None:
         """Remove all files of a folder of the bucket.

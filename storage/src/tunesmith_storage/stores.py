@@ -25,7 +25,7 @@ def open_remote(
     credentials = load_credentials(roles, secrets)
     # The libraries of the stores take memory and seconds to import: only the one in use is.
     match uri.scheme:
-        case Scheme.S3 | Scheme.GS:
+        case Scheme.S3 | Scheme.GS | Scheme.AZ:
             from .buckets import Bucket
 
             return Bucket(uri, credentials)

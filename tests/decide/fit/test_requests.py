@@ -147,7 +147,8 @@ def test_disk_is_requested_for_what_is_fetched() -> None:
 def test_disk_is_requested_for_work_files_that_go_to_a_bucket() -> None:
     full: dict[str, Any] = {"adapter": None, "output": "s3://bucket/runs", "checkpoints": {"keep": 1}}
     checkpoint = 12 * LLAMA_3_1_8B.parameters / 2**30
-    assert 2 * checkpoint < disk(**full) < 2 * checkpoint + 20
+    # The one that is kept, an older best one, and the next.
+    assert 3 * checkpoint < disk(**full) < 3 * checkpoint + 20
     assert disk(**full, workspace="pvc://work/x") == 0
     assert disk(output="s3://bucket/runs") < 10
     assert disk(output="s3://bucket/runs", formats=["Adapter", "GGUF"]) > 20

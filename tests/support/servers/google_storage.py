@@ -88,11 +88,14 @@ class _Handler(BaseHTTPRequestHandler):
             return
         connection = http.client.HTTPConnection(self._behind)
         headers = {name: value for name, value in self.headers.items() if name.lower() not in _HOP}
+        headers |= _conditions(self.headers.get("x-goog-if-generation-match"))
         headers |= sign(self.command, self.path, self._behind)
         connection.request(self.command, self.path, body, headers)
         response = connection.getresponse()
         data = response.read()
         kept = {name: value for name, value in response.getheaders() if name.lower() not in _HOP}
+        if tag := response.getheader("ETag"):
+            kept["x-goog-generation"] = tag.strip('"')
         length = response.getheader("Content-Length") if self.command == "HEAD" else None
         self._answer(response.status, kept, data, length)
         connection.close()
@@ -116,6 +119,17 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", length or str(len(data)))
         self.end_headers()
         self.wfile.write(data)
+
+
+def _conditions(generation: str | None) -> dict[str, str]:
+    """Conditions of the S3 server for Google's; a generation here is the entity tag."""
+    match generation:
+        case None:
+            return {}
+        case "0":
+            return {"If-None-Match": "*"}
+        case _:
+            return {"If-Match": f'"{generation}"'}
 
 
 def _decode(part: str) -> bytes:

@@ -78,9 +78,14 @@ def start_gang(
     nodes: int = 1,
     workers: int = 1,
     on_line: Callable[[str], None] | None = None,
+    disks: Path | None = None,
     **env: str,
 ) -> list[Pod]:
-    """Start all pods of one attempt; ``on_line`` sees the log of the first. Work files of a finished run stay."""
+    """Start all pods of one attempt; ``on_line`` sees the log of the first. Work files of a finished run stay.
+
+    Args:
+        disks: a folder for the pods' own disks, which are empty; without it they share that of this machine.
+    """
     folder = root / "pods"
     folder.mkdir(exist_ok=True)
     run = folder / f"{config.owner.uid}.json"
@@ -101,6 +106,9 @@ def start_gang(
             "PET_MASTER_PORT": str(port),
             **env,
         }
+        if disks is not None:
+            (disks / str(node)).mkdir(parents=True)
+            environment["TMPDIR"] = str(disks / str(node))
         arguments = ["train", "--config", str(run), "--mount-root", str(root), "--termination-log", str(log)]
         process = PodProcess(arguments, environment, keep_work_files=True)
         pods.append(Pod(process, log, on_line if node == 0 else None))

@@ -20,9 +20,7 @@ from tunesmith_contract.exit_codes import ExitCode
 from tunesmith_contract.report import Artifact
 from tunesmith_contract.run_config import OutputFormat, TrainConfig
 from tunesmith_data.failures import Preempted, StageError, UserError
-from tunesmith_data.pod.progress import ProgressReporter
 from tunesmith_data.pod.storage import holds_files
-from tunesmith_data.pod.workspace import Workspace
 from tunesmith_trainer.preemption import Preemption
 from tunesmith_trainer.train.distributed.parallel import (
     accumulation_steps,
@@ -30,7 +28,6 @@ from tunesmith_trainer.train.distributed.parallel import (
     check_combination,
 )
 from tunesmith_trainer.train.distributed.rendezvous import Rendezvous, join_gang
-from tunesmith_trainer.train.resume import ResumableTraining
 
 STEPS = 6
 LORA = {"rank": 4, "dropout": 0.0}
@@ -191,32 +188,6 @@ def test_what_deepspeed_cannot_do_is_refused(plain: TrainConfig, more: Any, advi
     config = TrainConfig.model_validate(plain.to_dict() | more)
     with pytest.raises(UserError, match=advice):
         check_combination(config)
-
-
-def test_parts_of_several_pods_need_a_disk_in_common(world: World, plain: TrainConfig) -> None:
-    more = {"parallelism": "ZeRO2", "nodes": 2, "workspace": "s3://bucket/work"}
-    config = TrainConfig.model_validate(plain.to_dict() | more)
-    with pytest.raises(UserError, match="a volume that they share"):
-        ResumableTraining(config, Workspace(world.storage, config), Preemption(), ProgressReporter({}))
-
-
-@pytest.fixture
-def plain() -> TrainConfig:
-    """A configuration that is never run."""
-    return TrainConfig.model_validate(
-        {
-            "owner": {"kind": "FineTuneJob", "namespace": "ns", "name": "n", "uid": "u"},
-            "baseModel": "pvc://models/llama",
-            "baseModelRevision": "r",
-            "datasetDigest": "sha256:" + "0" * 64,
-            "method": {"sft": {}},
-            "adapter": {},
-            "hyperparameters": {"learningRate": 1e-3, "batchSize": 16, "microBatchSize": 2},
-            "checkpoints": {},
-            "image": "i",
-            "output": "pvc://o",
-        }
-    )
 
 
 @pytest.mark.parametrize("on_gpu", [False, True])

@@ -11,15 +11,14 @@ from stages.ranks import run_ranks
 from stages.stage_world import RowBuilders, World
 from transformers import TrainerControl, TrainerState
 
-from tunesmith_contract.report import Checkpoint
+from tunesmith_contract.checkpoint import CommitManifest
 from tunesmith_contract.run_config import Checkpoints, Parallelism
 from tunesmith_contract.uris import parse_uri
 from tunesmith_data.models import inspection
 from tunesmith_data.pod.storage import file_digest, sync
 from tunesmith_trainer.checkpoints import digests
-from tunesmith_trainer.checkpoints.announcement import CheckpointAnnouncer
 from tunesmith_trainer.checkpoints.digests import matching_files, split_evenly, writer_of
-from tunesmith_trainer.checkpoints.folder import CheckpointFolder, is_complete, step_of
+from tunesmith_trainer.checkpoints.folder import CheckpointFolder, is_complete, read_commit, step_of
 from tunesmith_trainer.checkpoints.writer_lease import LeaseHolder, WriterLease
 from tunesmith_trainer.train.callbacks.step_callbacks import CommitCheckpoints, UploadCheckpoints
 from tunesmith_trainer.train.distributed import shared_digests
@@ -38,20 +37,16 @@ SIZES = {MODEL: 3000, OPTIMIZER: 2000, "trainer_state.json": 10}
 PART = "global_step3/bf16_zero_pp_rank_{}_mp_rank_00_optim_states.pt"
 
 
-class Silent(CheckpointAnnouncer):
-    """Announcer without an operator."""
-
-    def __init__(self) -> None:
-        pass
-
-    def announce(self, checkpoint: Checkpoint, step: int, steps: int) -> None:
-        pass
-
-
 class Run:
     """What the ranks of a run share: a folder of checkpoints, each rank's own files, and the digests made."""
 
-    def __init__(self, root: Path, uri: str = "pvc://out/checkpoints") -> None:
+    def __init__(
+        self,
+        root: Path,
+        uri: str = "pvc://out/checkpoints",
+        fetch: Callable[[str], bool] | None = None,
+    ) -> None:
+        self.fetch = fetch
         lease = WriterLease(root, LeaseHolder(attempt=0, token="t"))
         lease.take()
         self.folder = CheckpointFolder(root, parse_uri(uri), lease)
@@ -66,7 +61,7 @@ class Run:
 
     def commit(self, step: int, world: int = 2) -> None:
         """The callback that every rank calls after it has saved."""
-        commit = CommitCheckpoints(self.folder, Checkpoints(), Parallelism.ZERO2, Silent())
+        commit = CommitCheckpoints(self.folder, Checkpoints(), Parallelism.ZERO2)
         first = is_first_rank()
         state = TrainerState(global_step=step, max_steps=9, is_world_process_zero=first)
         arguments: Any = SimpleNamespace(world_size=world)
@@ -74,7 +69,7 @@ class Run:
 
     def newest(self) -> int | None:
         """Step that all ranks would resume from."""
-        found = search_together(self.folder.open, shared=self.folder.shared)
+        found = search_together(self.folder.open, self.folder.root, self.fetch)
         return step_of(found) if found else None
 
     def step_folder(self, step: int) -> Path:
@@ -127,8 +122,8 @@ def save_model_slowly(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def upload_slowly(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    upload = UploadCheckpoints(SimpleNamespace(mirror=None, checkpoints=run.folder.root))  # type: ignore[arg-type]
-    monkeypatch.setattr(upload, "_checkpoints", SimpleNamespace(save=slow_on_first(lambda: None)))
+    bucket: Any = SimpleNamespace(upload=slow_on_first(lambda _: None), commit=slow_on_first(lambda: None))
+    upload = UploadCheckpoints(bucket, run.folder)
     state = TrainerState(is_world_process_zero=is_first_rank())
     upload.on_save(None, state, TrainerControl())  # type: ignore[arg-type]
 
@@ -206,19 +201,30 @@ def test_what_another_node_does_not_see_yet_is_read_by_the_first(
     assert run_ranks(work, nodes=2) == [3, 3]
 
 
-def test_disks_of_other_pods_are_left_alone(tmp_path: Path, digested: list[str]) -> None:
-    disks = [tmp_path / "first", tmp_path / "second"]
+def test_each_node_completes_its_copy_before_a_checkpoint_counts(tmp_path: Path) -> None:
+    """The second node can't complete the newest one: all go back to the one before."""
 
-    def work(rank: int) -> tuple[list[str], int | None]:
-        run = Run(disks[rank], "s3://bucket/checkpoints")
-        run.save(rank, 3)
-        run.commit(3)
-        digested.clear()
-        return digested, run.newest()
+    def work(rank: int) -> tuple[int | None, list[str], bool]:
+        root, fetched = tmp_path / f"disk-{rank}", list[str]()
 
-    (_, newest), (read, same) = run_ranks(work, nodes=2)
-    assert (newest, same, read) == (3, 3, [])
-    assert is_complete(disks[0] / "checkpoint-3")
+        def fetch(name: str) -> bool:
+            fetched.append(name)
+            return rank == 0 or name != "checkpoint-3"
+
+        run = Run(root, "s3://bucket/checkpoints", fetch)
+        for step in (2, 3):
+            run.save(rank, step)
+            run.commit(step)
+        listed = read_commit(run.step_folder(2))
+        if rank == 0:
+            commit = CommitManifest.model_validate_json((run.step_folder(2) / "commit.json").read_bytes())
+            assert {writer_of(file.path) for file in commit.files} == {0, 1}
+            assert listed is None, "the other's files are on the other's disk"
+        newest = run.newest()
+        return newest, fetched, run.step_folder(2).is_dir()
+
+    found = run_ranks(work, nodes=2)
+    assert found == [(2, ["checkpoint-3", "checkpoint-2"], True)] * 2
 
 
 @pytest.mark.parametrize(

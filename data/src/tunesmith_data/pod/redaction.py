@@ -9,7 +9,8 @@ from pathlib import Path
 from tunesmith_contract.layout import SECRETS_DIR
 
 _SECRET_NAME = re.compile(
-    r"TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|ACCESS_KEY|API_KEY|PRIVATE_KEY|AUTH|DOCKERCONFIGJSON",
+    r"TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|ACCESS_KEY|ACCOUNT_KEY|API_KEY|PRIVATE_KEY|AUTH|CONNECTION_STRING"
+    r"|DOCKERCONFIGJSON",
     re.IGNORECASE,
 )
 _SECRET_TEXT = re.compile(
@@ -18,6 +19,8 @@ _SECRET_TEXT = re.compile(
     r"|\bAKIA[0-9A-Z]{16}\b"
     r"|\beyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]{10,}"
     r"|(?<=[Bb]earer )[\w.~+/-]{8,}=*"
+    r"|(?<=\bAccountKey=)[\w+/]{8,}=*"
+    r"|(?<=\bsig=)[\w%+/.~-]{8,}=*"
     r"|(?<=://)[^\s/:@]+:[^\s/@]+(?=@)"
 )
 _SHORTEST_SECRET = 8

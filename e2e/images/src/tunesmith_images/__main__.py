@@ -1,10 +1,11 @@
-"""Command line: ``python -m tunesmith_images build|load|archive|venv|browser|model``."""
+"""Command line: ``python -m tunesmith_images build|load|archive|venv|browser|azurite|model``."""
 
 import argparse
 import json
 import sys
 from pathlib import Path
 
+from .azurite import azurite_command
 from .build import build_images
 from .buildah import layout_path
 from .catalog import CPU_IMAGES, IMAGES, RELEASED_IMAGES, Image
@@ -54,6 +55,11 @@ def _parser() -> argparse.ArgumentParser:
 
     browser = commands.add_parser("browser", help="install Chromium for the tests of pages (root)")
     browser.set_defaults(run=lambda options: ensure_browser())
+
+    azurite = commands.add_parser(
+        "azurite", help="install the emulator of Azure's storage; print its command"
+    )
+    azurite.set_defaults(run=lambda options: print(*azurite_command()))
 
     model = commands.add_parser("model", help="put SmolLM2-135M-Instruct as safetensors into a folder")
     model.add_argument("folder", type=Path)

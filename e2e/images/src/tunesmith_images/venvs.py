@@ -16,6 +16,7 @@ REQUIREMENTS = {
     "router": "bench/requirements-router.txt",
     "litellm": "bench/requirements-litellm.txt",
     "argilla": "tests/support/argilla_server/requirements.txt",
+    "azurite": "tests/support/azurite_server/requirements.txt",
     "near": "bench/requirements-near.txt",
 }
 # Environments that see the packages of another one, which is large.

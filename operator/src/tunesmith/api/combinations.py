@@ -94,13 +94,6 @@ _STORAGE_RULES = (
         "{uri: pvc://claim/work}.",
         field=".workspace",
     ),
-    Rule(
-        "self.compute.nodes == 1 || (has(self.workspace) ? self.workspace.uri : self.output.uri)"
-        ".startsWith('pvc://')",
-        "Training on several nodes needs work files on a claim that all nodes can write to "
-        "(ReadWriteMany): write workspace: {uri: pvc://claim/work}.",
-        field=".workspace",
-    ),
 )
 
 _BUDGET_RULES = (

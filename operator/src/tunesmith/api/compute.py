@@ -83,7 +83,7 @@ class Compute(StrictModel):
         ge=1,
         le=64,
         description="The number of pods that train together, each on its own node. More than one requires a "
-        "workspace on a PersistentVolumeClaim that all nodes can write to (ReadWriteMany).",
+        "workspace in a bucket, or on a PersistentVolumeClaim that all nodes can write to (ReadWriteMany).",
     )
     gpus_per_node: int = Field(
         1, ge=0, le=16, description="The number of GPUs of each pod. Set it to 0 to train on CPUs only."

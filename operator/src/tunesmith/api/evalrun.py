@@ -295,7 +295,7 @@ class ReportOutput(StrictModel):
 
     uri: WorkspaceUri = Field(
         description="The location below which the report is written: pvc://claim/folder on a claim that the pod can "
-        "write to, s3://bucket/folder or gs://bucket/folder."
+        "write to, s3://bucket/folder, gs://bucket/folder or az://container/folder."
     )
     secret_ref: SecretName | None = Field(None, description=STORE_KEYS)
 
@@ -324,9 +324,9 @@ class EvalRunSpec(EvaluationTemplate):
         ),
         Rule(
             f"has(self.output) || {_GIVES_ITS_BASE} || (has(self.candidate.uri) && "
-            "self.candidate.uri.matches('^(pvc|s3|gs)://') && !self.candidate.uri.matches('/checkpoint-[0-9]+/?$'))",
-            "The report needs a place: add output: {uri: pvc://claim/folder} (or s3://, gs://). The default, beside "
-            "the artifact of the candidate, is known only for an artifact on a claim or in a bucket.",
+            "self.candidate.uri.matches('^(pvc|s3|gs|az)://') && !self.candidate.uri.matches('/checkpoint-[0-9]+/?$'))",
+            "The report needs a place: add output: {uri: pvc://claim/folder} (or s3://, gs://, az://). The default, "
+            "beside the artifact of the candidate, is known only for an artifact on a claim or in a bucket.",
         ),
     )
 

@@ -58,7 +58,8 @@ class ModelSide(StrictModel):
 
     uri: TrainedModelUri = Field(
         description="The location of the model: pvc://claim/path, hf://org/repo@revision, s3://bucket/folder, "
-        "gs://bucket/folder or oci://registry/repository@sha256:…. It answers with its own chat template."
+        "gs://bucket/folder, az://container/folder or oci://registry/repository@sha256:…. It answers with its own "
+        "chat template."
     )
     secret_ref: SecretName | None = Field(None, description=STORE_KEYS)
 
@@ -200,7 +201,8 @@ class ComparedModel(Prompting):
     uri: ArtifactUri | None = Field(
         None,
         description="The location of an artifact: pvc://claim/folder/sha256/…, s3://bucket/folder/sha256/…, "
-        "gs://bucket/folder/sha256/…, oci://registry/repository:sha256-… or hf://org/repo/sha256/…. A folder with the "
+        "gs://bucket/folder/sha256/…, az://container/folder/sha256/…, oci://registry/repository:sha256-… or "
+        "hf://org/repo/sha256/…. A folder with the "
         "name checkpoint-<step> is a checkpoint of a job. Requires digest.",
     )
     digest: DigestString | None = Field(

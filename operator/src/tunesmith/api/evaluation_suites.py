@@ -153,8 +153,8 @@ class EvaluationData(StrictModel):
 
     uri: ValidationDataUri = Field(
         description="The location of the items, in the formats of training data: pvc://claim/file.jsonl, "
-        "configmap://name/key for small data, hf://org/repo/file@revision, s3://bucket/file.jsonl or "
-        "gs://bucket/file.jsonl."
+        "configmap://name/key for small data, hf://org/repo/file@revision, s3://bucket/file.jsonl, "
+        "gs://bucket/file.jsonl or az://container/file.jsonl."
     )
     secret_ref: SecretName | None = Field(
         None, description=f"{STORE_KEYS} If unset, hf:// is read with baseModel.secretRef."

@@ -31,7 +31,7 @@ class SeedRows(StrictModel):
 
     uri: ValidationDataUri = Field(
         description="The location of the rows: pvc://claim/file.jsonl, configmap://name/key, "
-        "hf://org/repo/file@revision, s3://bucket/file.jsonl or gs://bucket/file.jsonl."
+        "hf://org/repo/file@revision, s3://bucket/file.jsonl, gs://bucket/file.jsonl or az://container/file.jsonl."
     )
     secret_ref: SecretName | None = Field(
         None,

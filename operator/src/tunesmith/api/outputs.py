@@ -34,7 +34,7 @@ class Output(StrictModel):
 
     uri: OutputUri = Field(
         description="The location of artifacts: pvc://artifacts/team-a for a PersistentVolumeClaim that the pods "
-        "can write to, with or without a folder; or s3://bucket/folder, gs://bucket/folder, "
+        "can write to, with or without a folder; or s3://bucket/folder, gs://bucket/folder, az://container/folder, "
         "oci://registry/repository, hf://org/repo. Each artifact is stored below it by digest. "
         "Artifacts are never deleted by the operator."
     )
@@ -55,8 +55,9 @@ class Workspace(StrictModel):
     """
 
     uri: WorkspaceUri = Field(
-        description="The location of work files: pvc://claim/folder, s3://bucket/folder or gs://bucket/folder. "
-        "Training on several nodes needs a claim that all nodes can write to (ReadWriteMany)."
+        description="The location of work files: pvc://claim/folder, s3://bucket/folder, gs://bucket/folder or "
+        "az://container/folder. "
+        "For training on several nodes a bucket, or a claim that all nodes can write to (ReadWriteMany)."
     )
     secret_ref: SecretName | None = Field(None, description=STORE_KEYS)
 

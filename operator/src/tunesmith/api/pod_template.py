@@ -247,7 +247,9 @@ class PodTemplate(StrictModel):
         json_schema_extra=keyed_by("name"),
     )
     labels: Annotated[dict[str, LabelValue], Field(max_length=16), _reserved_keys("Labels")] | None = Field(
-        None, description="Additional labels of the pods."
+        None,
+        description="Additional labels of the pods, such as {azure.workload.identity/use: 'true'}, by which pods on "
+        "AKS get the identity of their ServiceAccount.",
     )
     annotations: (
         Annotated[

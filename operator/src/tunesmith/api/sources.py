@@ -20,7 +20,8 @@ from .values import Fraction, MemberPath, Similarity
 STORE_KEYS = (
     "The Secret with the credentials for uri. Only the pods read it. Its keys depend on the kind "
     "of storage. hf://: `token`. s3://: `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and, for "
-    "stores other than Amazon S3, `AWS_ENDPOINT_URL`. gs://: `credentials.json`. oci://: "
+    "stores other than Amazon S3, `AWS_ENDPOINT_URL`. gs://: `credentials.json`. az://: "
+    "`AZURE_STORAGE_ACCOUNT_NAME` and `AZURE_STORAGE_ACCOUNT_KEY`. oci://: "
     "`username` and `password`, or `.dockerconfigjson`."
 )
 
@@ -40,7 +41,8 @@ class BaseModel(StrictModel):
         None,
         description="The location of the model: pvc://claim/path for a folder on a PersistentVolumeClaim, "
         "hf://org/repo@revision for a repository on the Hugging Face Hub, s3://bucket/folder, "
-        "gs://bucket/folder, or oci://registry/repository@sha256:…. If the revision is omitted, the "
+        "gs://bucket/folder, az://container/folder, or oci://registry/repository@sha256:…. If the revision is "
+        "omitted, the "
         "revision found at the start is used throughout and shown in status.",
     )
     fine_tune_job_ref: FineTuneJobRef | None = Field(
@@ -72,7 +74,8 @@ class TrainSource(StrictModel):
     uri: TrainedDataUri | None = Field(
         None,
         description="The location of the rows: pvc://claim/file.jsonl, hf://org/repo/file@revision, "
-        "s3://bucket/file.jsonl, gs://bucket/file.jsonl, or configmap://name/key for small data. All "
+        "s3://bucket/file.jsonl, gs://bucket/file.jsonl, az://container/file.jsonl, or configmap://name/key for "
+        "small data. All "
         "but configmap:// may name a folder, with a slash at its end (hf://org/repo/data/@revision), "
         "for all its files, or a pattern, such as s3://bucket/rows-*.parquet, for some of them. Files"
         " may be JSONL, JSON, CSV, TSV, Parquet, plain text or Markdown, and may be compressed.",

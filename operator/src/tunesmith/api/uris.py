@@ -18,7 +18,7 @@ _PVC_ROWS = rf"pvc://{_CLAIM}/([-A-Za-z0-9_.]+/)*[-A-Za-z0-9_.*]*"
 _PVC_FOLDER = rf"pvc://{_CLAIM}(/{_PATH})?/?"
 _HF_ROWS = rf"hf://{_REPO}(/([-A-Za-z0-9_.]+/)*[-A-Za-z0-9_.*]*)?{_REVISION}"
 _CONFIGMAP = rf"configmap://{_CLAIM}/[-._a-zA-Z0-9]+"
-_BUCKET = r"(s3|gs)://[a-z0-9][-a-z0-9._]{1,61}[a-z0-9]"
+_BUCKET = r"(s3|gs|az)://[a-z0-9][-a-z0-9._]{1,61}[a-z0-9]"
 _BUCKET_FILE = rf"{_BUCKET}/{_KEY}/?"
 _BUCKET_ROWS = rf"{_BUCKET}/([-A-Za-z0-9_.=+]+/)*[-A-Za-z0-9_.=+*]*"
 _BUCKET_FOLDER = rf"{_BUCKET}(/{_KEY})?/?"
@@ -55,7 +55,7 @@ TrainedModelUri = Annotated[
     matching(
         rf"^({_PVC_FOLDER}|hf://{_REPO}{_REVISION}|{_BUCKET_FOLDER}|{_OCI_PINNED})$",
         "Write the location of the model: pvc://claim/path, hf://org/repo@revision, "
-        "s3://bucket/folder, gs://bucket/folder or oci://registry/repository@sha256:….",
+        "s3://bucket/folder, gs://bucket/folder, az://container/folder or oci://registry/repository@sha256:….",
     ),
     _NO_PARENT,
 ]
@@ -77,7 +77,7 @@ ValidationDataUri = Annotated[
     matching(
         rf"^({_PVC_FILE}|{_CONFIGMAP}|hf://{_REPO}(/{_PATH})?{_REVISION}|{_BUCKET_FILE})$",
         "Write the location of the rows: pvc://claim/file.jsonl, configmap://name/key, "
-        "hf://org/repo/file@revision, s3://bucket/file.jsonl or gs://bucket/file.jsonl.",
+        "hf://org/repo/file@revision, s3://bucket/file.jsonl, gs://bucket/file.jsonl or az://container/file.jsonl.",
     ),
     _NO_PARENT,
 ]
@@ -88,7 +88,8 @@ TrainedDataUri = Annotated[
     matching(
         rf"^({_PVC_ROWS}|{_CONFIGMAP}|{_HF_ROWS}|{_BUCKET_ROWS})$",
         "Write the location of the rows: pvc://claim/file.jsonl, configmap://name/key, "
-        "hf://org/repo/file@revision, s3://bucket/file.jsonl or gs://bucket/file.jsonl; a folder with"
+        "hf://org/repo/file@revision, s3://bucket/file.jsonl, gs://bucket/file.jsonl or az://container/file.jsonl; "
+        "a folder with"
         " a slash at its end for all its files, such as pvc://claim/folder/; or a pattern in its last"
         " part for some of them, such as s3://bucket/folder/rows-*.jsonl.",
     ),
@@ -101,7 +102,8 @@ OutputUri = Annotated[
     matching(
         rf"^({_PVC_FOLDER}|{_BUCKET_FOLDER}|{_OCI}|hf://{_REPO}(/{_PATH})?)$",
         "Write the location of artifacts: pvc://claim/folder on a claim that pods can write to, "
-        "s3://bucket/folder, gs://bucket/folder, oci://registry/repository (lower case, without a "
+        "s3://bucket/folder, gs://bucket/folder, az://container/folder, oci://registry/repository (lower case, "
+        "without a "
         "tag) or hf://org/repo (without a revision).",
     ),
     _NO_PARENT,
@@ -112,7 +114,8 @@ WorkspaceUri = Annotated[
     _Uri,
     matching(
         rf"^({_PVC_FOLDER}|{_BUCKET_FOLDER})$",
-        "Write the location of work files: pvc://claim/folder, s3://bucket/folder or gs://bucket/folder.",
+        "Write the location of work files: pvc://claim/folder, s3://bucket/folder, gs://bucket/folder or "
+        "az://container/folder.",
     ),
     _NO_PARENT,
 ]
@@ -123,7 +126,8 @@ ArtifactUri = Annotated[
     matching(
         rf"^({_PVC_FILE}|{_BUCKET_FILE}|{_OCI_PINNED}|hf://{_REPO}(/{_PATH})?{_REVISION})$",
         "Write the location of the artifact as shown in status: pvc://claim/folder/sha256/…, "
-        "s3://bucket/folder/sha256/…, gs://bucket/folder/sha256/…, oci://registry/repository:sha256-…"
+        "s3://bucket/folder/sha256/…, gs://bucket/folder/sha256/…, az://container/folder/sha256/…, "
+        "oci://registry/repository:sha256-…"
         " or hf://org/repo/sha256/….",
     ),
     _NO_PARENT,
@@ -134,7 +138,8 @@ HarnessDataUri = Annotated[
     _Uri,
     matching(
         rf"^({_PVC_FOLDER}|{_BUCKET_FOLDER})$",
-        "Write the location of a file or folder: pvc://claim/path, s3://bucket/path or gs://bucket/path.",
+        "Write the location of a file or folder: pvc://claim/path, s3://bucket/path, gs://bucket/path or "
+        "az://container/path.",
     ),
     _NO_PARENT,
 ]

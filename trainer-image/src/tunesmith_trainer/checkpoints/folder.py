@@ -33,7 +33,7 @@ _STAGING = "staging-"
 
 
 class CheckpointFolder:
-    """Checkpoints of one run, as written by its first worker.
+    """Checkpoints of one run, as its first worker commits them.
 
     Attributes:
         root: the folder.
@@ -112,8 +112,8 @@ class CheckpointFolder:
     def _describe_files(self, staged: Path, described: Iterable[File]) -> tuple[File, ...]:
         """All files of a staged checkpoint, sorted by name."""
         here = {path.relative_to(staged).as_posix() for path in staged.rglob("*") if path.is_file()}
-        # On a shared volume a file of another node may not be visible yet, but counts.
-        known = {file.path: file for file in described if self.shared or file.path in here}
+        # Files of other nodes count: they may not be visible yet, or are on the disks of those nodes.
+        known = {file.path: file for file in described}
         rest = sync_and_describe(staged, sorted(here - known.keys()))
         return tuple(sorted([*known.values(), *rest], key=lambda file: file.path))
 
@@ -128,6 +128,17 @@ class CheckpointFolder:
             eval_loss=commit.eval_loss,
             time=commit.time,
         )
+
+    def adopt(self, step: int) -> None:
+        """Move the staged files of a step to where the first node commits theirs, on a disk of another node."""
+        final = self.root / checkpoint_name(step)
+        shutil.rmtree(final, ignore_errors=True)
+        self.staged(step).rename(final)
+
+    def drop_copies(self) -> None:
+        """Remove all checkpoints from the disk of another node, which fetches what it needs again."""
+        for folder in _folders(self.root):
+            shutil.rmtree(folder)
 
     def keep(self, count: int, besides: Collection[int]) -> None:
         """Remove all committed checkpoints but the newest ``count`` and those of the steps in ``besides``.

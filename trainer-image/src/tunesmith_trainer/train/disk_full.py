@@ -4,7 +4,7 @@ import errno
 import os
 from pathlib import Path
 
-from tunesmith_contract.uris import StorageUri
+from tunesmith_contract.uris import MOUNTED, StorageUri
 from tunesmith_data.failures import InfrastructureError
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -33,8 +33,13 @@ def is_full_storage(error: BaseException, folder: Path) -> bool:
 def full_storage(uri: StorageUri, kept: str | None) -> InfrastructureError:
     """Failure of a run whose volume is full; ``kept`` names the newest committed checkpoint, if any."""
     state = f"{kept} is complete and kept" if kept else "there is no earlier one"
+    advice = (
+        "Enlarge the volume"
+        if uri.scheme in MOUNTED
+        else "Write more ephemeral-storage in compute.resources.requests, since pods write them to their own disk first"
+    )
     message = (
-        f"no space is left for a checkpoint in {uri}; {state}. Enlarge the volume, or lower checkpoints.keep; "
+        f"no space is left for a checkpoint in {uri}; {state}. {advice}, or lower checkpoints.keep; "
         "the next attempt continues from the kept checkpoint"
     )
     return InfrastructureError("StorageFull", message)

@@ -5,31 +5,38 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback
 
 from tunesmith_contract.layout import checkpoint_name, checkpoints_uri
-from tunesmith_contract.run_config import Parallelism, TrainConfig
-from tunesmith_contract.uris import MOUNTED
-from tunesmith_data.failures import Preempted, UserError
+from tunesmith_contract.run_config import TrainConfig
+from tunesmith_data.failures import Preempted
 from tunesmith_data.pod.progress import ProgressReporter
 from tunesmith_data.pod.workspace import Workspace
 from tunesmith_trainer.checkpoints.announcement import CheckpointAnnouncer
+from tunesmith_trainer.checkpoints.bucket import BucketCheckpoints
 from tunesmith_trainer.checkpoints.folder import CheckpointFolder, require_same_world
 from tunesmith_trainer.checkpoints.writer_lease import WriterLease, new_holder
 from tunesmith_trainer.preemption import Preemption
 from tunesmith_trainer.train.callbacks.early_stopping import run_training
 from tunesmith_trainer.train.callbacks.step_callbacks import (
+    AnnounceCheckpoints,
     CommitCheckpoints,
     StopAfterCheckpoint,
     StopWhenPreempted,
     UploadCheckpoints,
+    copies_on_nodes,
 )
 from tunesmith_trainer.train.distributed.control_group import broadcast_from_first, wait_for_all
-from tunesmith_trainer.train.distributed.parallel import any_worker, is_first_rank, world_size
+from tunesmith_trainer.train.distributed.parallel import (
+    any_worker,
+    is_first_of_node,
+    is_first_rank,
+    world_size,
+)
 from tunesmith_trainer.train.distributed.shared_digests import search_together
 
 from .disk_full import full_storage, is_full_storage
@@ -56,34 +63,43 @@ class ResumableTraining:
 
     Raises:
         InfrastructureError: a later attempt has begun.
-        UserError: the checkpoint needs another number of devices, or its parts would be written to several disks.
+        UserError: the checkpoint needs another number of devices.
     """
 
     def __init__(
         self, config: TrainConfig, workspace: Workspace, preemption: Preemption, progress: ProgressReporter
     ) -> None:
-        _require_shared_disk(config, workspace)
         self._preemption = preemption
         self.progress = progress
         self._uri = checkpoints_uri(workspace.work)
         root = workspace.checkpoints
         lease = WriterLease(root, broadcast_from_first(new_holder(os.environ)))
         self.folder = CheckpointFolder(root, self._uri, lease)
-        announcer = CheckpointAnnouncer(progress)
-        self._newest = search_together(self.folder.open, shared=self.folder.shared)
+        announcer, bucket = CheckpointAnnouncer(progress), BucketCheckpoints(workspace)
+        self._has_own_disk = not self.folder.shared and is_first_of_node()
+        self._fetch = bucket.fetch if copies_on_nodes(self.folder) else None
+        if self._has_own_disk:
+            # What this pod uploads is uploaded for the holder, whose lease in the bucket is compared with this one.
+            lease.take()
+        self._newest = self.find_together(self.folder.open)
         if self._newest is not None:
             require_same_world(self._newest, world_size(), config.parallelism)
             if is_first_rank():
                 announcer.write_for_launcher(self.folder.describe(self._newest))
         self._stop = StopWhenPreempted(preemption)
-        commit = CommitCheckpoints(self.folder, config.checkpoints, config.parallelism, announcer)
-        upload, stop = UploadCheckpoints(workspace), StopAfterCheckpoint(self._stop)
-        self.callbacks: list[TrainerCallback] = [self._stop, commit, upload, stop]
+        commit = CommitCheckpoints(self.folder, config.checkpoints, config.parallelism)
+        upload, announce = UploadCheckpoints(bucket, self.folder), AnnounceCheckpoints(self.folder, announcer)
+        stop = StopAfterCheckpoint(self._stop)
+        self.callbacks: list[TrainerCallback] = [self._stop, commit, upload, announce, stop]
 
     @property
     def output_dir(self) -> Path:
         """Output folder for transformers, in which it saves checkpoints before they are committed."""
         return self.folder.staging
+
+    def find_together(self, search: Callable[[Callable[[Path], bool]], Path | None]) -> Path | None:
+        """Checkpoint that a search on the first rank finds, whole on every node; all ranks must call it."""
+        return search_together(search, self.folder.root, self._fetch)
 
     def check_preemption(self) -> None:
         """Stop all workers here if one has received SIGTERM; all of them must call it.
@@ -131,22 +147,5 @@ class ResumableTraining:
             newest = checkpoint_name(committed[-1].step) if committed else None
             raise full_storage(self._uri, newest) from error
         finally:
-            if is_first_rank():
+            if is_first_rank() or self._has_own_disk:
                 shutil.rmtree(self.folder.staging, ignore_errors=True)
-
-
-def _require_shared_disk(config: TrainConfig, workspace: Workspace) -> None:
-    """Check that the parts of a DeepSpeed checkpoint are written to one disk.
-
-    With a bucket as workspace only the first pod uploads its disk, but DeepSpeed writes a part in every pod.
-
-    Raises:
-        UserError: the workspace of a partitioned multi-node run is a bucket.
-    """
-    partitioned = config.parallelism is not Parallelism.DDP
-    if partitioned and config.nodes > 1 and workspace.work.scheme not in MOUNTED:
-        message = (
-            f"on {config.nodes} nodes {config.parallelism} writes checkpoints from every pod: "
-            "name a volume that they share (pvc://) as workspace, or write parallelism DDP or nodes 1"
-        )
-        raise UserError("Workspace", message)

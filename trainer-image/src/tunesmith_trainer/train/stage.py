@@ -9,7 +9,7 @@ from tunesmith_data.pod.workspace import Workspace
 from tunesmith_trainer.checkpoints.bucket import BucketCheckpoints
 from tunesmith_trainer.preemption import Preemption
 from tunesmith_trainer.train.distributed.control_group import broadcast_from_first, wait_for_all
-from tunesmith_trainer.train.distributed.parallel import gang, is_first_of_node, is_first_rank, world_size
+from tunesmith_trainer.train.distributed.parallel import gang, is_first_rank, world_size
 
 from .finish import choose_probes, finish, measures_in_place, needs_new_process
 from .search.stage import search
@@ -40,7 +40,8 @@ def train(
     with gang(config, preemption):
         if broadcast_from_first(is_trained):
             return None
-        if is_first_of_node():
+        # Other nodes fetch the one that is resumed from.
+        if is_first_rank():
             BucketCheckpoints(workspace).pull()
         wait_for_all()
         start = find_starting_point(config, storage, verify=is_first_rank())

@@ -183,7 +183,7 @@ def train_on_base(
     trainer = build_trainer(training)
     meter.seconds = loop.run(trainer)
     peak_memory = meter.peak_memory()
-    best_step = load_best_checkpoint(trainer, selection, loop.folder)
+    best_step = load_best_checkpoint(trainer, selection, loop.folder.root, loop.find_together)
     record = TrainedRecord(
         sequences=tuple(probe_sequences(training.renderer, probed)),
         training={

@@ -101,8 +101,8 @@ def _place(spec: EvalRunSpec, candidate: ResolvedSide) -> tuple[str, str | None]
 
 def _needs_output(cause: str) -> Failure:
     message = (
-        f"Write output: {{uri: pvc://claim/folder}} (or s3://bucket/folder, gs://bucket/folder) in another EvalRun: "
-        f"{cause}."
+        "Write output: {uri: pvc://claim/folder} (or s3://bucket/folder, gs://bucket/folder, az://container/folder) in "
+        f"another EvalRun: {cause}."
     )
     return Failure(category=FailureCategory.USER_ERROR, reason=EvalRunReason.INVALID_SPEC, message=message)
 

@@ -199,7 +199,8 @@ def _training_disk(model: ModelReport, run: TrainConfig, cached: bool) -> float:
     fetched = FETCHED * HALF * model.parameters * sum(_is_fetched(uri, cached) for uri in models)
     if not _is_fetched(run.workspace or run.output, cached=False):
         return fetched
-    checkpoints = (run.checkpoints.keep + 1) * checkpoint_bytes(model, run)
+    # Beside those that are kept, the best one and the next.
+    checkpoints = (run.checkpoints.keep + 2) * checkpoint_bytes(model, run)
     return fetched + checkpoints + _exported_bytes(model, run)
 
 

@@ -17,8 +17,7 @@ from tunesmith_contract.layout import checkpoint_name
 from tunesmith_contract.methods import Method
 from tunesmith_contract.progress import EVAL_REWARD
 from tunesmith_contract.run_config import EarlyStopping
-from tunesmith_trainer.checkpoints.folder import CheckpointFolder, step_of
-from tunesmith_trainer.train.distributed.shared_digests import search_together
+from tunesmith_trainer.checkpoints.folder import step_of
 
 from .overfitting import ValidationMeasurement, find_overfitting_step
 
@@ -166,24 +165,27 @@ def choose_checkpoint(
     return None
 
 
+#: Checkpoint that a search on the first rank finds, on every rank; the search gets a function that verifies one.
+FindTogether = Callable[[Callable[[Callable[[Path], bool]], Path | None]], Path | None]
+
+
 def load_best_checkpoint(
-    trainer: Any, selection: CheckpointSelection, checkpoints: CheckpointFolder
+    trainer: Any, selection: CheckpointSelection, checkpoints: Path, find: FindTogether
 ) -> int | None:
     """Load the best checkpoint's weights into the trainer's model; all ranks must call it.
+
+    Args:
+        checkpoints: folder of the run's checkpoints.
+        find: how all ranks find one.
 
     Returns:
         Step of the loaded checkpoint; None if the last step is the best, and nothing was loaded.
     """
     history = trainer.state.log_history
-    folder = search_together(
-        lambda verify: choose_checkpoint(selection, history, checkpoints.root, verify),
-        shared=checkpoints.shared,
-    )
+    folder = find(lambda verify: choose_checkpoint(selection, history, checkpoints, verify))
     if folder is None:
         return None
     trainer.state.best_model_checkpoint = str(folder)
-    # Other nodes have no copy if the workspace is a bucket, and need none: the first rank publishes its weights.
-    if folder.is_dir():
-        # Private, but it loads plain, PEFT and DeepSpeed checkpoints alike.
-        trainer._load_best_model()
+    # Private, but it loads plain, PEFT and DeepSpeed checkpoints alike.
+    trainer._load_best_model()
     return step_of(folder)

@@ -8,13 +8,17 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from tunesmith_contract.layout import checkpoint_name
 from tunesmith_contract.run_config import Checkpoints, Parallelism
 from tunesmith_data.failures import UserError
-from tunesmith_data.pod.workspace import Workspace
 from tunesmith_trainer.checkpoints.announcement import CheckpointAnnouncer
 from tunesmith_trainer.checkpoints.bucket import BucketCheckpoints
 from tunesmith_trainer.checkpoints.folder import CheckpointFolder
 from tunesmith_trainer.preemption import Preemption
 from tunesmith_trainer.train.distributed.control_group import wait_for_all
-from tunesmith_trainer.train.distributed.parallel import any_worker
+from tunesmith_trainer.train.distributed.parallel import (
+    any_worker,
+    is_first_of_node,
+    ranks_per_node,
+    world_size,
+)
 from tunesmith_trainer.train.distributed.shared_digests import describe_together
 
 
@@ -70,7 +74,6 @@ class CommitCheckpoints(TrainerCallback):
         folder: the run's checkpoints.
         settings: number of checkpoints to keep.
         parallelism: DDP or a ZeRO stage, recorded in the manifest.
-        announcer: announces each commit.
     """
 
     def __init__(
@@ -78,12 +81,10 @@ class CommitCheckpoints(TrainerCallback):
         folder: CheckpointFolder,
         settings: Checkpoints,
         parallelism: Parallelism,
-        announcer: CheckpointAnnouncer,
     ) -> None:
         self._folder = folder
         self._settings = settings
         self._parallelism = parallelism
-        self._announcer = announcer
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -113,10 +114,11 @@ class CommitCheckpoints(TrainerCallback):
         step, world = state.global_step, args.world_size
         described = describe_together(self._folder.staged(step))
         if state.is_world_process_zero:
-            committed = self._folder.commit(step, world, self._parallelism, _eval_loss(state), described)
-            self._announcer.announce(committed, step, state.max_steps)
+            self._folder.commit(step, world, self._parallelism, _eval_loss(state), described)
             best = {state.best_global_step} if state.best_global_step else set()
             self._folder.keep(self._settings.keep, best)
+        elif copies_on_nodes(self._folder) and is_first_of_node():
+            self._folder.adopt(step)
         wait_for_all()
         self._set_best_checkpoint(state)
 
@@ -128,34 +130,78 @@ class CommitCheckpoints(TrainerCallback):
 
 
 class UploadCheckpoints(TrainerCallback):
-    """Upload of committed checkpoints if the workspace is a bucket; must come after CommitCheckpoints."""
+    """Upload of committed checkpoints if the workspace is a bucket; must come after CommitCheckpoints.
 
-    def __init__(self, workspace: Workspace) -> None:
-        self._checkpoints = BucketCheckpoints(workspace)
+    Each node uploads the files that it wrote, at the same time as the others. The first rank uploads the manifest when
+    all are there.
+
+    Args:
+        bucket: the bucket's checkpoints.
+        folder: the run's checkpoints on this node.
+    """
+
+    def __init__(self, bucket: BucketCheckpoints, folder: CheckpointFolder) -> None:
+        self._bucket = bucket
+        self._folder = folder
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Take the lease in the bucket, on the first rank.
+        """Take the lease in the bucket, and remove what does not count there, on the first rank.
 
         Raises:
-            InfrastructureError: a later attempt holds it.
+            StorageError: the bucket does not answer.
+            InfrastructureError: a later attempt holds the lease.
         """
         if state.is_world_process_zero:
-            self._checkpoints.take_lease()
+            self._bucket.take_lease()
+            self._bucket.remove_others()
+        wait_for_all()
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Upload the new checkpoint on the first rank, for which all others wait.
+        """Upload the new checkpoint; all ranks wait until the bucket has it whole.
 
         Raises:
             StorageError: the bucket does not answer.
             InfrastructureError: another attempt has taken over.
         """
-        if state.is_world_process_zero:
-            self._checkpoints.save()
+        on_nodes = copies_on_nodes(self._folder)
+        if state.is_world_process_zero or (on_nodes and is_first_of_node()):
+            self._bucket.upload(checkpoint_name(state.global_step))
         wait_for_all()
+        if state.is_world_process_zero:
+            self._bucket.commit()
+        wait_for_all()
+        if on_nodes and is_first_of_node() and not state.is_world_process_zero:
+            self._folder.drop_copies()
+
+
+class AnnounceCheckpoints(TrainerCallback):
+    """Announcement of each checkpoint; must come after all that it takes for the checkpoint to count.
+
+    Args:
+        folder: the run's checkpoints.
+        announcer: announces to operator and launcher.
+    """
+
+    def __init__(self, folder: CheckpointFolder, announcer: CheckpointAnnouncer) -> None:
+        self._folder = folder
+        self._announcer = announcer
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Announce the checkpoint of this step, on the first rank."""
+        if state.is_world_process_zero:
+            committed = self._folder.describe(self._folder.root / checkpoint_name(state.global_step))
+            self._announcer.announce(committed, state.global_step, state.max_steps)
+
+
+def copies_on_nodes(folder: CheckpointFolder) -> bool:
+    """True if each of several nodes has its own copy of the folder of checkpoints."""
+    return not folder.shared and world_size() > ranks_per_node()
 
 
 class StopWhenDiverged(TrainerCallback):
