@@ -3,7 +3,9 @@
 import re
 import shutil
 import subprocess
+import tarfile
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -387,6 +389,41 @@ def test_artifact_hub_is_told_what_the_chart_installs() -> None:
     for kind in KINDS:
         parsed: Any = kind.parse(examples[kind.kind_name])
         assert parsed.spec.to_dict()
+
+
+def test_the_packaged_chart_has_the_crds_and_can_be_signed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if shutil.which("gpg") is None:
+        pytest.skip("gpg is not installed")
+    # Paths of its sockets must be short.
+    with TemporaryDirectory(prefix="gpg") as home:
+        monkeypatch.setenv("GNUPGHOME", home)
+        write_keys(tmp_path)
+        package = [program("helm"), "package", str(CHART), f"--destination={tmp_path}"]
+        secret = ["--sign", "--key=charts@example.com", f"--keyring={tmp_path / 'secret.gpg'}"]
+        run([*package, *secret])
+        (archive,) = tmp_path.glob("tunesmith-*.tgz")
+        assert "Chart Hash Verified" in run(
+            [program("helm"), "verify", str(archive), f"--keyring={tmp_path / 'public.gpg'}"]
+        )
+    with tarfile.open(archive) as files:
+        names = set(files.getnames())
+    assert {f"tunesmith/files/crds/{file.name}" for file in (ROOT / "crds").glob("*.yaml")} <= names
+
+
+def run(command: list[str]) -> str:
+    """Output of a command that must succeed."""
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+
+
+def write_keys(folder: Path) -> None:
+    """A new pair of keys in two keyrings, as Helm reads them."""
+    gpg = ["gpg", "--batch", "--quiet", "--passphrase="]
+    run([*gpg, "--pinentry-mode=loopback", "--quick-generate-key", "charts@example.com", "rsa2048", "sign"])
+    run([*gpg, "--pinentry-mode=loopback", f"--output={folder / 'secret.gpg'}", "--export-secret-keys"])
+    run([*gpg, f"--output={folder / 'public.gpg'}", "--export"])
+    run(["gpgconf", "--kill", "all"])
 
 
 def test_values_of_an_earlier_release_are_enough() -> None:

@@ -1,4 +1,4 @@
-"""The operator on clusters without IPv4 and with both families: its API server, the addresses of Services and pods."""
+"""The operator on clusters without IPv4 and with both families: its API server and the addresses of Services."""
 
 import ipaddress
 import socket
@@ -75,13 +75,12 @@ def test_clients_reach_an_adapter_deployment_by_all_families(
     assert service["spec"]["ipFamilyPolicy"] == "PreferDualStack"
 
 
-def test_a_job_runs(server: ControlPlane, operator: RestartableOperator, families: IPFamilies) -> None:
+def test_a_job_runs(server: ControlPlane, operator: RestartableOperator) -> None:
     del operator
     namespace = server.namespace("families")
     job = create_job(server, namespace)
     eventually(partial(children, server, job), what="the Job that prepares")
-    pod = server.wait_for_pod(namespace, "tunesmith.dev/stage=prepare")
-    assert versions_of([pod["status"]["podIP"]]) == ([6] if families is IPFamilies.IPV6 else [4])
+    server.wait_for_pod(namespace, "tunesmith.dev/stage=prepare")
 
 
 def test_a_restarted_operator_leads_again(operator: RestartableOperator) -> None:

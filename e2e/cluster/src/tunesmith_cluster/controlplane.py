@@ -37,7 +37,7 @@ ADMINISTRATORS = "system:masters"
 
 
 class IPFamilies(StrEnum):
-    """Families of the addresses of Services and of fake pods; the first one is that of the API server."""
+    """Families of the addresses of Services; the first one is that of the API server. Fake pods have IPv4."""
 
     IPV4 = "IPv4"
     IPV6 = "IPv6"
@@ -172,7 +172,7 @@ def start_kwok(setting: Setting) -> None:
         "kubeconfig": setting.component_kubeconfig("kwok"),
         "config": stages,
         "manage-nodes-with-annotation-selector": "kwok.x-k8s.io/node=fake",
-        "cidr": "fd00:10:200::1/64" if setting.families is IPFamilies.IPV6 else "10.200.0.1/16",
+        "cidr": "10.200.0.1/16",
         # Without a lease a node counts as lost after 50 seconds, and its pods are no longer ready.
         "node-lease-duration-seconds": 40,
         "server-address": f"{LOOPBACK}:{port}",
