@@ -1,6 +1,7 @@
 """Several pods that hold different adapters: each request is answered by a pod that has its version."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -15,6 +16,7 @@ from agents.wire import ASK, connect, post, until
 
 from tunesmith_agent.control.desired_state import Source
 from tunesmith_agent.control.operator_link import read_peer_key
+from tunesmith_agent.http.address import TcpAddress
 from tunesmith_agent.peers.signing import Signed
 from tunesmith_agent.proxying import hops
 from tunesmith_agent.telemetry import access_log
@@ -36,6 +38,7 @@ from tunesmith_contract.agent import (
 )
 
 KEY = "5e" * 32
+IPV6 = pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="the kernel has no IPv6")
 CHAT = "/v1/chat/completions"
 
 
@@ -54,6 +57,7 @@ class Fleet:
 
     storage: Storage
     stack: AsyncExitStack
+    host: str = "127.0.0.1"
     pods: dict[str, Running] = field(default_factory=dict)
     aliases: list[DesiredAlias] = field(default_factory=list)
     gone: list[Peer] = field(default_factory=list)
@@ -90,7 +94,7 @@ class Fleet:
         peers = [
             Peer(
                 name=name,
-                host="127.0.0.1",
+                host=self.host,
                 port=pod.port,
                 homes=tuple(sorted(alias for alias, names in homes.items() if name in names)),
             )
@@ -161,6 +165,31 @@ async def test_a_request_is_answered_by_a_home_of_its_alias(fleet: Fleet) -> Non
     assert 'tunesmith_agent_forwarded_total{result="answered"} 4.0' in text
     assert 'tunesmith_agent_received_from_pods_total{result="taken"} 4.0' in text
     assert "tunesmith_agent_hop_seconds_count 4.0" in text
+
+
+@IPV6
+async def test_requests_are_forwarded_to_pods_with_addresses_of_ipv6(storage: Storage) -> None:
+    async with new_fleet(storage) as fleet:
+        fleet.host = "::1"
+        for name in "ab":
+            await fleet.start(name, host="")
+        (version,) = await fleet.serve(1)
+        fleet.publish({"v0": "b"})
+        answer = await ask(fleet.pods["a"], "v0")
+        assert (answer.status, answer.version) == (200, served_name("v0", version.digest))
+        assert fleet.answered() == {"a": 0, "b": 1}
+
+
+@IPV6
+async def test_without_a_host_an_agent_is_reached_by_both_families(
+    engine: FakeEngine, tmp_path: Path
+) -> None:
+    async with running_agent(engine, tmp_path, host="") as running:
+        for host in ("127.0.0.1", "::1"):
+            for port, path in ((running.port, "/v1/models"), (running.monitoring_port, "/healthz")):
+                url = f"{TcpAddress(host, port).url}{path}"
+                async with aiohttp.ClientSession() as session, session.get(url) as answer:
+                    assert answer.status == 200, url
 
 
 async def test_a_conversation_stays_on_one_pod_wherever_it_arrives(fleet: Fleet) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from custom_resources.schema_nodes import walk
 
-from tunesmith.api import KINDS, Resource
+from tunesmith.api import KINDS, AdapterDeployment, EvalRun, FineTuneJob, Resource
 from tunesmith.api.crd import build_crd, build_schema
 from tunesmith.crdgen import render_crd
 
@@ -59,6 +59,34 @@ def test_a_member_without_a_default_is_absent_by_default(kind: type[Resource]) -
     for path, node in walk(schema):
         for name in node.get("required", ()):
             assert "default" not in node["properties"][name], f"{path}.{name}"
+
+
+@kinds
+def test_no_item_of_a_list_gets_a_default_from_the_api_server(kind: type[Resource]) -> None:
+    """Client-side apply replaces a list whole where an item has more than the file, and says so each time."""
+    written = [path for path, node in walk(build_schema(kind)) if "[]" in path and "default" in node]
+    assert written == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "field", "stated"),
+    [
+        (FineTuneJob, ".spec.method.grpo.rewards[].length.minTokens", "Defaults to 0."),
+        (EvalRun, ".spec.suites[].maxNewTokens", "Defaults to 256."),
+        (EvalRun, ".spec.gates[].tier", "Defaults to Blocking."),
+        (AdapterDeployment, ".spec.adapters[].requireEvalRun.verdict", "Defaults to Pass."),
+        (
+            AdapterDeployment,
+            ".spec.adapters[].rollout.steps",
+            'Defaults to [{"weight": 10, "pause": "1m"}, {"weight": 100}].',
+        ),
+    ],
+)
+def test_the_operators_defaults_of_items_are_in_the_descriptions(
+    kind: type[Resource], field: str, stated: str
+) -> None:
+    nodes = dict(walk(build_schema(kind)))
+    assert nodes[field]["description"].endswith(stated)
 
 
 def test_printer_columns_of_a_job() -> None:

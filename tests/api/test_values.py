@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from tunesmith.api import values
+from tunesmith.api.uris import HttpUrl
 from tunesmith.api.values import duration_seconds, format_duration, memory_bytes
 
 ACCEPTED: list[tuple[str, list[Any]]] = [
@@ -137,3 +138,25 @@ def test_bytes_of_an_amount(amount: str, size: int) -> None:
 def test_what_is_no_amount_has_no_bytes(text: str) -> None:
     with pytest.raises(ValueError, match="could not convert"):
         memory_bytes(text)
+
+
+@pytest.mark.parametrize(
+    ("url", "is_accepted"),
+    [
+        ("http://grader.team.svc:8080/score", True),
+        ("http://10.0.0.5:8080/score?a=b", True),
+        ("http://[fd00::5]:8080/score", True),
+        ("https://[2001:db8::10.0.0.1]/v1", True),
+        ("http://fd00::5:8080/score", False),
+        ("http://[fd00::5/score", False),
+        ("http://[grader]/score", False),
+        ("http://me:key@grader/score", False),
+    ],
+)
+def test_urls_have_names_or_addresses_of_both_families(url: str, is_accepted: bool) -> None:
+    adapter: TypeAdapter[str] = TypeAdapter(HttpUrl)
+    if is_accepted:
+        assert adapter.validate_python(url) == url
+    else:
+        with pytest.raises(ValidationError, match="Write a URL such as"):
+            adapter.validate_python(url)

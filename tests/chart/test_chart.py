@@ -3,19 +3,29 @@
 import re
 import shutil
 import subprocess
+import tarfile
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 import yaml
 from simulation.serving_world import ENVIRONMENT, World, build_adapter
 
+from tunesmith.api import GROUP, KINDS, VERSION
 from tunesmith.manifests.environment import ServingNetwork
+from tunesmith.manifests.names import child_labels
 from tunesmith.manifests.outbound import CABundle, Outbound
 from tunesmith.manifests.serving_config_maps import ServingInputs
-from tunesmith.manifests.serving_deployment import MONITORING_PORT, build_serving_deployment
+from tunesmith.manifests.serving_deployment import (
+    AGENT_PORT,
+    MONITORING_PORT,
+    build_serving_deployment,
+    serving_labels,
+)
 from tunesmith.process.settings import read_settings
 from tunesmith_cluster.binaries import program
+from tunesmith_contract.stages import Stage
 from tunesmith_images.catalog import IMAGES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -268,6 +278,9 @@ def test_the_operator_is_told_the_cuda_of_its_images(settings: tuple[str, ...], 
         ("trainerCuda=11", "trainerCuda"),
         ("replica=2", "replica"),
         ("log.level=LOUD", "level"),
+        ("networkPolicy.apiServerPorts[0]=0", "apiServerPorts"),
+        ("jobNetworkPolicy.namespaces[0]=Team", "namespaces"),
+        ("jobNetworkPolicy.egress[0].form.x=y", "form"),
         ("image.digest=sha256:x", "digest"),
         ("replicas=0", "replicas"),
         ("gpu.tolerations[0].kye=reserved", "kye"),
@@ -376,3 +389,139 @@ def test_the_notes_name_the_images_and_the_driver(tmp_path: Path) -> None:
     assert "For training (CUDA 12): 525 or newer" in older
     assert "For serving (CUDA 13): 580 or newer" in older
     assert "For serving (CUDA 12): 525 or newer" in notes_of(tmp_path / "engine", "servingGpuCuda=12")
+    assert "helm test tunesmith --namespace system" in notes
+    assert "under others, add --take-ownership --set crds.adopt=true" in notes
+    assert "crds.adopt" not in notes_of(tmp_path / "dropped", "crds.keep=false")
+
+
+def test_the_operators_policy_opens_its_ports_dns_and_the_api_server() -> None:
+    (policy,) = of_kind(
+        render("networkPolicy.enabled=true", "networkPolicy.apiServer[0].ipBlock.cidr=10.0.0.1/32"),
+        "NetworkPolicy",
+    )
+    spec = policy["spec"]
+    assert spec["policyTypes"] == ["Ingress", "Egress"]
+    assert [port["port"] for port in spec["ingress"][0]["ports"]] == ["pods", "metrics"]
+    names, server = spec["egress"]
+    assert {(port["port"], port["protocol"]) for port in names["ports"]} == {(53, "UDP"), (53, "TCP")}
+    assert "to" not in names
+    assert [port["port"] for port in server["ports"]] == [443, 6443]
+    assert server["to"] == [{"ipBlock": {"cidr": "10.0.0.1/32"}}]
+
+
+def matches(selector: dict[str, Any], labels: dict[str, str]) -> bool:
+    """True if a label selector selects a pod with these labels."""
+    expressions = selector.get("matchExpressions", ())
+    return selector.get("matchLabels", {}).items() <= labels.items() and all(
+        labels.get(each["key"]) in each["values"] for each in expressions
+    )
+
+
+def test_policies_of_jobs_select_the_pods_of_all_stages_and_let_them_reach_what_they_need() -> None:
+    """By the labels and ports that the operator and the agents have."""
+    assert not of_kind(render(), "NetworkPolicy")
+    objects = render("jobNetworkPolicy.namespaces={a,b}", "jobNetworkPolicy.egress=null")
+    policies = of_kind(objects, "NetworkPolicy")
+    assert [each["metadata"]["namespace"] for each in policies] == ["a", "b"]
+    spec = policies[0]["spec"]
+    owner = World(build_adapter("one")).resource
+    for stage in Stage:
+        assert matches(spec["podSelector"], child_labels(owner, stage)), stage
+    assert not matches(spec["podSelector"], serving_labels(owner))
+    assert spec["ingress"] == [{"from": [{"podSelector": spec["podSelector"]}]}]
+    names, gang, progress, serving = spec["egress"]
+    assert [port["port"] for port in names["ports"]] == [53, 53]
+    assert gang == {"to": spec["ingress"][0]["from"]}
+    (deployment,) = of_kind(objects, "Deployment")
+    pod = deployment["spec"]["template"]
+    (operators,) = progress["to"]
+    assert operators["namespaceSelector"] == {"matchLabels": {"kubernetes.io/metadata.name": "system"}}
+    assert matches(operators["podSelector"], pod["metadata"]["labels"])
+    ports = {port["name"]: port["containerPort"] for port in pod["spec"]["containers"][0]["ports"]}
+    assert progress["ports"][0]["port"] == ports["pods"]
+    assert matches(serving["to"][0]["podSelector"], serving_labels(owner))
+    assert serving["ports"][0]["port"] == AGENT_PORT
+
+
+def test_other_traffic_of_jobs_is_https_or_what_the_values_say() -> None:
+    (policy,) = of_kind(render("jobNetworkPolicy.namespaces={a}"), "NetworkPolicy")
+    assert policy["spec"]["egress"][-1] == {"ports": [{"port": 443, "protocol": "TCP"}]}
+    store = (
+        "jobNetworkPolicy.egress[0].to[0].ipBlock.cidr=10.0.0.0/8",
+        "jobNetworkPolicy.egress[0].ports[0].port=9000",
+    )
+    (policy,) = of_kind(render("jobNetworkPolicy.namespaces={a}", *store), "NetworkPolicy")
+    assert policy["spec"]["egress"][-1] == {
+        "to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}],
+        "ports": [{"port": 9000}],
+    }
+
+
+def test_artifact_hub_is_told_what_the_chart_installs() -> None:
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    told = {
+        name.removeprefix("artifacthub.io/"): yaml.safe_load(text)
+        for name, text in chart["annotations"].items()
+    }
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    operator = f"{values['image']['repository']}:{chart['appVersion']}"
+    assert [each["image"] for each in told["images"]] == [
+        operator,
+        values["trainerImage"],
+        values["servingImage"],
+    ]
+    assert {(each["kind"], each["name"], each["version"]) for each in told["crds"]} == {
+        (kind.kind_name, f"{kind.plural}.{GROUP}", VERSION) for kind in KINDS
+    }
+    examples: dict[str, Any] = {body["kind"]: body for body in told["crdsExamples"]}
+    for kind in KINDS:
+        parsed: Any = kind.parse(examples[kind.kind_name])
+        assert parsed.spec.to_dict()
+
+
+def test_the_packaged_chart_has_the_crds_and_can_be_signed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if shutil.which("gpg") is None:
+        pytest.skip("gpg is not installed")
+    # Paths of its sockets must be short.
+    with TemporaryDirectory(prefix="gpg") as home:
+        monkeypatch.setenv("GNUPGHOME", home)
+        write_keys(tmp_path)
+        package = [program("helm"), "package", str(CHART), f"--destination={tmp_path}"]
+        secret = ["--sign", "--key=charts@example.com", f"--keyring={tmp_path / 'secret.gpg'}"]
+        run([*package, *secret])
+        (archive,) = tmp_path.glob("tunesmith-*.tgz")
+        assert "Chart Hash Verified" in run(
+            [program("helm"), "verify", str(archive), f"--keyring={tmp_path / 'public.gpg'}"]
+        )
+    with tarfile.open(archive) as files:
+        names = set(files.getnames())
+    assert {f"tunesmith/files/crds/{file.name}" for file in (ROOT / "crds").glob("*.yaml")} <= names
+
+
+def run(command: list[str]) -> str:
+    """Output of a command that must succeed."""
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+
+
+def write_keys(folder: Path) -> None:
+    """A new pair of keys in two keyrings, as Helm reads them."""
+    gpg = ["gpg", "--batch", "--quiet", "--passphrase="]
+    run([*gpg, "--pinentry-mode=loopback", "--quick-generate-key", "charts@example.com", "rsa2048", "sign"])
+    run([*gpg, "--pinentry-mode=loopback", f"--output={folder / 'secret.gpg'}", "--export-secret-keys"])
+    run([*gpg, f"--output={folder / 'public.gpg'}", "--export"])
+    run(["gpgconf", "--kill", "all"])
+
+
+def test_values_of_an_earlier_release_are_enough() -> None:
+    """As ``helm upgrade --reuse-values`` gives them: without what was added since."""
+    added = (
+        "crds.adopt",
+        "jobNetworkPolicy",
+        "networkPolicy.apiServer",
+        "networkPolicy.apiServerPorts",
+        "networkPolicy.dns",
+    )
+    objects = render("networkPolicy.enabled=true", *(f"{name}=null" for name in added))
+    assert len(of_kind(objects, "NetworkPolicy")) == 1

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 import shutil
+import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -143,8 +144,8 @@ def service_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def enter_pod(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    host, port = url.removeprefix("https://").split(":")
-    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", host)
+    host, _, port = url.removeprefix("https://").rpartition(":")
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", host.strip("[]"))
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", port)
 
 
@@ -167,6 +168,23 @@ async def test_a_service_accounts_token_is_read_again(
                 await call(client)
             await call(client)
     assert server.headers == [f"bearer {token}" for token in ("one", "one", "two", "two", "three")]
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="the kernel has no IPv6")
+async def test_an_api_server_with_an_address_of_ipv6(
+    service_account: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a proxy is set for everything else."""
+    server, authority = ApiServer(), issue(tmp_path / "ca", "::1")
+    shutil.copy(authority.path("ca"), service_account / "ca.crt")
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
+    monkeypatch.setenv("NO_PROXY", "10.96.0.0/16,::1/128")
+    async with serving(server.answer, server_context(authority, "server"), host="::1") as url:
+        assert url.startswith("https://[::1]:")
+        enter_pod(url, monkeypatch)
+        async with connected() as client:
+            await call(client)
+    assert server.headers == ["bearer one"]
 
 
 async def test_a_new_authority_is_trusted_after_one_failed_call(

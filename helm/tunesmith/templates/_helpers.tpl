@@ -97,3 +97,33 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
   resources: [events]
   verbs: [list, create, patch]
 {{- end }}
+
+{{- /* Pods of Jobs: those of all stages but serving. */}}
+{{- define "tunesmith.jobPods" -}}
+matchExpressions:
+  - {key: tunesmith.dev/stage, operator: In, values: [generate, prepare, train, evaluate]}
+{{- end }}
+
+{{- /* Names are looked up at the peers of .dns; without any, anywhere. */}}
+{{- define "tunesmith.dnsRule" -}}
+- ports:
+    - {port: 53, protocol: UDP}
+    - {port: 53, protocol: TCP}
+  {{- with .dns }}
+  to: {{- toYaml . | nindent 4 }}
+  {{- end }}
+{{- end }}
+
+{{- /* Says what to do about a CRD that is not of this release; Helm would refuse it with less of a hint. */}}
+{{- define "tunesmith.checkOwner" -}}
+{{- $found := lookup "apiextensions.k8s.io/v1" "CustomResourceDefinition" "" .name }}
+{{- if and $found (not .root.Values.crds.adopt) }}
+{{- $annotations := $found.metadata.annotations | default dict }}
+{{- $owner := index $annotations "meta.helm.sh/release-name" | default "" }}
+{{- $namespace := index $annotations "meta.helm.sh/release-namespace" | default "" }}
+{{- if or (ne $owner .root.Release.Name) (ne $namespace .root.Release.Namespace) }}
+{{- $whose := ternary (printf "belongs to the Helm release %s in namespace %s" $owner $namespace) "was not installed by Helm" (ne $owner "") }}
+{{- printf "\n\nThe CustomResourceDefinition %s is there already and %s.\n- If that release is gone, or to take the CRDs over: add --take-ownership --set crds.adopt=true\n- If it still runs, or others look after the CRDs: add --set crds.install=false\n" .name $whose | fail }}
+{{- end }}
+{{- end }}
+{{- end }}

@@ -19,7 +19,7 @@ class Settings:
     """Settings of one agent; times are in seconds.
 
     Attributes:
-        host, port: address for clients.
+        host, port: address for clients; an empty host: all addresses, of IPv4 and IPv6.
         monitoring_port: port for probes and metrics, on the same host: clients can't take it up.
         engine_socket: socket of the engine in the file system; empty: it listens on a port.
         engine_host, engine_port: where it listens then, on loopback.
@@ -59,7 +59,7 @@ class Settings:
         tool_call_parser, reasoning_parser: names of the engine's parsers; empty: none, or unknown.
     """
 
-    host: str = "0.0.0.0"
+    host: str = ""
     port: int = 8000
     monitoring_port: int = 8002
     engine_socket: str = ""

@@ -5,12 +5,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from simulation.evaluation_world import ARTIFACT, World, tuned
 from simulation.simulated_cluster import (
     DIGEST,
     ENVIRONMENT,
     UID,
-    SimulatedCluster,
-    eval_run,
     evaluation_report,
     failure,
     fine_tune_job,
@@ -20,17 +19,14 @@ from training_memory.published_memory import LLAMA_3_1_8B
 
 from tunesmith.api.evalrun import EvalRun
 from tunesmith.api.finetunejob import FineTuneJob
-from tunesmith.decide.evalrun.planning import assemble_evaluation, plan_evaluation, references_of
-from tunesmith.decide.evalrun.sides import ServedAliases, SideSources
+from tunesmith.decide.evalrun.planning import assemble_evaluation, references_of
 from tunesmith.decide.finetunejob.observed import LiveProgress
 from tunesmith.decide.plan import Patch, Plan
 from tunesmith.manifests.environment import Environment
-from tunesmith.manifests.names import OWNER_UID_LABEL
 from tunesmith.manifests.objects import Body
 from tunesmith.manifests.result_config_map import AttemptOutcome, AttemptRecord, build_result_config_map
 from tunesmith.manifests.run_snapshots import parse_inputs
 from tunesmith.manifests.verdict_records import (
-    VERDICTS_OWNER,
     VerdictRecord,
     build_verdicts,
     read_verdicts,
@@ -39,73 +35,8 @@ from tunesmith.manifests.verdict_records import (
 from tunesmith_contract.exit_codes import ExitCode
 from tunesmith_contract.progress import ProgressMetric, TrainerStatus
 from tunesmith_contract.report import ComparedSide, Interval, RunReport, SideUsage, SuiteCounts
-from tunesmith_contract.run_config import EvaluateConfig, parse_run_config
 from tunesmith_contract.shared_rules.verdict import Verdict
 from tunesmith_contract.stages import Stage
-
-ARTIFACT = {"uri": f"pvc://artifacts/team/sha256/{'a' * 64}", "digest": DIGEST, "sizeBytes": 7}
-
-
-class World(SimulatedCluster):
-    """A cluster with an EvalRun, its candidate's job, and the operator's reconcile."""
-
-    def __init__(self, job: dict[str, Any] | None = None, **spec: Any) -> None:
-        super().__init__(eval_run(**spec))
-        self.candidate = job
-        self.others: list[dict[str, Any]] = []
-        self.deployments: dict[str, ServedAliases | None] = {}
-        self.candidate_config_maps: list[Body] = []
-        self.nodes: tuple[Body, ...] = ()
-        self.progress: LiveProgress | None = None
-        self.other_runs: tuple[Body, ...] = ()
-        self.claims: dict[str, tuple[str, ...]] = {}
-        self.environment = ENVIRONMENT
-
-    def plan(self) -> Plan:
-        run = EvalRun.parse(self.resource)
-        bodies = [*([self.candidate] if self.candidate else []), *self.others]
-        made = [FineTuneJob.parse(body) for body in bodies]
-        artifacts = {job.status.artifact.digest: job for job in made if job.status.artifact}
-        exports = {
-            export.digest: job
-            for job in made
-            for export in (job.status.artifact.exports if job.status.artifact else ())
-        }
-        sources = SideSources({job.metadata.name: job for job in made}, self.deployments, artifacts | exports)
-        config_maps, jobs, pods = (self.children(kind) for kind in ("ConfigMap", "Job", "Pod"))
-        seen = assemble_evaluation(
-            run,
-            config_maps,
-            jobs,
-            pods,
-            sources,
-            source_config_maps={"expenses": self.candidate_config_maps},
-            gpu_nodes=self.nodes,
-            progress=self.progress,
-            other_runs=self.other_runs,
-            claims=self.claims,
-            verdicts=self.verdicts,
-        )
-        return plan_evaluation(run, seen, self.now, self.environment)
-
-    @property
-    def verdicts(self) -> tuple[Body, ...]:
-        """The ConfigMaps that keep verdicts."""
-        labels = ((body, body["metadata"].get("labels", {})) for body in self.objects.values())
-        return tuple(body for body, found in labels if found.get(OWNER_UID_LABEL) == VERDICTS_OWNER)
-
-    def config(self) -> EvaluateConfig:
-        text = self.objects[("ConfigMap", "better-0f3c9d-inputs")]["data"]["run.json"]
-        config = parse_run_config(text)
-        assert isinstance(config, EvaluateConfig)
-        return config
-
-
-def tuned(**spec: Any) -> dict[str, Any]:
-    """A FineTuneJob that has succeeded."""
-    body = fine_tune_job(**spec)
-    body["status"] = {"phase": "Succeeded", "artifact": ARTIFACT, "resolved": {"baseModelRevision": "r1"}}
-    return body
 
 
 def evaluate_container(cluster: World) -> dict[str, Any]:

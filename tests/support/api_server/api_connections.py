@@ -56,11 +56,13 @@ def server_context(authority: Authority, name: str, client_authority: str | None
 
 
 @asynccontextmanager
-async def serving(answer: Answer, context: ssl.SSLContext | None = None) -> AsyncIterator[str]:
+async def serving(
+    answer: Answer, context: ssl.SSLContext | None = None, host: str = "127.0.0.1"
+) -> AsyncIterator[str]:
     """A local server; yields its URL."""
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", answer)
-    server = TestServer(app, scheme="https" if context else "http")
+    server = TestServer(app, scheme="https" if context else "http", host=host)
     await server.start_server(ssl=context)
     try:
         yield str(server.make_url("")).rstrip("/")

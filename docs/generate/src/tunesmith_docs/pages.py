@@ -1,4 +1,4 @@
-"""All generated pages of ``docs/``, and the list of images, by path."""
+"""All generated pages of ``docs/``, the list of images, and Argo CD's settings, by path."""
 
 import json
 from collections.abc import Mapping
@@ -10,6 +10,7 @@ import yaml
 from tunesmith import api, decide
 from tunesmith_images.catalog import IMAGES
 
+from .argocd import argocd_settings
 from .chart_values import values_page
 from .container_schemas import container_schemas
 from .crd_reference import reference_page
@@ -45,6 +46,8 @@ def render_pages() -> dict[Path, str]:
         yaml.safe_load((_CHART / "Chart.yaml").read_text())["appVersion"],
         IMAGES,
     )
+    argocd = Path("examples/gitops/argocd")
+    pages[argocd / "argocd-cm.yaml"] = argocd_settings(ROOT / argocd / "lua")
     return pages | container_schemas()
 
 

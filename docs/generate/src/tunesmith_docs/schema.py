@@ -10,7 +10,8 @@ from .markdown import code, text
 
 Schema = Mapping[str, Any]
 
-_STATED_DEFAULT = re.compile(r"\s*Defaults to [^.]+(\.\d+)?\.$")
+#: Of a field within a list, the schema has no default: the operator fills it in.
+_STATED_DEFAULT = re.compile(r"\s*Defaults to (?P<default>\[.+\]|[^.\s]+(?:\.\d+)?)\.$")
 
 
 def type_name(schema: Schema) -> str:
@@ -38,17 +39,24 @@ def object_of(schema: Schema) -> Schema | None:
 
 def default_of(schema: Schema) -> str:
     """The default as a code span; empty without one."""
-    if "default" not in schema:
+    if "default" in schema:
+        default = schema["default"]
+    elif stated := _STATED_DEFAULT.search(schema.get("description", "")):
+        default = _as_written(schema, stated["default"])
+    else:
         return ""
-    written = yaml.safe_dump(schema["default"], default_flow_style=True, width=1000, sort_keys=False)
+    written = yaml.safe_dump(default, default_flow_style=True, width=1000, sort_keys=False)
     return code(written.removesuffix("\n").removesuffix("\n...").strip())
+
+
+def _as_written(schema: Schema, stated: str) -> Any:
+    """A default as its field takes it: "0.02" of a string stays one."""
+    return stated if schema.get("type") == "string" else yaml.safe_load(stated)
 
 
 def describe(schema: Schema) -> str:
     """Description, limits and rules of a field, as one cell of a table."""
-    description = str(schema.get("description", ""))
-    if "default" in schema:
-        description = _STATED_DEFAULT.sub("", description)
+    description = _STATED_DEFAULT.sub("", str(schema.get("description", "")))
     parts = [text(description), *limits_of(schema)]
     if object_of(schema) is None:
         parts += [f"Rule: {text(message)}" for message in rules_of(schema)]

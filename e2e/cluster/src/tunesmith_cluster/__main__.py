@@ -14,7 +14,7 @@ from tunesmith_cluster.report import say
 
 # kind is only built where Docker wants it, the test's probe by the test.
 STORAGE_SERVERS = ("versitygw", "registry")
-DEFAULT_BUILDS = ("kubectl", "pause", "kwok", "helm", "coredns", *STORAGE_SERVERS)
+DEFAULT_BUILDS = ("kubectl", "pause", "kwok", "helm", "coredns", "gitops", *STORAGE_SERVERS)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

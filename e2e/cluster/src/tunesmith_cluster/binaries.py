@@ -23,6 +23,7 @@ GO_MINIMUM = (1, 25)
 GO_TOOLCHAIN = f"golang.org/toolchain@v0.0.1-go{GO_VERSION}.linux-amd64"
 
 MULTICALL_SOURCE = Path(__file__).parents[2] / "multicall"
+GITOPS_SOURCE = Path(__file__).parents[2] / "gitops"
 MULTICALL_NAMES = (
     "etcd",
     "kube-apiserver",
@@ -88,6 +89,7 @@ def go_builds() -> dict[str, GoBuild]:
         GoBuild(("multicall", *MULTICALL_NAMES), (*local, _linker_flags(), "."), MULTICALL_SOURCE),
         GoBuild(("pause",), (*local, "-s -w", "./pause"), MULTICALL_SOURCE),
         GoBuild(("probe",), (*local, "-s -w", "./probe"), MULTICALL_SOURCE),
+        GoBuild(("gitops",), (*local, "-s -w", "."), GITOPS_SOURCE),
         *(
             GoBuild((name,), ("install", "-trimpath", "-ldflags", "-s -w", package))
             for name, package in GO_TOOLS.items()

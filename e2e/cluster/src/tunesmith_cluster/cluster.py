@@ -12,7 +12,7 @@ from pathlib import Path
 from tunesmith_cluster import controlplane, host, node
 from tunesmith_cluster.binaries import program
 from tunesmith_cluster.context import CONTEXT_PREFIX
-from tunesmith_cluster.controlplane import LOOPBACK, Setting
+from tunesmith_cluster.controlplane import LOOPBACK, LOOPBACK_IPV6, IPFamilies, Setting
 from tunesmith_cluster.errors import ClusterError
 from tunesmith_cluster.images import ImageStore
 from tunesmith_cluster.paths import default_state
@@ -41,11 +41,19 @@ class Status:
 class Cluster:
     """Cluster identified by its state folder, which holds all its files; `down` removes the folder.
 
-    `bound` clusters end with the process that started them, whatever ends that.
+    `bound` clusters end with the process that started them, whatever ends that. A cluster with a node has IPv4 alone.
     """
 
-    def __init__(self, shape: Shape, state: Path | None = None, *, bound: bool = False) -> None:
+    def __init__(
+        self,
+        shape: Shape,
+        state: Path | None = None,
+        *,
+        bound: bool = False,
+        families: IPFamilies = IPFamilies.IPV4,
+    ) -> None:
         self.shape = shape
+        self.families = families
         self.state = (state or default_state(shape)).absolute()
         self.bound = bound
         self.processes = ProcessTable(self.state)
@@ -114,6 +122,10 @@ class Cluster:
     def _has_node(self) -> bool:
         return self.shape is Shape.NODE
 
+    @property
+    def _loopback(self) -> str:
+        return LOOPBACK_IPV6 if self.families is IPFamilies.IPV6 else LOOPBACK
+
     def _start(self) -> None:
         self.state.mkdir(parents=True, mode=0o700)
         for name in node.PROGRAMS if self._has_node else controlplane.PROGRAMS:
@@ -125,11 +137,12 @@ class Cluster:
         setting = Setting(
             state=self.state,
             context=f"{CONTEXT_PREFIX}{self.shape}",
-            address=host.NODE_ADDRESS if self._has_node else LOOPBACK,
+            address=host.NODE_ADDRESS if self._has_node else self._loopback,
             etcd_port=etcd_port,
             api_port=api_port,
             processes=self.processes,
             bound=self.bound,
+            families=self.families,
         )
         authority = controlplane.write_credentials(setting)
         controlplane.start_control_plane(setting, authority)

@@ -6,6 +6,7 @@ import socket
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from enum import StrEnum
 from importlib import resources
 from pathlib import Path
 
@@ -19,6 +20,9 @@ from tunesmith_cluster.report import stage
 LOOPBACK = "127.0.0.1"
 SERVICE_RANGE = "10.96.0.0/16"
 FIRST_SERVICE_ADDRESS = "10.96.0.1"
+LOOPBACK_IPV6 = "::1"
+SERVICE_RANGE_IPV6 = "fd00:10:96::/112"
+FIRST_SERVICE_ADDRESS_IPV6 = "fd00:10:96::1"
 # Below the kernel's range for outgoing connections, so that nobody takes a port between look and use.
 PORTS = range(15000, 32000)
 PROGRAMS = ("etcd", "kube-apiserver", "kubectl", "kwok", "setpriv")
@@ -32,6 +36,14 @@ CONTROLLERS = {
 ADMINISTRATORS = "system:masters"
 
 
+class IPFamilies(StrEnum):
+    """Families of the addresses of Services; the first one is that of the API server. Fake pods have IPv4."""
+
+    IPV4 = "IPv4"
+    IPV6 = "IPv6"
+    DUAL = "IPv4,IPv6"
+
+
 @dataclass(frozen=True)
 class Setting:
     """Settings common to the components of one cluster; `address` is that of the API server."""
@@ -43,11 +55,19 @@ class Setting:
     api_port: int
     processes: ProcessTable
     bound: bool
+    families: IPFamilies = IPFamilies.IPV4
 
     @property
     def server(self) -> str:
         """URL of the API server."""
-        return f"https://{self.address}:{self.api_port}"
+        host = f"[{self.address}]" if ":" in self.address else self.address
+        return f"https://{host}:{self.api_port}"
+
+    @property
+    def service_ranges(self) -> str:
+        """Ranges of the Services' addresses, separated by commas."""
+        ranges = {IPFamilies.IPV4: SERVICE_RANGE, IPFamilies.IPV6: SERVICE_RANGE_IPV6}
+        return ranges.get(self.families, f"{SERVICE_RANGE},{SERVICE_RANGE_IPV6}")
 
     @property
     def kubeconfig(self) -> Path:
@@ -96,7 +116,8 @@ def write_credentials(setting: Setting) -> Authority:
     """Make the keys of the control plane and the kubeconfigs of its clients."""
     authority = Authority(setting.state / "pki")
     names = ("localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc")
-    hosts = (*names, "kubernetes.default.svc.cluster.local", LOOPBACK, FIRST_SERVICE_ADDRESS)
+    addresses = (LOOPBACK, FIRST_SERVICE_ADDRESS, LOOPBACK_IPV6, FIRST_SERVICE_ADDRESS_IPV6)
+    hosts = (*names, "kubernetes.default.svc.cluster.local", *addresses)
     authority.issue("kube-apiserver", "kube-apiserver", hosts=sorted({*hosts, setting.address}))
     authority.issue("kubelet-client", "kube-apiserver-kubelet-client", ADMINISTRATORS)
     authority.issue_signing_key("service-accounts")
@@ -205,7 +226,7 @@ def _apiserver_flags(setting: Setting, authority: Authority) -> Flags:
         "bind-address": setting.address,
         "advertise-address": setting.address,
         # A loopback address is refused as an endpoint of the `kubernetes` Service.
-        "endpoint-reconciler-type": "none" if setting.address == LOOPBACK else "lease",
+        "endpoint-reconciler-type": "none" if setting.address in {LOOPBACK, LOOPBACK_IPV6} else "lease",
         "allow-privileged": "true",
         "authorization-mode": "Node,RBAC",
         "enable-admission-plugins": "NodeRestriction",
@@ -218,7 +239,7 @@ def _apiserver_flags(setting: Setting, authority: Authority) -> Flags:
         "service-account-key-file": authority.path("service-accounts", "pub"),
         "service-account-signing-key-file": authority.path("service-accounts", "key"),
         "service-account-issuer": "https://kubernetes.default.svc.cluster.local",
-        "service-cluster-ip-range": SERVICE_RANGE,
+        "service-cluster-ip-range": setting.service_ranges,
         "kubelet-client-certificate": authority.path("kubelet-client"),
         "kubelet-client-key": authority.path("kubelet-client", "key"),
         "kubelet-certificate-authority": authority.path("ca"),

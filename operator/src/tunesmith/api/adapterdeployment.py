@@ -353,11 +353,11 @@ class EvalRunRequirement(StrictModel):
 
     rules = (
         Rule(
-            "self.verdict == 'Pass' || !has(self.policyDigest)",
+            "!has(self.verdict) || self.verdict == 'Pass' || !has(self.policyDigest)",
             "policyDigest has no effect with verdict: None. Leave it out, or write verdict: Pass.",
         ),
         Rule(
-            "self.verdict == 'Pass' || self.baseline == 'Any'",
+            "!has(self.verdict) || self.verdict == 'Pass' || !has(self.baseline) || self.baseline == 'Any'",
             "baseline has no effect with verdict: None. Leave it out, or write verdict: Pass.",
         ),
     )
@@ -461,18 +461,18 @@ class Rollout(StrictModel):
 
     rules = (
         Rule(
-            "self.steps.map(s, s.weight).isSorted() "
+            "!has(self.steps) || self.steps.map(s, s.weight).isSorted() "
             "&& self.steps.all(s, self.steps.exists_one(other, other.weight == s.weight))",
             "The weights must rise from step to step, such as 10, 50, 100.",
             field=".steps",
         ),
         Rule(
-            "self.steps[self.steps.size() - 1].weight == 100",
+            "!has(self.steps) || self.steps[self.steps.size() - 1].weight == 100",
             "The last step must be {weight: 100}, which promotes the new version.",
             field=".steps",
         ),
         Rule(
-            "self.steps.all(s, has(s.pause) == (s.weight < 100))",
+            "!has(self.steps) || self.steps.all(s, has(s.pause) == (s.weight < 100))",
             "Each step but the last needs a pause, such as {weight: 10, pause: 5m}; the last one has none.",
             field=".steps",
         ),

@@ -147,28 +147,34 @@ def _without_defaults(definition: Schema) -> Schema:
     return definition | ({"properties": members} if members else {})
 
 
-def _structural(schema: Schema, definitions: dict[str, Schema]) -> Schema:
-    """Structural form of one node and all nodes below it."""
+def _structural(schema: Schema, definitions: dict[str, Schema], in_list: bool = False) -> Schema:
+    """Structural form of one node and all nodes below it.
+
+    Below the items of a list, defaults are in the descriptions only, and the models fill them in: what the API server
+    writes into an item makes client-side apply see another list than the file has, each time.
+    """
     schema = _inlined(schema, definitions)
     for key in ("title", "discriminator"):
         schema.pop(key, None)
     if "const" in schema:
         schema["enum"] = [schema.pop("const")]
     if schema.get("type") == "object":
-        schema = _object(schema, definitions)
+        schema = _object(schema, definitions, in_list)
     if "items" in schema:
-        schema["items"] = _structural(schema["items"], definitions)
+        schema["items"] = _structural(schema["items"], definitions, in_list=True)
         schema.setdefault("x-kubernetes-list-type", "atomic")
     if schema.get("type") == "integer":
         schema["format"] = "int64"
-    return _with_default_in_description(schema)
+    schema = _with_default_in_description(schema)
+    if in_list:
+        schema.pop("default", None)
+    return schema
 
 
 def _with_default_in_description(schema: Schema) -> Schema:
     """Node with its default in the description, because ``kubectl explain`` does not show defaults."""
     default = schema.get("default")
-    inner = default[:1] if isinstance(default, list) else [default]
-    if not inner or inner[0] in (None, "") or isinstance(inner[0], dict):
+    if default in (None, "", []) or isinstance(default, dict):
         return schema
     shown = default if isinstance(default, str) else json.dumps(default)
     return schema | {"description": f"{schema['description']} Defaults to {shown}."}
@@ -189,14 +195,15 @@ def _inlined(schema: Schema, definitions: dict[str, Schema]) -> Schema:
     return schema
 
 
-def _object(schema: Schema, definitions: dict[str, Schema]) -> Schema:
+def _object(schema: Schema, definitions: dict[str, Schema], in_list: bool) -> Schema:
     if isinstance(schema.get("additionalProperties"), dict):
-        schema["additionalProperties"] = _structural(schema["additionalProperties"], definitions)
+        schema["additionalProperties"] = _structural(schema["additionalProperties"], definitions, in_list)
         schema["x-kubernetes-map-type"] = "granular"
         return schema
     schema.pop("additionalProperties", None)
     properties = {
-        name: _structural(member, definitions) for name, member in schema.get("properties", {}).items()
+        name: _structural(member, definitions, in_list)
+        for name, member in schema.get("properties", {}).items()
     }
     schema["properties"] = properties
     return _with_required_messages(schema)

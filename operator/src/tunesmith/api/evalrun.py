@@ -28,7 +28,7 @@ from .common import (
     StrictModel,
 )
 from .evaluation_sides import Baseline, Candidate, ReferenceSide, TokenPrices
-from .evaluation_suites import GATE_KEYS, Gate, JudgeSettings, Suite
+from .evaluation_suites import Gate, JudgeSettings, Suite
 from .pod_settings import CacheVolume, GPUResource, TrainerEnv, gpu_rules
 from .pod_template import PodTemplate
 from .reasons import EvalRunPhase
@@ -186,8 +186,15 @@ _RESULTS = Rule(
     field=".suites",
 )
 _ONE_BLOCKS = Rule(
-    "self.gates.exists(g, g.tier == 'Blocking')",
+    "self.gates.exists(g, !has(g.tier) || g.tier == 'Blocking')",
     "At least one gate must decide the verdict: write tier: Blocking, or leave tier out.",
+    field=".gates",
+)
+_TIER = "(has({0}.tier) ? {0}.tier : 'Blocking')"
+_GATES_DIFFER = Rule(
+    "self.gates.all(g, self.gates.exists_one(o, o.suite == g.suite && o.metric == g.metric && o.expect == g.expect && "
+    f"{_TIER.format('o')} == {_TIER.format('g')}))",
+    "Two gates have the same suite, metric, expect and tier: leave one of them out.",
     field=".gates",
 )
 _NO_GATE_ON_NO_SUITE = Rule(
@@ -210,6 +217,7 @@ class EvaluationTemplate(StrictModel):
         _GATES_NAME_METRICS,
         _RESULTS,
         _ONE_BLOCKS,
+        _GATES_DIFFER,
         _NO_GATE_ON_NO_SUITE,
         _SAFETY_IS_RESERVED,
     )
@@ -236,7 +244,6 @@ class EvaluationTemplate(StrictModel):
     gates: Annotated[tuple[Gate, ...], Field(min_length=1, max_length=MAX_GATES - 2)] = Field(
         description="The conditions for the verdict. Pass: all blocking gates hold. Fail: at least one is violated, "
         "after correction for their number (Holm). Inconclusive: otherwise.",
-        json_schema_extra=GATE_KEYS,
     )
     confidence: Confidence = Field(
         "0.95",
@@ -311,7 +318,7 @@ class EvalRunSpec(EvaluationTemplate):
         ),
         Rule(
             "has(self.candidate.fineTuneJobRef) || has(self.fewShotFrom) || (self.candidate.fewShot == 0 && "
-            "self.baseline.fewShot == 0 && self.references.all(r, r.fewShot == 0))",
+            "self.baseline.fewShot == 0 && self.references.all(r, !has(r.fewShot) || r.fewShot == 0))",
             "fewShot needs rows to draw examples from: add fewShotFrom: {uri: …}. The default, the "
             "training data, is known only for a candidate given by fineTuneJobRef.",
         ),
@@ -542,7 +549,9 @@ class EvalRunStatus(StatusModel):
         "fields.",
     )
     gates: Annotated[tuple[GateStatus, ...], Field(max_length=MAX_GATES)] = Field(
-        (), description="The result of each gate.", json_schema_extra=GATE_KEYS
+        (),
+        description="The result of each gate.",
+        json_schema_extra=keyed_by("suite", "metric", "expect", "tier"),
     )
     suites: Annotated[tuple[SuiteStatus, ...], Field(max_length=MAX_SUITES)] = Field(
         (), description="The items of each suite.", json_schema_extra=keyed_by("name")

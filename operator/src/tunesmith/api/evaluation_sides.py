@@ -174,8 +174,8 @@ class ComparedModel(Prompting):
         exactly_one(_SOURCES, f"Set exactly one source of the model: {_SOURCE_WORDS}."),
         DIGEST_WITH_URI,
         Rule(
-            "!has(self.answers) || (!has(self.systemPrompt) && self.fewShot == 0 && !has(self.contextColumn) && "
-            "!has(self.templateArguments))",
+            "!has(self.answers) || (!has(self.systemPrompt) && (!has(self.fewShot) || self.fewShot == 0) && "
+            "!has(self.contextColumn) && !has(self.templateArguments))",
             "Stored answers were prompted when they were generated: leave out systemPrompt, fewShot, contextColumn and "
             "templateArguments.",
         ),

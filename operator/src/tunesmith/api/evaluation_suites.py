@@ -18,7 +18,7 @@ from tunesmith_contract.sources import DataFormat
 from .common import Resources, SecretName, StrictModel
 from .endpoints import ChatEndpoint
 from .evaluation_sides import EvaluatedEndpoint
-from .rules import Rule, exactly_one, keyed_by
+from .rules import Rule, exactly_one, is_zero
 from .sources import STORE_KEYS
 from .uris import HarnessDataUri, ValidationDataUri
 from .values import DecimalString, Fraction, Image, ItemName, MemberPath, Share
@@ -240,12 +240,13 @@ class Suite(StrictModel):
             field=".metrics",
         ),
         Rule(
-            "self.metrics.all(m, !has(m.k) || m.k <= self.repeats)",
+            "self.metrics.all(m, !has(m.k) || m.k <= (has(self.repeats) ? self.repeats : 1))",
             "k of PassAtK can't be above repeats: raise repeats.",
             field=".metrics",
         ),
         Rule(
-            "self.repeats == 1 || !self.temperature.matches(r'^[0.]+([eE].*)?$')",
+            "!has(self.repeats) || self.repeats == 1 || "
+            f"(has(self.temperature) && !{is_zero('self.temperature')})",
             'Repeated answers need a temperature above 0, such as temperature: "0.7": greedy answers are all alike.',
         ),
     )
@@ -313,12 +314,13 @@ class Gate(StrictModel):
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            "self.expect != 'NotWorse' || has(self.relativeMargin) || !self.margin.matches(r'^[0.]+([eE].*)?$')",
+            "self.expect != 'NotWorse' || has(self.relativeMargin) || "
+            f"(has(self.margin) && !{is_zero('self.margin')})",
             "expect: NotWorse needs a margin above 0: write the largest acceptable loss, such as margin: "
             '"0.02".',
         ),
         Rule(
-            "!has(self.relativeMargin) || self.margin.matches(r'^[0.]+([eE].*)?$')",
+            f"!has(self.relativeMargin) || !has(self.margin) || {is_zero('self.margin')}",
             "Write margin or relativeMargin, not both; floor is the least margin of relativeMargin.",
         ),
         Rule(
@@ -358,6 +360,3 @@ class Gate(StrictModel):
         description="The least number of independent items; those of a group count once. With fewer, the gate does not "
         "pass.",
     )
-
-
-GATE_KEYS = keyed_by("suite", "metric", "expect", "tier")

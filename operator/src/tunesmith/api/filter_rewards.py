@@ -68,7 +68,10 @@ class LengthReward(StrictModel):
     """A reward of 1 within the length limits. It falls to 0 towards an empty answer and twice the upper limit."""
 
     rules = (
-        Rule("self.minTokens <= self.maxTokens", "minTokens is above maxTokens: write a smaller minTokens."),
+        Rule(
+            "!has(self.minTokens) || self.minTokens <= self.maxTokens",
+            "minTokens is above maxTokens: write a smaller minTokens.",
+        ),
     )
 
     min_tokens: int = Field(

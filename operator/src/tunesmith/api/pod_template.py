@@ -27,6 +27,7 @@ _OWNED_PATHS = (
 )
 _OWNED_IN_CEL = ", ".join(f"'{path}'" for path in _OWNED_PATHS)
 _SHARED_MEMORY = "/dev/shm"
+_WHEN = "(has({0}.whenUnsatisfiable) ? {0}.whenUnsatisfiable : 'DoNotSchedule')"
 
 
 class MatchExpression(StrictModel):
@@ -209,6 +210,13 @@ class PodTemplate(StrictModel):
             "A volumeMount names a volume that does not exist: write the name of one of template.volumes.",
             field=".volumeMounts",
         ),
+        Rule(
+            "!has(self.topologySpreadConstraints) || self.topologySpreadConstraints.all(c, "
+            "self.topologySpreadConstraints.exists_one(o, o.topologyKey == c.topologyKey && "
+            f"{_WHEN.format('o')} == {_WHEN.format('c')}))",
+            "Two topologySpreadConstraints have the same topologyKey and whenUnsatisfiable: leave one of them out.",
+            field=".topologySpreadConstraints",
+        ),
     )
 
     node_selector: Annotated[dict[str, LabelValue], Field(max_length=16)] | None = Field(
@@ -267,7 +275,6 @@ class PodTemplate(StrictModel):
     topology_spread_constraints: Annotated[tuple[TopologySpread, ...], Field(max_length=4)] | None = Field(
         None,
         description="Constraints on the spread of the pods over zones, racks or nodes.",
-        json_schema_extra=keyed_by("topologyKey", "whenUnsatisfiable"),
     )
     volumes: Annotated[tuple[Volume, ...], Field(max_length=16)] | None = Field(
         None,

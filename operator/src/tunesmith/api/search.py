@@ -97,7 +97,7 @@ class SearchParameter(StrictModel):
             field=".min",
         ),
         Rule(
-            f"self.scale != 'Log' || !({_HAS_RANGE}) || double(self.min) > 0.0",
+            f"!has(self.scale) || self.scale != 'Log' || !({_HAS_RANGE}) || double(self.min) > 0.0",
             "scale: Log needs a min above 0: write a larger min, or scale: Linear.",
             lambda parameter: (
                 parameter.scale is not Scale.LOG or not parameter.min or float(parameter.min) > 0

@@ -149,7 +149,7 @@ HttpUrl = Annotated[
     str,
     Field(max_length=512),
     matching(
-        r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[-A-Za-z0-9._~/%?=&+]*)?$",
+        r"^https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/[-A-Za-z0-9._~/%?=&+]*)?$",
         "Write a URL such as http://grader.team.svc:8080/score, without a user name or password: "
         "credentials belong in the Secret.",
     ),

@@ -58,6 +58,8 @@ def build_serving_service(
         "metadata": metadata | {"labels": child_labels(owner, Component.SERVING)},
         "spec": {
             "type": "ClusterIP",
+            # Clients of either family, where the cluster has both.
+            "ipFamilyPolicy": "PreferDualStack",
             "selector": set_labels(owner, number),
             "ports": [
                 {"name": AGENT_PORT_NAME, "port": PORT, "targetPort": AGENT_PORT_NAME, "protocol": "TCP"}

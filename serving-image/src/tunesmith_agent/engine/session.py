@@ -15,6 +15,4 @@ def open_session(address: Address, connections: int) -> aiohttp.ClientSession:
         # The host is only what the engine reads in the Host header.
         connector = aiohttp.UnixConnector(address.path, limit=connections)
         return aiohttp.ClientSession("http://localhost", connector=connector)
-    return aiohttp.ClientSession(
-        f"http://{address.host}:{address.port}", connector=aiohttp.TCPConnector(limit=connections)
-    )
+    return aiohttp.ClientSession(address.url, connector=aiohttp.TCPConnector(limit=connections))

@@ -15,6 +15,12 @@ class TcpAddress:
     host: str
     port: int
 
+    @property
+    def url(self) -> str:
+        """``http://host:port``; an address of IPv6 is in brackets there."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
+
     async def connect(self, factory: Callable[[], Connection]) -> Connection:
         """A new connection.
 

@@ -77,11 +77,13 @@ class Server:
     def listen(self, host: str, port: int) -> int:
         """Take the port; connections wait in the kernel until ``accept``. Returns the port (a free one for 0).
 
+        Args:
+            host: an address, or empty for all addresses of this host.
+
         Raises:
             OSError: the port is taken.
         """
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._socket = socket.create_server((host, port), family=family, backlog=BACKLOG)
+        self._socket = _open_listener(host, port)
         self._socket.setblocking(False)
         self._check_deadlines()
         address: tuple[str, int] = self._socket.getsockname()
@@ -197,3 +199,13 @@ class Server:
         self._deadline_timer = loop.call_later(DEADLINE_CHECK_SECONDS, self._check_deadlines)
         for connection in (*self.connections, *self._leaving):
             connection.check_deadline(now)
+
+
+def _open_listener(host: str, port: int) -> socket.socket:
+    """A socket that listens; without a host it is reached by IPv4 and by IPv6, as far as the kernel has them."""
+    if not host and socket.has_dualstack_ipv6():
+        return socket.create_server(
+            (host, port), family=socket.AF_INET6, backlog=BACKLOG, dualstack_ipv6=True
+        )
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=BACKLOG)

@@ -1,0 +1,3 @@
+-- The job goes on from its latest checkpoint.
+obj.spec.suspend = false
+return obj

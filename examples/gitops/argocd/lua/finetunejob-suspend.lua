@@ -1,0 +1,3 @@
+-- Attempts end with a checkpoint, and none begins until the job is resumed.
+obj.spec.suspend = true
+return obj
