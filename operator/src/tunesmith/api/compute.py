@@ -119,7 +119,8 @@ class Compute(StrictModel):
     )
     resources: Resources | None = Field(
         None,
-        description="CPU and memory requests and limits of each pod. A CPU limit is also the number of threads.",
+        description="CPU and memory requests and limits of each pod. A CPU limit is also the number of threads. Pods "
+        "that generate and prepare rows have the same limits, unless dataset.compute.resources says others.",
     )
     image: Image | None = Field(
         None,
