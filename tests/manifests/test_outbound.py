@@ -142,6 +142,8 @@ def test_all_containers_that_need_a_network_get_proxy_authorities_and_mirror(nam
             assert not {"HTTPS_PROXY", "https_proxy", "SSL_CERT_FILE", "HF_ENDPOINT"} & set(found)
             continue
         assert (found["HTTPS_PROXY"], found["https_proxy"], found["HF_ENDPOINT"]) == (PROXY, PROXY, MIRROR)
+        # The hub's client turns to huggingface.co otherwise, whatever the mirror.
+        assert found["HF_HUB_DISABLE_TELEMETRY"] == "1"
         assert {found[name] for name in CA_VARIABLES} == {BUNDLE}
         assert {"name": "trust", "mountPath": str(Path(BUNDLE).parent), "readOnly": True} in container[
             "volumeMounts"

@@ -400,6 +400,8 @@ def _agent_environment(
         "TUNESMITH_DRAIN_SECONDS": str(int(duration_seconds(engine.drain))),
         "TUNESMITH_LAME_DUCK_SECONDS": str(int(duration_seconds(engine.lame_duck))),
         "TUNESMITH_QUEUE_REQUESTS": str(engine.max_queued_requests),
+        # The hub's client asks huggingface.co for something on its own account otherwise, mirror or not.
+        "HF_HUB_DISABLE_TELEMETRY": "1",
     }
     if inputs.has_engine_socket:
         values["TUNESMITH_ENGINE_SOCKET"] = str(ENGINE_SOCKET)
