@@ -35,6 +35,7 @@ SHOWN = [
 #: Collections of the kinds of Kubernetes that manifests for people hold.
 BUILT_IN = {
     "Secret": "secrets",
+    "ServiceAccount": "serviceaccounts",
     "PersistentVolumeClaim": "persistentvolumeclaims",
     "HorizontalPodAutoscaler": "horizontalpodautoscalers",
 }
