@@ -2,6 +2,7 @@
 
 import shutil
 import signal
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -293,3 +294,13 @@ def test_a_pod_that_is_told_to_go_waits_no_longer() -> None:
     preemption.requested = True
     with pytest.raises(Preempted):
         join_gang(rendezvous(0), preemption, on_gpu=False)
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="the kernel has no IPv6")
+def test_ranks_meet_at_an_address_of_ipv6() -> None:
+    def add(rank: int) -> float:
+        total = torch.tensor(float(rank + 1))
+        torch.distributed.all_reduce(total)
+        return float(total)
+
+    assert run_ranks(add, environment={"MASTER_ADDR": "::1"}) == [3.0, 3.0]
