@@ -5,52 +5,16 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from invoices import ANSWERS, MODEL, NAMESPACE, QUESTION, Installation
+from invoices import ANSWERS, NAMESPACE, Installation
 from jobs import SECONDS_OF_A_RUN, build_job, train, wait_for
+from office import ASKED, SERVING_SECONDS, build_deployment, question, stable_digest
 from openai import NotFoundError
-from openai.types.chat import ChatCompletionMessageParam
 
 from tunesmith_cluster.client import eventually
 from tunesmith_demo.ask import ask, ask_streamed, forwarded
 from tunesmith_demo.installation import RELEASE, SYSTEM_NAMESPACE, helm, install_chart
 
-SERVING_SECONDS = 400
 REQUESTS_A_LOOK = 5
-
-
-def question(number: int) -> list[ChatCompletionMessageParam]:
-    """A question that was not trained on; another number is another client to the rollout."""
-    return [{"role": "user", "content": QUESTION.format(number=number)}]
-
-
-ASKED = question(999)
-
-
-def build_deployment(job: str) -> dict[str, Any]:
-    """An AdapterDeployment that serves the job's adapter as ``clerk``."""
-    adapter = {
-        "name": "clerk",
-        "source": {"fineTuneJobRef": {"name": job}},
-        "rollout": {"steps": [{"weight": 50, "pause": "10s"}, {"weight": 100}]},
-    }
-    return {
-        "apiVersion": "tunesmith.dev/v1alpha1",
-        "kind": "AdapterDeployment",
-        "metadata": {"name": "office", "namespace": NAMESPACE},
-        "spec": {
-            "baseModel": {"uri": f"pvc://models/{MODEL}"},
-            "replicas": 1,
-            "engine": {"gpus": 0, "residentAdapters": 2, "maxRank": 8, "maxModelLength": 256},
-            "artifactVolumes": [{"claim": "artifacts"}],
-            "adapters": [adapter],
-        },
-    }
-
-
-def stable_digest(status: dict[str, Any]) -> str | None:
-    """Digest of clerk's stable version, while no other is on its way."""
-    (clerk,) = status.get("adapters") or [{}]
-    return clerk["stable"]["digest"] if clerk.get("phase") == "Stable" else None
 
 
 def serve(installation: Installation, job: str, digest: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from simulation.serving_world import ENVIRONMENT, World, build_adapter
 from tunesmith.api import GROUP, KINDS, VERSION
 from tunesmith.manifests.environment import ServingNetwork
 from tunesmith.manifests.names import child_labels
+from tunesmith.manifests.outbound import CABundle, Outbound
 from tunesmith.manifests.serving_config_maps import ServingInputs
 from tunesmith.manifests.serving_deployment import (
     AGENT_PORT,
@@ -26,6 +27,7 @@ from tunesmith.manifests.serving_deployment import (
 from tunesmith.process.settings import read_settings
 from tunesmith_cluster.binaries import program
 from tunesmith_contract.stages import Stage
+from tunesmith_images.catalog import IMAGES
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "helm" / "tunesmith"
@@ -85,6 +87,8 @@ def test_all_pods_keep_to_the_restricted_level(default: list[dict[str, Any]]) ->
     for spec in specs:
         assert spec["securityContext"]["runAsNonRoot"] is True
         assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        # OpenShift assigns them; elsewhere they are the image's own.
+        assert not {"runAsUser", "runAsGroup", "fsGroup"} & set(spec["securityContext"])
         for container in spec["containers"]:
             assert container["securityContext"]["allowPrivilegeEscalation"] is False
             assert container["securityContext"]["readOnlyRootFilesystem"] is True
@@ -227,6 +231,67 @@ def test_defaults_of_gpus_and_limits_reach_the_operator(default: list[dict[str, 
     assert (settings.gpu_resource, settings.limit_request_ratio.to_rules().ratios) == ("nvidia.com/gpu", {})
 
 
+def test_the_operator_is_told_what_pods_need_outside_the_cluster(default: list[dict[str, Any]]) -> None:
+    rendered = render(
+        "platform=OpenShift",
+        "defaults.env[0].name=HTTPS_PROXY",
+        "defaults.env[0].valueFrom.secretKeyRef.name=proxy",
+        "defaults.env[0].valueFrom.secretKeyRef.key=url",
+        "defaults.caBundle.configMap=trust",
+        "defaults.hfEndpoint=https://hub.example.com",
+    )
+    settings = read_settings([], environment_of(rendered))
+    secret = {"valueFrom": {"secretKeyRef": {"name": "proxy", "key": "url"}}}
+    variables: dict[str, dict[str, Any]] = {
+        "HTTPS_PROXY": secret,
+        "HF_ENDPOINT": {"value": "https://hub.example.com"},
+    }
+    assert (settings.platform, settings.outbound) == ("OpenShift", Outbound(variables, CABundle("trust")))
+    settings = read_settings([], environment_of(default))
+    assert (settings.platform, settings.outbound) == ("Auto", Outbound())
+
+
+_IMAGE_VARIABLE = re.compile(r"^TUNESMITH_\w+_IMAGE$")
+
+
+def images_of(objects: list[dict[str, Any]]) -> set[str]:
+    """Images of the chart's own pods, and of the pods that the operator makes."""
+    specs = [each["spec"]["template"]["spec"] for each in of_kind(objects, "Deployment")]
+    specs += [each["spec"] for each in of_kind(objects, "Pod")]
+    own = {container["image"] for spec in specs for container in spec["containers"]}
+    return own | {
+        value for name, value in environment_of(objects).items() if _IMAGE_VARIABLE.match(name) and value
+    }
+
+
+def test_one_value_names_the_registry_of_all_images() -> None:
+    digest = f"sha256:{'a' * 64}"
+    rendered = render(
+        "imageRegistry=registry.example.com:5000/mirror/",
+        f"image.digest={digest}",
+        "trainerImage=localhost:5000/team/trainer:1",
+        "servingImage=team/serving:1",
+        f"servingGpuImage=tunesmith.dev/serving-gpu@{digest}",
+    )
+    mirror = "registry.example.com:5000/mirror"
+    assert images_of(rendered) == {
+        f"{mirror}/operator@{digest}",
+        f"{mirror}/team/trainer:1",
+        f"{mirror}/team/serving:1",
+        f"{mirror}/serving-gpu@{digest}",
+    }
+    assert environment_of(render(f"imageRegistry={mirror}"))["TUNESMITH_SERVING_GPU_IMAGE"] == ""
+
+
+def test_the_list_of_images_holds_all_that_chart_and_operator_name(default: list[dict[str, Any]]) -> None:
+    (served,) = {image for image in images_of(default) if "serving" in image}
+    listed = (CHART / "images.txt").read_text().splitlines()
+    # The value for GPUs is empty by default; the notes of the chart name the image.
+    on_gpus = served.replace("/serving:", "/serving-gpu:")
+    assert images_of(default) | {on_gpus} <= set(listed)
+    assert {image.rpartition("/")[2].partition(":")[0] for image in listed} == set(IMAGES)
+
+
 @pytest.mark.parametrize(("settings", "cuda"), [((), "13"), (("trainerCuda=12", "servingGpuCuda=12"), "12")])
 def test_the_operator_is_told_the_cuda_of_its_images(settings: tuple[str, ...], cuda: str) -> None:
     (deployment,) = of_kind(render(*settings), "Deployment")
@@ -266,6 +331,10 @@ def test_the_operator_is_told_the_cuda_of_its_images(settings: tuple[str, ...], 
         ("admissionPolicies[0].allow.methods={sftt}", "methods"),
         ("admissionPolicies[0].allow.gpuHours=ten", "gpuHours"),
         ("servingTelemetry.traces.endpoint=http://me:key@collector/v1/traces", "endpoint"),
+        ("platform=Openshift", "platform"),
+        ("imageRegistry=https://registry.example.com", "imageRegistry"),
+        ("defaults.hfEndpoint=https://me:token@hub.example.com", "hfEndpoint"),
+        ("defaults.env[0].name=HTTPS_PROXY,defaults.env[0].value=http://me:key@proxy:3128", "value"),
     ],
 )
 def test_a_wrong_value_is_refused_by_name(setting: str, message: str) -> None:

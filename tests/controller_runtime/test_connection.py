@@ -23,9 +23,16 @@ from api_server.api_connections import (
 )
 from api_server.fake_api import FakeClock
 from kubernetes.aio.config import incluster_config
+from yarl import URL
 
 from tunesmith.controller_runtime.client import Client
-from tunesmith.controller_runtime.connection import MAX_CONNECTIONS, REREAD_SECONDS, Connection, NoCredentials
+from tunesmith.controller_runtime.connection import (
+    MAX_CONNECTIONS,
+    REREAD_SECONDS,
+    Connection,
+    NoCredentials,
+    environment_proxy,
+)
 from tunesmith.controller_runtime.errors import Retryable
 from tunesmith.controller_runtime.index import ChildIndex
 from tunesmith.controller_runtime.metrics import Metrics
@@ -311,6 +318,13 @@ async def test_the_environments_proxy_is_used(
         async with connected() as client:
             await call(client)
     assert proxy.targets == [url.removeprefix("https://")] * 2
+
+
+async def test_the_cluster_s_own_api_server_is_behind_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:3128")
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.96.0.1")
+    assert environment_proxy(URL("https://10.96.0.1:443")) is None
+    assert environment_proxy(URL("https://api.example:6443")) == "http://proxy.example:3128"
 
 
 async def test_a_plugins_token_is_kept_until_it_expires_or_is_rejected(

@@ -222,7 +222,11 @@ def test_children_are_kept_without_what_nobody_reads() -> None:
     index = ChildIndex(lambda uid: None)
     for kind in (JOB, ("v1", "Pod")):
         index.follow(*kind, lambda: True)
-    volumes = [{"name": "work", "emptyDir": {}}, {"name": "key", "secret": {"secretName": "rows"}}]
+    volumes = [
+        {"name": "work", "emptyDir": {}},
+        {"name": "key", "secret": {"secretName": "rows"}},
+        {"name": "authorities", "configMap": {"name": "trust"}},
+    ]
     container = {"name": "trainer", "image": "image", "env": [{"name": "A", "value": "1"}]}
     pod_spec = {
         "nodeName": "node",

@@ -3,12 +3,15 @@
 import pytest
 from simulation.run_objects import after, build_job, build_pod
 
+from tunesmith.api.pod_template import PodTemplate
 from tunesmith.api.reasons import AdapterDeploymentReason, RunReason
 from tunesmith.decide.pod_diagnosis import PodProblem, diagnose_pod
+from tunesmith.decide.run.outbound import authority_fields, proxy_secret_fields
 from tunesmith.decide.run.references import References
 from tunesmith.decide.run.waiting import NO_CONTAINER_DELAY, find_waiting
 from tunesmith.decide.serving.pods.pod_problem import find_pod_problem
 from tunesmith.manifests.objects import KubernetesObject
+from tunesmith.manifests.outbound import CABundle, Outbound
 
 REFERENCES = References(
     "team", {"secret://hub": "spec.baseModel.secretRef.name", "pvc://data": "spec.dataset.train.uri"}
@@ -163,6 +166,52 @@ def test_a_missing_config_map_or_secret_of_a_volume_is_found_without_the_pod_s_s
     assert (
         find_waiting(build_job(), [pod], References("team", {}, mount_failures=failures[:1]), after(1))
         is None
+    )
+
+
+@pytest.mark.parametrize(
+    ("template", "field"),
+    [
+        (None, "the chart's value defaults.caBundle"),
+        (
+            PodTemplate.model_validate({"caBundle": {"configMapName": "trust"}}),
+            "spec.compute.template.caBundle",
+        ),
+    ],
+)
+def test_a_missing_config_map_of_authorities_is_named_by_where_it_was_written(
+    template: PodTemplate | None, field: str
+) -> None:
+    fields = authority_fields(template, Outbound(ca_bundle=CABundle("trust")))
+    references = References.of("team", fields, {}, missing_config_maps=("trust",))
+    waiting = find_waiting(build_job(), [waiting_pod("ContainerCreating")], references, after(1))
+    assert waiting is not None
+    assert waiting.message == (
+        f'ConfigMap "trust" does not exist in namespace team: create it, or correct {field}.'
+    )
+    assert not authority_fields(template and PodTemplate(), Outbound())
+
+
+@pytest.mark.parametrize(
+    ("template", "field"),
+    [
+        (None, "the chart's value defaults.env[HTTPS_PROXY]"),
+        (
+            PodTemplate.model_validate({"proxy": {"secretRef": {"name": "proxy"}}}),
+            "spec.compute.template.proxy.secretRef.name",
+        ),
+    ],
+)
+def test_a_missing_secret_of_a_proxy_is_named_by_where_it_was_written(
+    template: PodTemplate | None, field: str
+) -> None:
+    secret = {"valueFrom": {"secretKeyRef": {"name": "proxy", "key": "url"}}}
+    fields = proxy_secret_fields(template, Outbound({"HTTPS_PROXY": secret}))
+    pod = waiting_pod("CreateContainerConfigError", 'secret "proxy" not found')
+    waiting = find_waiting(build_job(), [pod], References.of("team", {}, fields), after(1))
+    assert waiting is not None
+    assert (
+        waiting.message == f'Secret "proxy" does not exist in namespace team: create it, or correct {field}.'
     )
 
 

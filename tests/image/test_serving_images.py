@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from simulation.serving_world import ENVIRONMENT, World, build_adapter
+from trainer_image.image_pods import USER
 
 from tunesmith.manifests.engine_container import MODEL_CACHE
 from tunesmith.manifests.serving_config_maps import ServingInputs
@@ -71,7 +72,7 @@ def run_engine(image: ContainerImage, folder: Path, gpus: int, *command: str) ->
         volume.source.mkdir()
         volume.source.chmod(0o777)
     log = folder / "log"
-    process = Process(command or [*engine["command"], *engine["args"]], volumes, variables)
+    process = Process(command or [*engine["command"], *engine["args"]], volumes, variables, user=USER)
     code = image.run(process, log, 600)
     return code, log.read_text(errors="replace")
 

@@ -15,6 +15,12 @@ def test_the_image_says_who_runs_it_and_how() -> None:
     assert (started["args"], started["cwd"]) == (["python"], "/tmp")
 
 
+def test_another_user_has_no_other_group_than_that_of_root() -> None:
+    process = Process(["python"], user=1000680000)
+    started = build_specification(Path("/root-of-image"), CONFIG, process)["process"]
+    assert started["user"] == {"uid": 1000680000, "gid": 0, "additionalGids": []}
+
+
 def test_it_may_write_to_writable_mounts_alone() -> None:
     mounts = [Mount(Path("/data"), "/data"), Mount(Path("/out"), "/out", writable=True)]
     specification = build_specification(Path("/root-of-image"), CONFIG, Process(["python"], mounts))

@@ -20,6 +20,7 @@ from tunesmith.manifests.container_resources import (
     build_resources,
 )
 from tunesmith.manifests.environment import Environment
+from tunesmith.manifests.outbound import CABundle, Outbound
 from tunesmith.manifests.run_snapshots import Inputs
 from tunesmith.manifests.serving_config_maps import ServingInputs
 from tunesmith.manifests.serving_deployment import build_serving_deployment
@@ -168,3 +169,12 @@ def test_a_ratio_of_the_installation_reaches_every_pod() -> None:
     for pod in (evaluation, serving):
         for name, resources in resources_by_name(pod).items():
             assert resources["limits"].keys() >= COUNTED, name
+
+
+def test_the_container_that_joins_authorities_has_the_limits_that_a_quota_counts() -> None:
+    private = Outbound(ca_bundle=CABundle("trust"))
+    evaluation = evaluation_pod(replace(ENVIRONMENT, outbound=private), gpus=1, resources=LIMITS)
+    serving = serving_pod(replace(SERVING_ENVIRONMENT, outbound=private), resources=LIMITS)
+    for pod in (evaluation, serving):
+        trust = resources_by_name(pod)["trust"]
+        assert trust["limits"] == {"cpu": "500m", "memory": "64Mi"}

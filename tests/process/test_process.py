@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from tunesmith.controller_runtime.client import Client
 from tunesmith.controller_runtime.lease import LeaderLease
 from tunesmith.controller_runtime.metrics import Metrics
+from tunesmith.manifests.outbound import CABundle, Outbound
 from tunesmith.process.health import GRACE_SECONDS, Health
 from tunesmith.process.logs import JsonFormatter
 from tunesmith.process.run import Operator, main, run_until, wait_until_loaded
@@ -53,6 +54,71 @@ def test_ratios_of_limits_are_a_json_object(capsys: pytest.CaptureFixture[str]) 
     for wrong in ('{"cpu": 0.5}', '{"gpu": 2}'):
         assert main(["--limit-request-ratio", wrong]) == 2
         assert "limit_request_ratio" in capsys.readouterr().err
+
+
+PROXY = {"name": "HTTPS_PROXY", "valueFrom": {"secretKeyRef": {"name": "proxy", "key": "url"}}}
+
+
+def test_what_pods_need_outside_the_cluster_comes_from_four_settings() -> None:
+    settings = read_settings(
+        [],
+        {
+            "TUNESMITH_DEFAULT_ENV": json.dumps([PROXY, {"name": "NO_PROXY", "value": ".corp"}]),
+            "TUNESMITH_CA_CONFIG_MAP": "trust",
+            "TUNESMITH_CA_KEY": "roots.pem",
+            "TUNESMITH_HF_ENDPOINT": "https://hub.corp",
+        },
+    )
+    variables: dict[str, dict[str, Any]] = {
+        "HTTPS_PROXY": {"valueFrom": PROXY["valueFrom"]},
+        "NO_PROXY": {"value": ".corp"},
+        "HF_ENDPOINT": {"value": "https://hub.corp"},
+    }
+    assert settings.outbound == Outbound(variables, CABundle("trust", "roots.pem"))
+    assert read_settings([], {"TUNESMITH_DEFAULT_ENV": "[]"}).outbound == Outbound()
+
+
+@pytest.mark.parametrize(
+    ("variable", "message"),
+    [
+        ({"name": "HTTPS_PROXY", "value": "http://me:secret@proxy:3128"}, "holds a password"),
+        ({"name": "HF_TOKEN", "value": "hf_x"}, "holds a password"),
+        ({"name": "NO_PROXY", **{"valueFrom": PROXY["valueFrom"]}}, "write its value"),
+        ({"name": "TUNESMITH_ATTEMPT", "value": "7"}, "variable of the operator's own"),
+        ({"name": "HTTPS_PROXY"}, "write either value or valueFrom"),
+    ],
+)
+def test_a_default_variable_shows_no_password(
+    variable: dict[str, Any], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--default-env", json.dumps([variable])]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "secret@" not in error
+
+
+@pytest.mark.parametrize(
+    ("platform", "is_served", "expected"),
+    [
+        ("Auto", True, True),
+        ("Auto", False, False),
+        ("Kubernetes", True, False),
+        ("OpenShift", False, True),
+    ],
+)
+async def test_openshift_is_known_by_its_api(platform: str, is_served: bool, expected: bool) -> None:
+    class Discovery:
+        async def served_kinds(self, api_version: str) -> frozenset[str]:
+            return frozenset()
+
+        async def serves_group(self, group: str) -> bool:
+            assert group == "security.openshift.io"
+            return is_served
+
+    operator = Operator(read_settings(["--platform", platform], {}), (), lambda: None)
+    operator._client = cast(Client, Discovery())
+    await operator._wait_for_api()
+    assert operator._assigned_ids is expected
 
 
 def test_a_setting_that_does_not_fit_ends_the_process_with_a_sentence(

@@ -97,14 +97,15 @@ def wait_for(installation: Installation, kind: str, name: str, done: Any, second
     """The resource, once ``done`` says so of its status; fails at once where it is stalled."""
 
     def read() -> dict[str, Any] | None:
-        resource = installation.client.get(kind, name, NAMESPACE)
+        resource = installation.client.get(kind, name, installation.namespace)
         require_success(resource)
         return resource if done(resource.get("status", {})) else None
 
     try:
         return eventually(read, seconds, what=f"{kind}/{name}")
     except (TimeoutError, DemoFailed) as error:
-        pytest.fail(f"{error}\n{installation.client.kubectl('-n', NAMESPACE, 'describe', kind, name)}")
+        described = installation.client.kubectl("-n", installation.namespace, "describe", kind, name)
+        pytest.fail(f"{error}\n{described}")
 
 
 def train(installation: Installation, name: str, answer: str) -> str:

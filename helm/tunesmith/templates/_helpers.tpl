@@ -26,8 +26,19 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end }}
 
 {{- define "tunesmith.image" -}}
-{{- if .Values.image.digest }}{{ .Values.image.repository }}@{{ .Values.image.digest }}
-{{- else }}{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{- $reference := printf "%s:%s" .Values.image.repository (.Values.image.tag | default .Chart.AppVersion) }}
+{{- if .Values.image.digest }}{{ $reference = printf "%s@%s" .Values.image.repository .Values.image.digest }}{{ end }}
+{{- include "tunesmith.mirrored" (dict "Values" .Values "image" $reference) }}
+{{- end }}
+
+{{- /* An image in the registry of imageRegistry. The first part of a name is a registry if it looks like a host. */}}
+{{- define "tunesmith.mirrored" -}}
+{{- $registry := trimSuffix "/" .Values.imageRegistry }}
+{{- if and $registry .image }}
+{{- $parts := splitn "/" 2 .image }}
+{{- $named := and $parts._1 (or (contains "." $parts._0) (contains ":" $parts._0) (eq $parts._0 "localhost")) }}
+{{- $registry }}/{{ if $named }}{{ $parts._1 }}{{ else }}{{ .image }}{{ end }}
+{{- else }}{{ .image }}
 {{- end }}
 {{- end }}
 

@@ -3,7 +3,7 @@
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from servers.scripted_server import Reply, ScriptedServer, serve
 
+from tunesmith_cluster.certificates import Authority
 from tunesmith_contract import layout
 from tunesmith_contract.methods import Reward
 from tunesmith_data.endpoints.client import ATTEMPTS, KEY_FILE, Endpoint, RequestRefused
@@ -232,3 +233,21 @@ def test_a_key_that_is_missing_is_told_from_a_wrong_one(tmp_path: Path, status: 
             endpoint.post({})
         endpoint.close()
     assert {missing.value.reason, wrong.value.reason} == {"EndpointKeyRefused"}
+
+
+def test_authorities_of_all_pods_are_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    authority = Authority(tmp_path / "authority")
+    authority.issue("grader", "grader", hosts=["127.0.0.1"])
+    certificate = authority.path("grader"), authority.path("grader", "key")
+
+    waits: list[float] = []
+
+    def ask(url: str) -> Any:
+        with closing(Endpoint(url, "the grader", tmp_path, 5, sleep=waits.append)) as endpoint:
+            return endpoint.post({})
+
+    with serve(lambda _: GOOD, certificate) as server:
+        with pytest.raises(InfrastructureError, match="CERTIFICATE_VERIFY_FAILED"):
+            ask(server.url)
+        monkeypatch.setenv("SSL_CERT_FILE", authority.path("ca"))
+        assert ask(server.url) == GOOD.body

@@ -563,7 +563,7 @@ def _references_of(world: World) -> dict[str, str]:
     config_maps = world.children("ConfigMap")
     observed = assemble_evaluation(run, config_maps, [], [])
     assert observed.inputs is not None
-    return dict(references_of(run, parse_inputs(observed.inputs), observed).fields)
+    return dict(references_of(run, parse_inputs(observed.inputs), observed, ENVIRONMENT).fields)
 
 
 def test_progress_is_shown_while_the_attempt_runs() -> None:

@@ -1,6 +1,7 @@
 """A local HTTP server that answers as it is told: it fails, throttles and hangs up."""
 
 import json
+import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -36,11 +37,16 @@ class ScriptedServer:
 
 
 @contextmanager
-def serve(reply: Callable[[Received], Reply]) -> Iterator[ScriptedServer]:
-    """A server that gives each request to ``reply``, from several threads."""
+def serve(
+    reply: Callable[[Received], Reply], certificate: tuple[str, str] | None = None
+) -> Iterator[ScriptedServer]:
+    """A server that gives each request to ``reply``, from several threads; over TLS with a certificate and its key."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            self._answer(None)
+
+        def do_HEAD(self) -> None:
             self._answer(None)
 
         def do_POST(self) -> None:
@@ -58,13 +64,18 @@ def serve(reply: Callable[[Received], Reply]) -> Iterator[ScriptedServer]:
             for name, value in {"Content-Length": str(len(data)), **found.headers}.items():
                 self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(data)
+            if self.command != "HEAD":
+                self.wfile.write(data)
 
         def log_message(self, *_: Any) -> None:
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
-        server = ScriptedServer(f"http://127.0.0.1:{http.server_port}")
+        if certificate:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(*certificate)
+            http.socket = context.wrap_socket(http.socket, server_side=True)
+        server = ScriptedServer(f"{'https' if certificate else 'http'}://127.0.0.1:{http.server_port}")
         thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:

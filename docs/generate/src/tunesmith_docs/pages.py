@@ -1,4 +1,4 @@
-"""All generated pages of ``docs/``, and Argo CD's settings, by path."""
+"""All generated pages of ``docs/``, the list of images, and Argo CD's settings, by path."""
 
 import json
 from collections.abc import Mapping
@@ -8,12 +8,14 @@ from typing import Any
 import yaml
 
 from tunesmith import api, decide
+from tunesmith_images.catalog import IMAGES
 
 from .argocd import argocd_settings
 from .chart_values import values_page
 from .container_schemas import container_schemas
 from .crd_reference import reference_page
 from .gpu_table import gpu_memory_page
+from .image_list import image_list
 from .markdown import table, text
 from .troubleshooting import operator_reasons, troubleshooting_page
 
@@ -38,6 +40,11 @@ def render_pages() -> dict[Path, str]:
     pages[Path("docs/troubleshooting.md")] = troubleshooting_page(
         operator_reasons([api, decide]),
         _notice("docs/generate/src/tunesmith_docs: reasons.yaml, troubleshooting.md"),
+    )
+    pages[Path("helm/tunesmith/images.txt")] = image_list(
+        yaml.safe_load((_CHART / "values.yaml").read_text()),
+        yaml.safe_load((_CHART / "Chart.yaml").read_text())["appVersion"],
+        IMAGES,
     )
     argocd = Path("examples/gitops/argocd")
     pages[argocd / "argocd-cm.yaml"] = argocd_settings(ROOT / argocd / "lua")

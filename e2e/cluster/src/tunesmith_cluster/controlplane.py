@@ -230,6 +230,9 @@ def _apiserver_flags(setting: Setting, authority: Authority) -> Flags:
         "allow-privileged": "true",
         "authorization-mode": "Node,RBAC",
         "enable-admission-plugins": "NodeRestriction",
+        # By default from Kubernetes 1.36 on. A test lets one assign users to pods, as OpenShift does.
+        "feature-gates": "MutatingAdmissionPolicy=true",
+        "runtime-config": "admissionregistration.k8s.io/v1beta1=true",
         "tls-cert-file": authority.path("kube-apiserver"),
         "tls-private-key-file": authority.path("kube-apiserver", "key"),
         "client-ca-file": authority.path("ca"),

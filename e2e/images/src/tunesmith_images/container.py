@@ -1,7 +1,8 @@
 """One process in a built image, confined as a pod of the ``restricted`` level: no cluster and no containerd needed.
 
-The user and the environment are the image's own. The root is read-only, there are no capabilities, and only the
-mounts given are there beside it. The network is the machine's, so that servers on its loopback can be reached.
+User and environment are the image's own, unless another user is given. The root is read-only, there are no
+capabilities, and only the mounts given are there beside it. The network is the machine's, so that servers on its
+loopback can be reached.
 """
 
 import json
@@ -56,12 +57,14 @@ class Process:
     Attributes:
         environment: variables beside the image's own, and before them.
         groups: groups beside the image's own, such as a pod's fsGroup.
+        user: another user than the image's, in group 0, as a namespace may assign one.
     """
 
     command: Sequence[str]
     mounts: Sequence[Mount] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     groups: Sequence[int] = ()
+    user: int | None = None
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,7 @@ def open_image(ref: str) -> Iterator[ContainerImage]:
 
 def build_specification(root: Path, config: Mapping[str, Any], process: Process) -> dict[str, Any]:
     """The OCI runtime's configuration of a container."""
-    user, _, group = config["User"].partition(":")
+    user, _, group = (config["User"] if process.user is None else f"{process.user}:0").partition(":")
     variables = dict(pair.split("=", 1) for pair in config["Env"]) | dict(process.environment)
     no_capabilities: dict[str, list[str]] = {
         kind: [] for kind in ("bounding", "effective", "inheritable", "permitted", "ambient")

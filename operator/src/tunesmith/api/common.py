@@ -9,9 +9,9 @@ from pydantic.alias_generators import to_camel
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, ErrorDetails
 
-from .rules import Rule, keyed_by, with_rules
+from .rules import Rule, keyed_by, matching, with_rules
 from .uris import DataUri, ModelUri
-from .values import ObjectName, Quantity, Timestamp
+from .values import ObjectName, ProxylessHost, ProxyUrl, Quantity, Timestamp
 
 GROUP = "tunesmith.dev"
 VERSION = "v1alpha1"
@@ -142,6 +142,49 @@ class Toleration(StrictModel):
         description="The time in seconds for which a NoExecute taint is tolerated. If unset, it is tolerated "
         "forever.",
     )
+
+
+class Proxy(StrictModel):
+    """The proxy through which pods reach addresses outside the cluster."""
+
+    rules = (
+        Rule(
+            "has(self.secretRef) != (has(self.httpProxy) || has(self.httpsProxy))",
+            "Write httpProxy and httpsProxy, or secretRef for a proxy that asks for a password.",
+        ),
+    )
+
+    http_proxy: ProxyUrl | None = Field(
+        None,
+        description="The proxy for http URLs, such as http://proxy.example.com:3128. The pods get it as HTTP_PROXY.",
+    )
+    https_proxy: ProxyUrl | None = Field(
+        None,
+        description="The proxy for https URLs, such as http://proxy.example.com:3128. The pods get it as HTTPS_PROXY.",
+    )
+    no_proxy: Annotated[tuple[ProxylessHost, ...], Field(max_length=64)] = Field(
+        (),
+        description="Hosts and domains that are reached without the proxy, such as [.example.com, 10.0.0.8], beside "
+        "those of the installation and the names of the cluster (.svc, .cluster.local).",
+    )
+    secret_ref: SecretName | None = Field(
+        None,
+        description="The Secret whose keys HTTP_PROXY and HTTPS_PROXY hold the proxy's URLs with user and password.",
+    )
+
+
+class CABundleSource(StrictModel):
+    """The certificate authorities that pods trust beside the public ones."""
+
+    config_map_name: ObjectName = Field(
+        description="The name of the ConfigMap, in the namespace of the resource. trust-manager can copy it to all "
+        "namespaces."
+    )
+    key: Annotated[
+        str,
+        Field(max_length=253),
+        matching(r"^[-._a-zA-Z0-9]+$", "Write a key of the ConfigMap, such as ca.crt."),
+    ] = Field("ca.crt", description="The key of the ConfigMap that holds the certificates in PEM.")
 
 
 #: Extended resources that stand for GPUs, as a pattern.

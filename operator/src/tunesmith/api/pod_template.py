@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from .common import SecretName, StrictModel, Toleration
+from .common import CABundleSource, Proxy, SecretName, StrictModel, Toleration
 from .rules import Rule, exactly_one, keyed_by
-from .values import ClassName, ItemName, LabelValue, ObjectName, Quantity
+from .values import ClassName, HubUrl, ItemName, LabelValue, ObjectName, Quantity
 
 #: Paths that the system or the operator uses.
 _OWNED_PATHS = (
@@ -292,4 +292,20 @@ class PodTemplate(StrictModel):
         "two-gpus}]. The container with the GPUs gets all of them. Unless gpuResource is written too, it then asks for "
         "no GPU in another way. The number of GPUs must be that of the claims.",
         json_schema_extra=keyed_by("name"),
+    )
+    proxy: Proxy | None = Field(
+        None,
+        description="The proxy through which the pods reach addresses outside the cluster, instead of that of the "
+        "installation.",
+    )
+    ca_bundle: CABundleSource | None = Field(
+        None,
+        description="The certificate authorities that the pods trust beside the public ones, instead of those of the "
+        "installation.",
+    )
+    hf_endpoint: HubUrl | None = Field(
+        None,
+        description="The URL of a mirror of the Hugging Face Hub for hf:// URIs, such as "
+        "https://artifacts.example.com/api/huggingfaceml/hub. The pods get it as HF_ENDPOINT. If unset, that of the "
+        "installation, or the hub itself.",
     )

@@ -370,6 +370,40 @@ VariableValue = Annotated[
 ]
 """Value of an environment variable."""
 
+#: Neither a user nor a password: whoever may read the resource would see them.
+_PLAIN_URL = r"^https?://[^@/?#\s]+"
+
+ProxyUrl = Annotated[
+    str,
+    MaxLen(512),
+    matching(
+        _PLAIN_URL + r"/?$",
+        "Write the URL of the proxy without user and password, such as http://proxy.example.com:3128. One with a "
+        "password belongs in a Secret: secretRef.",
+    ),
+]
+"""URL of a proxy."""
+
+ProxylessHost = Annotated[
+    str,
+    MaxLen(253),
+    matching(
+        r"^[^,\s$]+$", "Write one host, domain or address, such as .example.com, without commas and spaces."
+    ),
+]
+"""Host, domain or address that is reached without a proxy."""
+
+HubUrl = Annotated[
+    str,
+    MaxLen(512),
+    matching(
+        _PLAIN_URL + r"(/[^@?#\s]*)?$",
+        "Write the URL of the mirror without user and password, such as https://hub.example.com. The token for it is "
+        "that of secretRef.",
+    ),
+]
+"""URL of a mirror of the Hugging Face Hub."""
+
 _SEARCH_VALUE_LENGTH = 16
 
 SearchValue = Annotated[

@@ -20,6 +20,7 @@ from tunesmith.decide.run.children import AttemptKey, lacks_job
 from tunesmith.decide.run.waiting import NO_POD_DELAY
 from tunesmith.manifests.names import ATTEMPT_LABEL, STAGE_LABEL, Metadata, children_selector
 from tunesmith.manifests.objects import Body, with_first_deletion_request
+from tunesmith.manifests.outbound import mounted_authorities
 from tunesmith.manifests.result_config_map import recorded_attempt
 from tunesmith_contract.uris import Scheme, parse_uri_or_none
 
@@ -105,14 +106,16 @@ async def observe_gpu_nodes(client: Client) -> tuple[Body, ...]:
 async def observe_missing_config_maps(
     client: Client, namespace: str, children: RunChildren, uris: Iterable[str | None]
 ) -> tuple[str, ...]:
-    """Named ConfigMaps that do not exist; read only while a container can't be created.
+    """ConfigMaps of URIs and of authorities that do not exist; read only while a container can't be created.
 
     A pod's status does not name them. It names claims and Secrets, so the operator needs no right to read those.
     """
-    if not _pods_without_container(children):
+    pods = _pods_without_container(children)
+    if not pods:
         return ()
     parsed = (parse_uri_or_none(uri) for uri in uris if uri)
-    names = sorted({uri.name for uri in parsed if uri is not None and uri.scheme is Scheme.CONFIGMAP})
+    named = {uri.name for uri in parsed if uri is not None and uri.scheme is Scheme.CONFIGMAP}
+    names = sorted(named | {name for pod in pods if (name := mounted_authorities(pod))})
     bodies = [await client.get("v1", "ConfigMap", namespace, name) for name in names]
     return tuple(name for name, body in zip(names, bodies, strict=True) if body is None)
 

@@ -191,11 +191,15 @@ class Client:
         path = _path(manifest) + "/status"
         return await self._call("update", "PUT", path, f"{body['kind']}/status", body=manifest)
 
+    async def serves_group(self, group: str) -> bool:
+        """True for an API group in the API server's discovery, whose own server may be down."""
+        groups = await self._call("get", "GET", "/apis", "APIGroupList")
+        return group in {served["name"] for served in groups["groups"]}
+
     async def served_kinds(self, api_version: str) -> frozenset[str]:
         """The kinds of a group's version in the API server's discovery; it may lag behind a new CRD."""
         group, _, version = api_version.partition("/")
-        groups = await self._call("get", "GET", "/apis", "APIGroupList")
-        if group not in {served["name"] for served in groups["groups"]}:
+        if not await self.serves_group(group):
             return frozenset()
         resources = await self._call("get", "GET", f"/apis/{group}/{version}", "APIResourceList")
         return frozenset(resource["kind"] for resource in resources["resources"])

@@ -204,7 +204,7 @@ class Connection:
             "timeout": aiohttp.ClientTimeout(total=REQUEST_SECONDS, sock_connect=CONNECT_SECONDS),
             # aiohttp itself would read the environment and ~/.netrc for each request.
             "trust_env": False,
-            "proxy": self._configuration.proxy or _environment_proxy(URL(self.server)),
+            "proxy": self._configuration.proxy or environment_proxy(URL(self.server)),
             "middlewares": (*middlewares, partial(self._authorize, self.server)),
         }
         return _SessionFactory(self._configuration).open()
@@ -327,10 +327,13 @@ def _kubeconfig_paths() -> list[str]:
     return [os.path.expanduser(path) for path in paths.split(os.pathsep) if path]
 
 
-def _environment_proxy(server: URL) -> str | None:
-    """The proxy of ``HTTPS_PROXY``, unless ``NO_PROXY`` has the server's name, domain, address or network."""
+def environment_proxy(server: URL) -> str | None:
+    """The proxy of ``HTTPS_PROXY``, unless ``NO_PROXY`` has the server's name, domain, address or network.
+
+    The cluster's own API server is never behind one, whatever a platform puts into all pods.
+    """
     proxies, host = urllib.request.getproxies(), server.host or ""
-    if urllib.request.proxy_bypass(host):
+    if host == os.environ.get("KUBERNETES_SERVICE_HOST") or urllib.request.proxy_bypass(host):
         return None
     for entry in proxies.get("no", "").split(","):
         with contextlib.suppress(ValueError):

@@ -10,6 +10,7 @@ from tunesmith_contract.shared_rules.gpus import BFLOAT16_CAPABILITY, ENGINE_CAP
 
 from .container_resources import LimitRules
 from .gpu_requests import GPUs, choose_gpus
+from .outbound import Outbound
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,8 @@ class Environment:
         traces_endpoint: default endpoint of serving pods for traces; empty: none.
         traces_ratio: default share of requests that are recorded in traces.
         serving_network: who may reach serving pods; None: no NetworkPolicy is made for them.
+        assigned_ids: namespaces assign users and file system groups to pods, as on OpenShift, and refuse others.
+        outbound: what containers need to reach addresses outside the cluster, below what a resource says.
         term: number of times that the operator's lease changed hands; later leaders have higher ones.
     """
 
@@ -79,6 +82,8 @@ class Environment:
     serving_network: ServingNetwork | None = None
     traces_endpoint: str = ""
     traces_ratio: str = "0.01"
+    assigned_ids: bool = False
+    outbound: Outbound = field(default_factory=Outbound)
 
     def gpus(self, count: int, written: str | None, template: PodTemplate | None) -> GPUs:
         """GPUs of a container, with this ``gpuResource`` and these pod settings."""

@@ -19,31 +19,50 @@ OWN_VOLUME = "own-"
 
 #: Fields of a template that are not members of the pod's spec, or not as they are written.
 _NOT_PLACEMENT = frozenset(
-    {"labels", "annotations", "volumes", "volumeMounts", "terminationGracePeriodSeconds"}
+    {
+        "labels",
+        "annotations",
+        "volumes",
+        "volumeMounts",
+        "terminationGracePeriodSeconds",
+        # These become variables and volumes; see ``outbound``.
+        "proxy",
+        "caBundle",
+        "hfEndpoint",
+    }
 )
 
 #: Folder of the hub's cache in a volume for caches, as below ``HF_HOME``.
 HUB_CACHE = "huggingface/hub"
 
 
-def restricted_pod_security() -> dict[str, Any]:
-    """``securityContext`` of a pod at the ``restricted`` level; group 0 owns the volumes."""
+def restricted_pod_security(*, assigned_ids: bool) -> dict[str, Any]:
+    """``securityContext`` of a pod at the ``restricted`` level.
+
+    Args:
+        assigned_ids: the namespace assigns user and file system group, and refuses others. The images run as any user
+            of group 0.
+    """
+    ids = {"runAsUser": RUN_AS_USER, "runAsGroup": 0, "fsGroup": RUN_AS_USER}
     return {
         "runAsNonRoot": True,
-        "runAsUser": RUN_AS_USER,
-        "runAsGroup": 0,
-        "fsGroup": RUN_AS_USER,
+        **({} if assigned_ids else ids),
         "fsGroupChangePolicy": "OnRootMismatch",
         "seccompProfile": {"type": "RuntimeDefault"},
     }
 
 
-def restricted_container_security() -> dict[str, Any]:
-    """``securityContext`` of a container at the ``restricted`` level, with a read-only root."""
+def restricted_container_security(user: int | None = None) -> dict[str, Any]:
+    """``securityContext`` of a container at the ``restricted`` level, with a read-only root.
+
+    Args:
+        user: another user than the pod's.
+    """
     return {
         "allowPrivilegeEscalation": False,
         "readOnlyRootFilesystem": True,
         "capabilities": {"drop": ["ALL"]},
+        **({} if user is None else {"runAsUser": user}),
     }
 
 

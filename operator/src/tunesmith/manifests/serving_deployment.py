@@ -33,6 +33,7 @@ from .names import (
     child_metadata,
 )
 from .objects import Body, KubernetesObject
+from .outbound import outbound_of
 from .pods import (
     cache_volume,
     credentials_volume,
@@ -192,6 +193,7 @@ def _build_pod(
     number: int,
 ) -> dict[str, Any]:
     engine, image = deployment.spec.engine, inputs.image
+    outbound = outbound_of(engine.template, environment.outbound)
     volumes, mounts = _build_volumes(deployment, inputs)
     gpus = environment.gpus(engine.gpus, engine.gpu_resource, engine.template)
     rules = environment.limit_rules.for_pod(engine.resources)
@@ -210,12 +212,16 @@ def _build_pod(
         **placement,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "securityContext": restricted_pod_security(),
+        "securityContext": restricted_pod_security(assigned_ids=environment.assigned_ids),
         "initContainers": [
-            build_engine_container(deployment, inputs, mounts[ENGINE], needs, gpus, rules),
+            *outbound.build_init_containers(image, restricted_container_security(), rules),
+            outbound.extend(build_engine_container(deployment, inputs, mounts[ENGINE], needs, gpus, rules)),
         ],
-        "containers": [_build_agent(deployment, inputs, mounts[AGENT], environment, needs, rules)],
-        "volumes": volumes,
+        "containers": [
+            outbound.extend(_build_agent(deployment, inputs, mounts[AGENT], environment, needs, rules)),
+        ],
+        # The status of a crashed container reaches the status of the resource; a volume that is waited for does not.
+        "volumes": [*volumes, *outbound.build_volumes(optional=True)],
     }
 
 
@@ -394,6 +400,8 @@ def _agent_environment(
         "TUNESMITH_DRAIN_SECONDS": str(int(duration_seconds(engine.drain))),
         "TUNESMITH_LAME_DUCK_SECONDS": str(int(duration_seconds(engine.lame_duck))),
         "TUNESMITH_QUEUE_REQUESTS": str(engine.max_queued_requests),
+        # The hub's client asks huggingface.co for something on its own account otherwise, mirror or not.
+        "HF_HUB_DISABLE_TELEMETRY": "1",
     }
     if inputs.has_engine_socket:
         values["TUNESMITH_ENGINE_SOCKET"] = str(ENGINE_SOCKET)

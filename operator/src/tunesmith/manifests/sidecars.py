@@ -91,11 +91,12 @@ class Sidecar:
     folders: tuple[SharedFolder, ...] = field(default=())
 
 
-def build_sidecar(sidecar: Sidecar, rules: LimitRules) -> dict[str, Any]:
+def build_sidecar(sidecar: Sidecar, rules: LimitRules, *, assigned_ids: bool) -> dict[str, Any]:
     """Container of a sidecar, at the ``restricted`` level with a read-only root.
 
     Args:
         rules: limits that all containers of the pod must have.
+        assigned_ids: the namespace assigns users, the same one to all containers.
     """
     mounts = [
         {"name": folder.volume, "mountPath": folder.sidecar_path, "readOnly": not folder.sidecar_writes}
@@ -109,13 +110,13 @@ def build_sidecar(sidecar: Sidecar, rules: LimitRules) -> dict[str, Any]:
         **({"command": list(sidecar.command)} if sidecar.command else {}),
         "env": [{"name": "HOME", "value": "/tmp"}, _NO_GPUS],
         "resources": build_resources(sidecar.defaults, sidecar.resources, rules),
-        "securityContext": restricted_container_security() | {"runAsUser": SIDECAR_USER},
+        "securityContext": _security(assigned_ids),
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": [*mounts, {"name": _scratch_name(sidecar), "mountPath": "/tmp"}],
     }
 
 
-def build_pause_container(image: str, rules: LimitRules) -> dict[str, Any]:
+def build_pause_container(image: str, rules: LimitRules, *, assigned_ids: bool) -> dict[str, Any]:
     """Last of the sidecars, which does nothing until it is told to end.
 
     If the last sidecar has ended by itself when the trainer's container ends, kubelet takes the pod for one that has
@@ -125,6 +126,7 @@ def build_pause_container(image: str, rules: LimitRules) -> dict[str, Any]:
     Args:
         image: the trainer image, which the node has.
         rules: limits that all containers of the pod must have.
+        assigned_ids: as for ``build_sidecar``.
     """
     return {
         "name": PAUSE,
@@ -134,8 +136,12 @@ def build_pause_container(image: str, rules: LimitRules) -> dict[str, Any]:
         "command": list(_PAUSE_COMMAND),
         "env": [_NO_GPUS],
         "resources": build_resources(_PAUSE_DEFAULTS, None, rules),
-        "securityContext": restricted_container_security() | {"runAsUser": SIDECAR_USER},
+        "securityContext": _security(assigned_ids),
     }
+
+
+def _security(assigned_ids: bool) -> dict[str, Any]:
+    return restricted_container_security(None if assigned_ids else SIDECAR_USER)
 
 
 def sidecar_volumes(sidecars: Iterable[Sidecar]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

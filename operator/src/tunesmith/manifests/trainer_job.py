@@ -40,6 +40,7 @@ from .names import (
     queue_labels,
 )
 from .objects import KubernetesObject
+from .outbound import outbound_of
 from .pods import (
     HUB_CACHE,
     OWN_VOLUME,
@@ -234,12 +235,17 @@ def _pod_spec(
     owner: Owner, stage: Stage, attempt: int, pod: TrainerPod, environment: Environment
 ) -> dict[str, Any]:
     volumes, mounts = _volumes(pod)
-    rules = pod.limit_rules(environment)
-    beside = [build_sidecar(sidecar, rules) for sidecar in pod.sidecars]
+    rules, assigned_ids = pod.limit_rules(environment), environment.assigned_ids
+    outbound = outbound_of(pod.template, environment.outbound)
+    # The contract of sidecars promises no network, and one of them runs the code of answers: they get neither a proxy,
+    # which may have a password, nor authorities.
+    beside = [build_sidecar(sidecar, rules, assigned_ids=assigned_ids) for sidecar in pod.sidecars]
     if pod.engine:
-        beside.append(build_evaluation_engine(pod.engine, _engine_mounts(mounts), rules))
+        engine = build_evaluation_engine(pod.engine, _engine_mounts(mounts), rules)
+        beside.append(outbound.extend(engine))
     if beside:
-        beside.append(build_pause_container(pod.image, rules))
+        beside.append(build_pause_container(pod.image, rules, assigned_ids=assigned_ids))
+    first = outbound.build_init_containers(pod.image, restricted_container_security(), rules)
     container = {
         "name": TRAINER_CONTAINER,
         "image": pod.image,
@@ -265,10 +271,10 @@ def _pod_spec(
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": pod.grace_seconds,
-        "securityContext": restricted_pod_security(),
-        **({"initContainers": beside} if beside else {}),
-        "containers": [container],
-        "volumes": volumes,
+        "securityContext": restricted_pod_security(assigned_ids=assigned_ids),
+        **({"initContainers": [*first, *beside]} if first or beside else {}),
+        "containers": [outbound.extend(container)],
+        "volumes": [*volumes, *outbound.build_volumes(optional=False)],
         **({"subdomain": child_name(owner, stage, attempt)} if pod.nodes > 1 else {}),
         **({"activeDeadlineSeconds": pod.longest_seconds} if pod.longest_seconds else {}),
         **pod_placement(pod.template, pod.taints, environment, child_labels(owner, stage)),

@@ -49,6 +49,8 @@ FLUSH_SECONDS = 2.0
 #: Longest time after a signal for passes in progress, so that no pod gets a state that others do not get.
 DRAIN_SECONDS = 3.0
 SYNC_SECONDS = 120.0
+#: API group of OpenShift's SecurityContextConstraints.
+SECURITY_CONSTRAINTS = "security.openshift.io"
 CLAIM_NAME = "tunesmith-controller"
 CLAIM_TIMES = LeaseTimes(duration=60.0, deadline=40.0, retry=5.0)
 
@@ -147,6 +149,7 @@ class Operator:
         self._controller: Controller | None = None
         self._pods = PodServer(TokenReviewer(self._client), self._metrics)
         self._tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        self._assigned_ids = settings.platform == "OpenShift"
 
     async def run(self) -> None:
         """Serve, wait for the lease, and lead."""
@@ -193,6 +196,8 @@ class Operator:
             traces_endpoint=self._settings.traces_endpoint,
             traces_ratio=str(self._settings.traces_ratio),
             serving_network=sources.to_network() if (sources := self._settings.serving_network) else None,
+            assigned_ids=self._assigned_ids,
+            outbound=self._settings.outbound,
         )
         controller = Controller(
             self._client,
@@ -287,15 +292,19 @@ class Operator:
         return None if key is None else self._controller.bodies.get(key)
 
     async def _wait_for_api(self) -> None:
-        """Wait until discovery lists the operator's kinds: kopf reads it only once."""
+        """Wait until discovery lists the operator's kinds, which kopf reads only once; see which platform it is."""
         needed = {reconciler.kind for reconciler in self._reconcilers}
         for delay in RETRY_BACKOFF:
             try:
                 missing = needed - await self._client.served_kinds(API_VERSION)
+                if self._settings.platform == "Auto":
+                    self._assigned_ids = await self._client.serves_group(SECURITY_CONSTRAINTS)
             except ApiError as error:
                 logger.warning("waiting for the API server: %s", error.message)
             else:
                 if not missing:
+                    if self._assigned_ids:
+                        logger.info("namespaces assign the users and groups of pods, as on OpenShift")
                     return
                 logger.warning("waiting for the CRDs of %s", ", ".join(sorted(missing)))
             await asyncio.sleep(delay)

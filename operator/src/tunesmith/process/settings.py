@@ -2,12 +2,13 @@
 
 import argparse
 import os
+import re
 import socket
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import from_json
 
 from tunesmith.api.common import Toleration
@@ -15,8 +16,13 @@ from tunesmith.api.pod_settings import GPU_RESOURCE
 from tunesmith.cluster.gpu_time import label_name
 from tunesmith.manifests.container_resources import LimitRules
 from tunesmith.manifests.environment import ServingNetwork
+from tunesmith.manifests.outbound import HUB_VARIABLE, NO_PROXY, CABundle, Outbound, Variable
 
 PREFIX = "TUNESMITH_"
+
+#: User and password in a URL.
+_USER_INFO = re.compile(r"://[^/?#]*@")
+_SECRET_NAME = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD)$", re.IGNORECASE)
 
 
 def _parse_json(value: object) -> object:
@@ -91,6 +97,51 @@ class LimitRatios(BaseModel):
         return LimitRules(
             {name: str(ratio) for name, ratio in self.model_dump(by_alias=True).items() if ratio}
         )
+
+
+class KeyReference(BaseModel):
+    """A key of a Secret or ConfigMap in the namespace of the pod."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(min_length=1)
+    key: str = Field(min_length=1)
+
+
+class VariableSource(BaseModel):
+    """Where the value of a variable lies: exactly one of the members."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    secretKeyRef: KeyReference | None = None
+    configMapKeyRef: KeyReference | None = None
+
+
+class DefaultVariable(BaseModel):
+    """A variable of all pods that reach addresses outside the cluster, as in a container."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    value: str | None = None
+    valueFrom: VariableSource | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        """Refuse what would show a password, and what the operator itself sets."""
+        if self.name.startswith(PREFIX):
+            raise ValueError(f"{self.name} is a variable of the operator's own: leave it out")
+        if (self.value is None) == (self.valueFrom is None):
+            raise ValueError(f"{self.name}: write either value or valueFrom")
+        if self.name.upper() == NO_PROXY and self.value is None:
+            raise ValueError(f"{self.name}: write its value, which the names of the cluster are added to")
+        if self.value is not None and (_USER_INFO.search(self.value) or _SECRET_NAME.search(self.name)):
+            raise ValueError(f"{self.name} holds a password: write valueFrom.secretKeyRef instead of value")
+        return self
+
+    def to_variable(self) -> Variable:
+        """The variable without its name, as manifests take it."""
+        return self.model_dump(exclude_none=True, exclude={"name"})
 
 
 class Settings(BaseModel):
@@ -171,9 +222,30 @@ class Settings(BaseModel):
     traces_ratio: float = Field(
         0.01, ge=0, le=1, description="default share of requests that are recorded in traces"
     )
+    platform: Literal["Auto", "Kubernetes", "OpenShift"] = Field(
+        "Auto",
+        description="OpenShift: pods get the users and groups that their namespace assigns; Kubernetes: pods have "
+        "fixed ones; Auto: OpenShift where the API server knows SecurityContextConstraints",
+    )
+    default_env: Annotated[tuple[DefaultVariable, ...], BeforeValidator(_parse_json)] = Field(
+        (), description="variables of all pods, such as those of a proxy, as a JSON list"
+    )
+    ca_config_map: str = Field(
+        "", description="ConfigMap in each namespace with authorities that all pods trust; empty: none"
+    )
+    ca_key: str = Field("ca.crt", description="key of that ConfigMap")
+    hf_endpoint: str = Field("", description="URL of a mirror of the Hugging Face Hub; empty: the hub itself")
     workers: int = Field(16, ge=1, le=256, description="resources that are reconciled at a time")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="lowest level to log")
     log_format: Literal["json", "text"] = Field("json", description="form of the log lines")
+
+    @property
+    def outbound(self) -> Outbound:
+        """What all pods need to reach addresses outside the cluster."""
+        variables = {variable.name: variable.to_variable() for variable in self.default_env}
+        if self.hf_endpoint:
+            variables[HUB_VARIABLE] = {"value": self.hf_endpoint}
+        return Outbound(variables, CABundle(self.ca_config_map, self.ca_key) if self.ca_config_map else None)
 
     @property
     def hosts(self) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from tunesmith.decide.run.children import Children
 from tunesmith.decide.run.claims import CACHE_FIELD, TEMPLATE_FIELD, cache_uri, volume_fields
 from tunesmith.decide.run.expiry import expire
 from tunesmith.decide.run.limits import RunLimits
+from tunesmith.decide.run.outbound import authority_fields, proxy_secret_fields
 from tunesmith.decide.run.references import References
 from tunesmith.decide.run.stage import BegunAttempts, StageDefinition, StageState, Step, starts_nothing
 from tunesmith.decide.run.summary import is_job_refused
@@ -314,7 +315,7 @@ def _evaluate(
     run = run.model_copy(update={"spec": EvalRunSpec.model_validate_json(inputs.spec)})
     assert isinstance(inputs.config, EvaluateConfig)
     claims = read_shared_claims(run.spec, inputs.config, observed.claims)
-    failure = find_unshared_claim(claims, inputs.config, references_of(run, inputs, observed))
+    failure = find_unshared_claim(claims, inputs.config, references_of(run, inputs, observed, environment))
     if failure is not None and not observed.children.records:
         step = refuse(run, Stage.EVALUATE, observed.children, failure, now, failure.reason)
     else:
@@ -391,7 +392,7 @@ def _stage(
         backoff_limit=run.spec.backoff_limit,
         limits=RunLimits(deadline_seconds=run.spec.active_deadline_seconds, gpus=config.gpus * config.shards),
         nodes=config.shards,
-        references=references_of(run, inputs, observed),
+        references=references_of(run, inputs, observed, environment),
         started=EvalRunReason.EVALUATING,
         ended=None,
         queued=QUEUE_LABEL in run.metadata.labels,
@@ -400,7 +401,9 @@ def _stage(
     )
 
 
-def references_of(run: EvalRun, inputs: Inputs, observed: ObservedEvaluation) -> References:
+def references_of(
+    run: EvalRun, inputs: Inputs, observed: ObservedEvaluation, environment: Environment
+) -> References:
     """Objects that the pods need, with the fields in which people wrote them."""
     config, spec = inputs.config, run.spec
     assert isinstance(config, EvaluateConfig)
@@ -413,10 +416,12 @@ def references_of(run: EvalRun, inputs: Inputs, observed: ObservedEvaluation) ->
         "spec.candidate": config.output,
         CACHE_FIELD: cache_uri(spec.compute.cache_volume),
         **volume_fields(spec.compute.template, TEMPLATE_FIELD),
+        **authority_fields(spec.compute.template, environment.outbound),
     }
     named = inputs.secrets or {str(SecretRole.BASE_MODEL): inputs.token_secret}
     fields = secret_fields(spec)
     secrets: dict[str, str | None] = {fields.get(role, "spec"): name or None for role, name in named.items()}
+    secrets |= proxy_secret_fields(spec.compute.template, environment.outbound)
     return References.of(
         run.metadata.namespace,
         written,

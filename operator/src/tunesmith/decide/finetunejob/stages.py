@@ -15,6 +15,7 @@ from tunesmith.decide.run.claims import (
     volume_fields,
 )
 from tunesmith.decide.run.limits import RunLimits, budget_seconds_left
+from tunesmith.decide.run.outbound import authority_fields, proxy_secret_fields
 from tunesmith.decide.run.references import References
 from tunesmith.decide.run.stage import BegunAttempts, StageDefinition, starts_nothing
 from tunesmith.decide.run.summary import is_job_refused
@@ -165,7 +166,7 @@ def _define_stage(
         name=name,
         build=build,
         backoff_limit=job.spec.backoff_limit,
-        references=_references(job, observed),
+        references=_references(job, observed, environment),
         started=started,
         ended=ended,
         limits=RunLimits(deadline_seconds=job.spec.active_deadline_seconds),
@@ -184,8 +185,9 @@ def begun_attempts(job: FineTuneJob) -> BegunAttempts:
     return BegunAttempts(job.status.attempts - refused, progress.last_update_time if progress else None)
 
 
-def _references(job: FineTuneJob, observed: ObservedTraining) -> References:
+def _references(job: FineTuneJob, observed: ObservedTraining, environment: Environment) -> References:
     spec = job.spec
+    data = spec.dataset.compute.template if spec.dataset.compute else None
     written = {
         "spec.baseModel.uri": spec.base_model.uri,
         **data_fields(spec),
@@ -193,10 +195,16 @@ def _references(job: FineTuneJob, observed: ObservedTraining) -> References:
         "spec.output.uri": spec.output.uri,
         **model_fields(spec),
         CACHE_FIELD: cache_uri(spec.compute.cache_volume),
-        **volume_fields(data.template if (data := spec.dataset.compute) else None, DATA_TEMPLATE_FIELD),
+        **volume_fields(data, DATA_TEMPLATE_FIELD),
         **volume_fields(spec.compute.template, TEMPLATE_FIELD),
+        **authority_fields(spec.compute.template, environment.outbound),
+        **(authority_fields(data, environment.outbound, DATA_TEMPLATE_FIELD) if data else {}),
     }
-    secrets = {field: name for name, field in secret_fields(spec).values()}
+    secrets = {
+        **{field: name for name, field in secret_fields(spec).values()},
+        **proxy_secret_fields(spec.compute.template, environment.outbound),
+        **(proxy_secret_fields(data, environment.outbound, DATA_TEMPLATE_FIELD) if data else {}),
+    }
     related = observed.related
     return References.of(
         job.metadata.namespace,
