@@ -23,6 +23,7 @@ compile() {
 compile operator/requirements.in "$@"
 compile serving-image/requirements.in --constraint operator/requirements.txt "$@"
 compile requirements-dev.in "$@"
+compile serving-image/requirements-compile.in "$@"
 compile images/torch/requirements.in "$@"
 compile images/torch/requirements-cuda12.in "$@"
 compile trainer-image/requirements.in "$@"
