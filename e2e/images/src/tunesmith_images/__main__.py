@@ -53,7 +53,9 @@ def _parser() -> argparse.ArgumentParser:
     venv.add_argument("name", choices=REQUIREMENTS)
     venv.set_defaults(run=lambda options: print(make_environment(options.name)))
 
-    agent = commands.add_parser("agent", help="compile the agent as its image does; print the folder to import from")
+    agent = commands.add_parser(
+        "agent", help="compile the agent as its image does; print the folder to import from"
+    )
     agent.set_defaults(run=lambda options: print(make_compiled_agent()))
 
     browser = commands.add_parser("browser", help="install Chromium for the tests of pages (root)")
