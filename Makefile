@@ -104,7 +104,7 @@ coverage-raise: ## Lift the floors of coverage to what the last `make test` cove
 lint: ## Formatting, ruff, mypy, import-linter; the chart with helm lint and helm template
 	@$(dev)/ruff format --check .
 	@$(dev)/ruff check .
-	@$(call mypy,dev) contract/src storage/src search/src operator/src serving-image/src docs/generate/src $(wildcard e2e/*/src) e2e/tests tests \
+	@$(call mypy,dev) contract/src storage/src search/src operator/src serving-image/src serving-image/hatch_build.py docs/generate/src $(wildcard e2e/*/src) e2e/tests tests \
 		$(addprefix --exclude=,$(torch))
 	@$(call mypy,trainer) $(torch)
 	@$(dev)/lint-imports

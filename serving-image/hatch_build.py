@@ -22,7 +22,7 @@ class CompileHook(BuildHookInterface[Any]):
         """Compile what the option ``modules`` names."""
         # They are there only where something is compiled.
         from mypyc.build import mypycify
-        from setuptools import Distribution
+        from setuptools import Distribution  # type: ignore[import-untyped]
 
         self._folder = folder = mkdtemp(prefix="tunesmith-agent-")
         os.chdir(self.root)

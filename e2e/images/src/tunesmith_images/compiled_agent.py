@@ -44,7 +44,8 @@ def make_compiled_agent() -> Path:
 
 
 def _compile(folder: Path) -> None:
-    pip = [make_environment("dev") / "bin" / "python", "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    python = make_environment("dev") / "bin" / "python"
+    pip: list[str | Path] = [python, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     environment = {
         **os.environ,
         "HATCH_BUILD_HOOKS_ENABLE": "1",
