@@ -50,7 +50,7 @@ test: bootstrap ## Everything: install what is needed, checks, all tests side by
 test-long: ## The long form of property tests, fuzzing and simulations, seeded anew each time (hours)
 	@$(dev)/pytest -q $(long) $(pure) --junitxml=$(RESULTS)/pure-long.xml
 	@$(dev)/pytest -q $(long) $(unit) --junitxml=$(RESULTS)/unit-long.xml
-	@$(dev)/pytest -q $(long) $(compiled) -m "not engine" tests/agent --junitxml=$(RESULTS)/compiled-long.xml
+	@$(dev)/pytest -q --long --timeout=0 $(compiled) -m "not engine" tests/agent --junitxml=$(RESULTS)/compiled-long.xml
 	@$(trainer)/pytest -q $(long) tests/data tests/evaluation tests/trainer --junitxml=$(RESULTS)/trainer-long.xml
 	@$(dev)/pytest -q $(long) -p tunesmith_cluster.pytest_plugin tests/control_plane --junitxml=$(RESULTS)/control-plane-long.xml
 	@TUNESMITH_ENGINE_PYTHON=$$(python3 -m tunesmith_images venv engine)/bin/python \
