@@ -17,6 +17,10 @@ trainer = $$(python3 -m tunesmith_images venv trainer)/bin
 pure := tests/contract tests/api tests/decide tests/manifests tests/checks
 staged := $(addprefix tests/,data evaluation trainer engine_start storage harness control_plane image)
 unit := $(filter-out $(pure) $(staged) tests/support, $(patsubst %/,%,$(wildcard tests/*/)))
+# Tests with the agent's compiled modules; in short those whose code differs most from what is interpreted, and which
+# each byte of a client goes through.
+compiled := -p tunesmith_images.compiled_agent_plugin
+compiled_http := client_limits compiled_agent fuzz http_differential http_faults known_head peers protocol rough_requests usage
 # What mypy checks in the environment of the trainer: that of development lacks torch.
 torch := data/src evaluation/src gpu/src serving-image/engine/src trainer-image/src tests/data tests/evaluation \
 	tests/engine_start tests/trainer \
@@ -39,13 +43,14 @@ demo: bootstrap ## Bring a cluster up, train, evaluate and serve the quickstart 
 demo-down: bootstrap ## Remove all that `make demo` made (build caches stay; `make clean-cache` removes them)
 	@$(dev)/python -m tunesmith_demo down
 
-.PHONY: test test-long test-unit test-storage test-data test-evaluation test-trainer test-control-plane test-engine test-image test-e2e coverage-check coverage-raise
+.PHONY: test test-long test-unit test-storage test-data test-evaluation test-trainer test-control-plane test-engine test-compiled test-image test-e2e coverage-check coverage-raise
 test: bootstrap ## Everything: install what is needed, checks, all tests side by side; prints times and coverage
 	@python3 -m tunesmith_checks
 
 test-long: ## The long form of property tests, fuzzing and simulations, seeded anew each time (hours)
 	@$(dev)/pytest -q $(long) $(pure) --junitxml=$(RESULTS)/pure-long.xml
 	@$(dev)/pytest -q $(long) $(unit) --junitxml=$(RESULTS)/unit-long.xml
+	@$(dev)/pytest -q --long --timeout=0 $(compiled) -m "not engine" tests/agent --junitxml=$(RESULTS)/compiled-long.xml
 	@$(trainer)/pytest -q $(long) tests/data tests/evaluation tests/trainer --junitxml=$(RESULTS)/trainer-long.xml
 	@$(dev)/pytest -q $(long) -p tunesmith_cluster.pytest_plugin tests/control_plane --junitxml=$(RESULTS)/control-plane-long.xml
 	@TUNESMITH_ENGINE_PYTHON=$$(python3 -m tunesmith_images venv engine)/bin/python \
@@ -79,6 +84,10 @@ test-engine: ## Agent and evaluation against the real serving engine, on tiny mo
 	@TUNESMITH_ENGINE_PYTHON=$$(python3 -m tunesmith_images venv engine)/bin/python \
 		$(trainer)/pytest -q -m engine tests/evaluation --junitxml=$(RESULTS)/evaluation-engine.xml
 
+test-compiled: ## The agent's HTTP with compiled modules, as in its image
+	@$(dev)/pytest -q $(compiled) $(addprefix tests/agent/test_,$(addsuffix .py,$(compiled_http))) \
+		--junitxml=$(RESULTS)/compiled.xml
+
 test-image: ## Trainer image as pods run it: each method, adapter, format, store and metric, without a cluster (root)
 	@$(dev)/pytest -q tests/image --junitxml=$(RESULTS)/image.xml
 
@@ -95,7 +104,7 @@ coverage-raise: ## Lift the floors of coverage to what the last `make test` cove
 lint: ## Formatting, ruff, mypy, import-linter; the chart with helm lint and helm template
 	@$(dev)/ruff format --check .
 	@$(dev)/ruff check .
-	@$(call mypy,dev) contract/src storage/src search/src operator/src serving-image/src docs/generate/src $(wildcard e2e/*/src) e2e/tests tests \
+	@$(call mypy,dev) contract/src storage/src search/src operator/src serving-image/src serving-image/hatch_build.py docs/generate/src $(wildcard e2e/*/src) e2e/tests tests \
 		$(addprefix --exclude=,$(torch))
 	@$(call mypy,trainer) $(torch)
 	@$(dev)/lint-imports

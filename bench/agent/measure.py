@@ -3,7 +3,8 @@
 The agent routes an alias with a stable version and a candidate at 50 % (so every request is hashed), counts,
 and checks both versions as in a pod. Its client has a key, one of a thousand, and every kind of limit. It writes a
 line of the access log on each request and a span on one of a hundred; further sides do without. It reaches the engine
-at a socket in the file system, as in a pod; all others on a port.
+at a socket in the file system, as in a pod; all others on a port. Its modules are compiled as in its image; a further
+side is interpreted.
 
 All sides run at the same time and are asked in turn, in rounds; figures are medians over the rounds. Then the memory
 of the agent under load, and vLLM on CPUs with eight adapters with and without the agent. Writes
@@ -93,6 +94,7 @@ def compare(stack: ExitStack, folder: Path, options: argparse.Namespace) -> dict
     started = Sides(stack, folder)
     engine, agent = started.start_engine(), started.start_agent("agent")
     plain = [
+        started.start_agent("agent, interpreted", is_compiled=False),
         started.start_agent("agent with an engine on a port", by_socket=False),
         started.start_agent("agent without log and traces", writes=False),
         started.start_agent("agent without log, traces and keys", writes=False, has_keys=False),

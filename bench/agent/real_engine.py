@@ -16,6 +16,7 @@ from pydantic import TypeAdapter
 from sides import agent_command, cpu_seconds, free_port, python_path, running
 
 from tunesmith_contract.agent import DesiredAlias, DesiredState, Version, served_name
+from tunesmith_images.compiled_agent import make_compiled_agent
 from tunesmith_images.venvs import make_environment
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -67,7 +68,7 @@ def measure_engine(seconds: float, rounds: int) -> dict[str, Any]:
         )
         ready = f"http://127.0.0.1:{monitoring_port}/readyz"
         pid = stack.enter_context(
-            running(CORES, agent, ready, folder / "agent.log", PYTHONPATH=python_path())
+            running(CORES, agent, ready, folder / "agent.log", PYTHONPATH=python_path(make_compiled_agent()))
         )
         names = {
             "without": (engine, [served_name(name, version.digest) for name, version in aliases.items()]),

@@ -17,6 +17,7 @@ from pathlib import Path
 from agents.agent_harness import Storage
 
 from tunesmith_contract.agent import DesiredAlias, DesiredState
+from tunesmith_images.compiled_agent import make_compiled_agent
 from tunesmith_images.venvs import make_environment
 
 LOAD_CORE, MEASURED_CORE = "0", "1"
@@ -150,9 +151,13 @@ def python_version() -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
-def python_path() -> str:
-    """Folders in which another Python finds the sources of the checkout and the packages of this one."""
-    return os.pathsep.join((os.environ["PYTHONPATH"], sysconfig.get_path("purelib")))
+def python_path(*first: Path) -> str:
+    """Folders in which another Python finds the sources of the checkout and the packages of this one.
+
+    Args:
+        first: folders that come before them.
+    """
+    return os.pathsep.join((*map(str, first), os.environ["PYTHONPATH"], sysconfig.get_path("purelib")))
 
 
 class Sides:
@@ -181,7 +186,13 @@ class Sides:
         return Side("backend", self._engine, "base", pid)
 
     def start_agent(
-        self, name: str, *, writes: bool = True, has_keys: bool = True, by_socket: bool = True
+        self,
+        name: str,
+        *,
+        writes: bool = True,
+        has_keys: bool = True,
+        by_socket: bool = True,
+        is_compiled: bool = True,
     ) -> Side:
         """Start an agent.
 
@@ -189,6 +200,7 @@ class Sides:
             writes: an access log of all requests, and traces.
             has_keys: clients need keys, and have limits.
             by_socket: it reaches the engine at a socket in the file system, as in a pod; otherwise on a port.
+            is_compiled: with the compiled modules, as in its image; otherwise all of it is interpreted.
         """
         state = self._folder / name.replace(" ", "-")
         state.mkdir()
@@ -202,7 +214,8 @@ class Sides:
         )
         command = agent_command(self._folder, state, port, monitoring_port, *more)
         url = f"http://127.0.0.1:{monitoring_port}/readyz"
-        pid = self._run(name, MEASURED_CORE, command, url, PYTHONPATH=python_path())
+        compiled = (make_compiled_agent(),) if is_compiled else ()
+        pid = self._run(name, MEASURED_CORE, command, url, PYTHONPATH=python_path(*compiled))
         return Side(name, f"http://127.0.0.1:{port}", ALIAS, pid)
 
     def start_router(self) -> Side:

@@ -1,7 +1,8 @@
 #!/bin/sh
 # Resolves every requirements*.in into a pinned requirements*.txt with hashes, for Python 3.11 on
 # Linux x86-64. What images install is resolved for ARM64 as well, in the same versions: pins that it does without get a
-# marker, and a version without a wheel for it is an error. Installs uv for itself where it is missing. Arguments, if any, go to `uv pip compile` (--upgrade, for instance).
+# marker, and a version without a wheel for it is an error. Installs uv for itself where it is missing. Arguments, if any,
+# go to `uv pip compile` (--upgrade, for instance).
 set -eu
 cd "$(dirname "$0")/../.."
 
@@ -42,6 +43,7 @@ compile_image() {
 compile_image operator/requirements.in "$@"
 compile_image serving-image/requirements.in --constraint operator/requirements.txt "$@"
 compile requirements-dev.in "$@"
+compile_image serving-image/requirements-compile.in "$@"
 compile_image images/torch/requirements.in "$@"
 compile images/torch/requirements-cuda12.in "$@"
 compile_image trainer-image/requirements.in "$@"

@@ -21,6 +21,7 @@ MEASURED = {
     "test-image": (273, 1.65),
     "test-unit": (198, 0.83),
     "lint": (15.5, 0.59),
+    "test-compiled": (90, 0.9),
     "test-storage": (30, 0.62),
 }
 

@@ -16,6 +16,7 @@ from tunesmith_contract.exit_codes import ExitCode
 from tunesmith_images import buildah
 from tunesmith_images.build import build_images
 from tunesmith_images.catalog import SERVING, SERVING_GPU, Image
+from tunesmith_images.compiled_agent import compiled_modules
 from tunesmith_images.container import ContainerImage, Mount, Process, open_image
 
 #: Imports what an engine on GPUs imports, and prints as JSON what it finds in its environment.
@@ -35,6 +36,14 @@ print(json.dumps({
     "sampler": os.environ["VLLM_USE_FLASHINFER_SAMPLER"],
     "flashinfer": find_spec("flashinfer") is not None,
 }))
+"""
+
+#: Prints as JSON the files that modules of the agent are imported from, and whether their compiler is there.
+_AGENT_FACTS = """
+import json, sys
+from importlib import import_module
+from importlib.util import find_spec
+print(json.dumps([[import_module(name).__file__ for name in sys.argv[1:]], find_spec("mypyc") is not None]))
 """
 
 
@@ -83,6 +92,15 @@ def test_an_image_for_cpus_says_that_it_has_no_use_for_gpus(
     code, output = run_engine(cpu_image, tmp_path, 1)
     assert code == ExitCode.USER_ERROR, output
     assert output.splitlines()[-1].startswith("WrongImage: engine.gpus is 1")
+
+
+def test_the_agent_is_compiled(cpu_image: ContainerImage, tmp_path: Path) -> None:
+    python = ("/opt/agent/bin/python", "-c", _AGENT_FACTS)
+    code, output = run_engine(cpu_image, tmp_path, 0, *python, *compiled_modules())
+    assert code == 0, output
+    files, has_compiler = json.loads(output.splitlines()[-1])
+    assert all(file.endswith(".so") for file in files), files
+    assert not has_compiler
 
 
 @pytest.mark.long

@@ -14,8 +14,8 @@ from agents.fake_engine import BASE_LOG_PROB, FakeEngine
 
 from tunesmith_agent.app import Agent
 from tunesmith_agent.control.desired_state import Source
+from tunesmith_agent.http.address import TcpAddress
 from tunesmith_agent.http.limits import Limits
-from tunesmith_agent.http.upstream import UpstreamConnection
 from tunesmith_agent.settings import Settings
 from tunesmith_agent.telemetry.access_log import AccessLogs
 from tunesmith_contract.agent import DesiredAlias, DesiredState, LoadState, Version
@@ -28,6 +28,9 @@ LINEAGE = Lineage(
     namespace="n", job="j", uid="u", base_model="hf://o/r", base_model_revision="r",
     dataset_digest="sha256:" + "0" * 64, image="i", parameters={}, versions={},
 )  # fmt: skip
+
+#: A port of this machine that nobody listens on: only root could, and none of its services has it.
+_REFUSING_PORT = 1
 
 
 @dataclass
@@ -130,12 +133,8 @@ class Running:
 
     def cut_off(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Refuse connections to the engine, before the agent has looked whether it is there."""
-
-        async def refuse() -> UpstreamConnection:
-            raise ConnectionRefusedError
-
-        monkeypatch.setattr(self.agent.pool, "take", lambda: None)
-        monkeypatch.setattr(self.agent.pool, "connect", refuse)
+        self.agent.pool.retire()
+        monkeypatch.setattr(self.agent.pool, "_address", TcpAddress("127.0.0.1", _REFUSING_PORT))
 
     async def failed(self, version: Version) -> str:
         """Wait until a version has failed; returns the reason."""

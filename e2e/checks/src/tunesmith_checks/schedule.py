@@ -44,6 +44,7 @@ STAGES = (
     Stage("test-unit", 0.8, 1, after=("setup-cluster",), niceness=5),
     Stage("test-image", 0.9, 6, after=("images-cpu",), niceness=2),
     Stage("lint", 0.6, 1, after=("setup-trainer",), niceness=5),
+    Stage("test-compiled", 0.9, 1, after=("setup-cluster",), niceness=5),
     Stage("test-storage", 0.5, 1, after=("setup-cluster",), niceness=2),
 )
 

@@ -1,4 +1,4 @@
-"""Command line: ``python -m tunesmith_images build|load|archive|venv|browser|azurite|model``."""
+"""Command line: ``python -m tunesmith_images build|load|archive|venv|agent|browser|azurite|model``."""
 
 import argparse
 import json
@@ -9,6 +9,7 @@ from .azurite import azurite_command
 from .build import build_images
 from .buildah import layout_path
 from .catalog import CPU_IMAGES, IMAGES, RELEASED_IMAGES, Image
+from .compiled_agent import make_compiled_agent
 from .layout import write_archive
 from .load import load_image
 from .model import install_model
@@ -52,6 +53,11 @@ def _parser() -> argparse.ArgumentParser:
     venv = commands.add_parser("venv", help="make an environment of third-party pins; print its path")
     venv.add_argument("name", choices=REQUIREMENTS)
     venv.set_defaults(run=lambda options: print(make_environment(options.name)))
+
+    agent = commands.add_parser(
+        "agent", help="compile the agent as its image does; print the folder to import from"
+    )
+    agent.set_defaults(run=lambda options: print(make_compiled_agent()))
 
     browser = commands.add_parser("browser", help="install Chromium for the tests of pages (root)")
     browser.set_defaults(run=lambda options: ensure_browser())

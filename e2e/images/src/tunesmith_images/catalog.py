@@ -68,8 +68,10 @@ _TRAINER_SOURCES = (
 )
 _SERVING_SOURCES = (
     "serving-image/requirements.txt",
+    "serving-image/requirements-compile.txt",
     "serving-image/engine.sh",
     "serving-image/pyproject.toml",
+    "serving-image/hatch_build.py",
     "serving-image/src",
     "serving-image/engine",
     *_CONTRACT,

@@ -52,8 +52,10 @@ class KnownHead:
         """
         start = self._start
         stop = data.find(b"\r", start, start + _LENGTH_DIGITS + 1)
+        if stop < 0:
+            return None
         digits = data[start:stop]
-        if stop < 0 or not digits.isdigit():
+        if not digits.isdigit():
             return None
         end = stop + self._suffix_size
         length, whole = len(data) - end, int(digits)

@@ -43,11 +43,11 @@ class BackgroundQueue(Generic[T]):
         self._items: deque[T] = deque()
         self._stopping = threading.Event()
         # A thread that hangs must not keep the process from ending.
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._writer = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
         """Start the thread."""
-        self._thread.start()
+        self._writer.start()
 
     def put(self, item: T) -> None:
         """Add an item; never waits."""
@@ -59,7 +59,7 @@ class BackgroundQueue(Generic[T]):
     def stop(self, seconds: float) -> None:
         """Write what is left, for so long at most."""
         self._stopping.set()
-        self._thread.join(seconds)
+        self._writer.join(seconds)
 
     def _run(self) -> None:
         while not self._stopping.wait(self._seconds):
@@ -79,5 +79,5 @@ class BackgroundQueue(Generic[T]):
             return self._write(batch)
         except Exception:
             # Without its thread nothing would be written any more, until the agent is restarted.
-            log.exception("a batch could not be written", extra={"queue": self._thread.name})
+            log.exception("a batch could not be written", extra={"queue": self._writer.name})
             return False

@@ -28,10 +28,15 @@ class RequestRecord:
     """
 
     # Most of these are set in few requests: a default of the class costs a request nothing.
-    first_token_at = ended = queued = 0.0
-    status = ended_at = 0
+    first_token_at: float = 0.0
+    ended: float = 0.0
+    queued: float = 0.0
+    status: int = 0
+    ended_at: int = 0
     end: End | None = None
-    alias = version = client = ""
+    alias: str = ""
+    version: str = ""
+    client: str = ""
     usage: Usage | None = None
     finish_reasons: tuple[str, ...] = ()
 
