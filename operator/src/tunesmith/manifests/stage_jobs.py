@@ -6,7 +6,8 @@ from dataclasses import replace
 from tunesmith.api.common import PodTemplate
 from tunesmith.api.evalrun import EvalRun
 from tunesmith.api.finetunejob import FineTuneJob
-from tunesmith_contract.layout import MICRO_BATCH_ENV
+from tunesmith_contract.finished import FinishedWork
+from tunesmith_contract.layout import FINISHED_ENV, MICRO_BATCH_ENV
 from tunesmith_contract.run_config import EvaluateConfig, GenerateConfig, PrepareConfig, TrainConfig
 from tunesmith_contract.stages import Stage
 from tunesmith_contract.uris import Scheme, StorageUri, parse_uri
@@ -42,12 +43,14 @@ def build_data_job(
     attempt: int,
     environment: Environment,
     secrets: Mapping[str, str] | None = None,
+    finished: FinishedWork | None = None,
 ) -> KubernetesObject:
     """Job of one attempt to generate or prepare rows: placed as the training pods are, without their GPUs and size.
 
     Args:
         stage: ``generate`` or ``prepare``.
         secrets: those that the stage opens, by role.
+        finished: training that prepare may find to be finished already.
     """
     if stage is Stage.GENERATE:
         assert inputs.generate is not None
@@ -63,6 +66,7 @@ def build_data_job(
     else:
         assert isinstance(inputs.config, PrepareConfig)
         pod = _trainer_pod(job, inputs, inputs.config, data_uris(inputs.config), PREPARE_REQUESTS, secrets)
+        pod = replace(pod, variables=_finished_variables(finished))
     return build_trainer_job(job, stage, attempt, pod, environment)
 
 
@@ -113,12 +117,14 @@ def build_evaluate_job(
     environment: Environment,
     requests: Mapping[str, str] = SMALL_REQUESTS,
     one_node_for: str = "",
+    finished: FinishedWork | None = None,
 ) -> KubernetesObject:
     """Job of one attempt to evaluate: all sides answer the same items, which its pods share.
 
     Args:
         requests: default requests of its pod.
         one_node_for: name of a claim that only pods on one node can share.
+        finished: evaluation that the pods may find to be finished already.
     """
     assert isinstance(inputs.config, EvaluateConfig)
     compute = run.spec.compute
@@ -141,6 +147,7 @@ def build_evaluate_job(
         shares=inputs.config.shards,
         one_node_for=one_node_for,
         sidecars=evaluation_sidecars(run.spec.suites, inputs.image),
+        variables=_finished_variables(finished),
     )
     if inputs.engine_image:
         pod = _with_engine(pod, inputs.engine_image, environment)
@@ -159,6 +166,10 @@ def _with_engine(pod: TrainerPod, image: str, environment: Environment) -> Train
         env=pod.env,
     )
     return replace(pod, gpus=0, requests=WITHOUT_MODEL_REQUESTS, resources=None, engine=engine)
+
+
+def _finished_variables(finished: FinishedWork | None) -> dict[str, str]:
+    return {FINISHED_ENV: finished.to_json()} if finished is not None else {}
 
 
 def _evaluation_grace(config: EvaluateConfig) -> int:

@@ -15,7 +15,9 @@ from .stage import StageState, Step
 _MESSAGE_CHARACTERS = 2048
 
 #: Conditions of actions whose refusal withholds nothing else.
-REFUSAL_CONDITIONS = frozenset({ConditionType.JOB_CREATED, ConditionType.EVALUATION_CREATED})
+REFUSAL_CONDITIONS = frozenset(
+    {ConditionType.JOB_CREATED, ConditionType.EVALUATION_CREATED, ConditionType.FINISHED_WORK_KEPT}
+)
 
 
 @overload
