@@ -21,6 +21,7 @@ from tunesmith.decide.search.settings import runs_trial_jobs
 from tunesmith.decide.search.shared_pod import collect_pod_trials
 from tunesmith.manifests.environment import Environment
 from tunesmith.manifests.eval_run import build_eval_run, eval_run_name
+from tunesmith.manifests.objects import Body
 from tunesmith.manifests.result_config_map import AttemptOutcome, AttemptRecord
 from tunesmith.manifests.run_snapshots import (
     Inputs,
@@ -345,6 +346,13 @@ def _evaluation_gpu_seconds(job: FineTuneJob, observed: ObservedTraining) -> flo
         return None
 
 
+def _is_of_former_job(eval_run: Body, job: FineTuneJob) -> bool:
+    """True for an EvalRun that a deleted job of this name had made."""
+    owners = eval_run["metadata"].get("ownerReferences") or ()
+    former = (owner for owner in owners if (owner["kind"], owner["name"]) == (job.kind, job.metadata.name))
+    return any(owner["uid"] != job.metadata.uid for owner in former)
+
+
 def _create_eval_run(
     job: FineTuneJob, observed: ObservedTraining, result: _StagesResult
 ) -> tuple[tuple[Action, ...], str | None, tuple[Event, ...]]:
@@ -356,6 +364,9 @@ def _create_eval_run(
     if evaluation is None or not trained:
         return (), None, ()
     name, existing = eval_run_name(job), observed.related.eval_run
+    if existing is not None and _is_of_former_job(existing, job):
+        # Garbage collection removes it soon, and its deletion wakes this job.
+        return (), None, ()
     if existing is not None and not owned_by(existing, job.metadata.uid):
         message = f'EvalRun "{name}" exists already and is not this job\'s: the evaluation was not made.'
         name_taken = Event(FineTuneJobReason.EVAL_RUN_NAME_TAKEN, message, "Warning")
