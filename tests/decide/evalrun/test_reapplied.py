@@ -192,6 +192,24 @@ def test_an_endpoint_is_asked_again() -> None:
     assert cluster.told() is None
 
 
+def test_refused_inputs_are_shown_as_a_refused_job_is() -> None:
+    cluster = World()
+    cluster.refuses["ConfigMap"] = words = (
+        "exceeded quota: team, requested: configmaps=1, limited: configmaps=3"
+    )
+    cluster.reconcile()
+    before = cluster.status
+    assert before["phase"] == "Running"
+    assert cluster.condition("JobCreated")["message"] == words
+    assert not cluster.children("Job")
+    cluster.pass_time(30)
+    cluster.reconcile()
+    assert cluster.status == before
+    cluster.refuses.clear()
+    cluster.reconcile()
+    assert cluster.job()["metadata"]["name"] == "better-0f3c9d-evaluate-1"
+
+
 def test_a_status_that_was_restored_is_kept_and_stops_what_had_begun() -> None:
     cluster = passed()
     status = deepcopy(cluster.status)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from tunesmith.api.evalrun import EvalRun, EvalRunSpec
-from tunesmith.api.reasons import EvalRunPhase, EvalRunReason
+from tunesmith.api.reasons import ConditionType, EvalRunPhase, EvalRunReason
 from tunesmith.decide.finetunejob.observed import LiveProgress
 from tunesmith.decide.finetunejob.referenced_jobs import NotReady
 from tunesmith.decide.fit.evaluation_fit import judge_evaluation
@@ -21,7 +21,7 @@ from tunesmith.decide.run.finished_work import adopted_event, stop_live_jobs
 from tunesmith.decide.run.limits import RunLimits
 from tunesmith.decide.run.references import References
 from tunesmith.decide.run.stage import BegunAttempts, StageDefinition, StageState, Step, starts_nothing
-from tunesmith.decide.run.summary import is_job_refused
+from tunesmith.decide.run.summary import first_try, is_job_refused
 from tunesmith.manifests.environment import Environment
 from tunesmith.manifests.evaluation_engine import choose_engine_image
 from tunesmith.manifests.names import QUEUE_LABEL
@@ -248,8 +248,10 @@ def _begin(run: EvalRun, observed: ObservedEvaluation, now: datetime, environmen
         failure = Failure(category=FailureCategory.USER_ERROR, reason=fit.reason, message=fit.message)
         step = refuse(run, Stage.EVALUATE, observed.children, failure, now, fit.reason)
         return _build_plan(run, None, (), step, observed, now)
-    inputs = with_finished(run, replace(_inputs(run, resolved, now, environment), fit=fit), observed.finished)
-    created = (Create(build_inputs_config_map(run, inputs)),)
+    started = first_try(run.status.conditions, run.status.start_time) or now
+    inputs = replace(_inputs(run, resolved, started, environment), fit=fit)
+    inputs = with_finished(run, inputs, observed.finished)
+    created = (Create(build_inputs_config_map(run, inputs), condition=ConditionType.JOB_CREATED),)
     return _evaluate(run, inputs, created, observed, now, environment)
 
 

@@ -17,6 +17,7 @@ from tunesmith.decide.run.attempts import SOON_SECONDS, advance, refuse
 from tunesmith.decide.run.expiry import expire
 from tunesmith.decide.run.finished_work import stop_live_jobs
 from tunesmith.decide.run.stage import StageState, Step
+from tunesmith.decide.run.summary import first_try
 from tunesmith.decide.search.settings import runs_trial_jobs
 from tunesmith.decide.search.shared_pod import collect_pod_trials
 from tunesmith.manifests.environment import Environment
@@ -123,8 +124,9 @@ def plan_training(
             step = refuse(job, Stage.PREPARE, observed.children, outcome, now, reason)
             refused = _StagesResult(step, Stage.PREPARE, None, step.actions, step.events)
             return _build_plan(job, observed, refused, None, now)
-        inputs = with_finished(job, outcome, observed)
-        created = (Create(build_inputs_config_map(job, inputs)),)
+        started = first_try(job.status.conditions, job.status.start_time) or now
+        inputs = with_finished(job, replace(outcome, started=started), observed)
+        created = (Create(build_inputs_config_map(job, inputs), condition=ConditionType.JOB_CREATED),)
     job = apply_snapshot(job, inputs)
     result = _run_stages(job, observed, inputs, now, environment)
     result = replace(result, actions=(*created, *result.actions))
