@@ -4,6 +4,7 @@ from copy import deepcopy
 from typing import Any
 
 import pytest
+from simulation.search_world import SEARCH
 from simulation.simulated_cluster import (
     DIGEST,
     EVALUATION,
@@ -21,6 +22,7 @@ from tunesmith.manifests.finished_work import KEPT_IN_EACH, finished_work_owner,
 from tunesmith.manifests.names import OWNER_UID_LABEL
 from tunesmith_contract.finished import FinishedWork
 from tunesmith_contract.layout import FINISHED_ENV
+from tunesmith_contract.report import SearchReport
 
 NEW_UID = "9a9a9a9a-1111-2222-3333-444455556666"
 ANOTHER = f"sha256:{'c' * 64}"
@@ -198,6 +200,26 @@ def test_work_that_was_not_finished_is_not_taken_over() -> None:
     assert not read_finished_work(cluster.children("ConfigMap"))
     apply_again(cluster)
     assert told_to_pod(cluster) is None
+
+
+def test_a_search_in_one_pod_is_taken_over_with_its_trials() -> None:
+    search = {key: value for key, value in SEARCH.items() if key != "parallelism"} | {"mode": "SharedPod"}
+    cluster = training(search=search)
+    lines = ("2 Completed 0.25 60 0.0001 8", "1 Completed 0.5 60 0.001 16")
+    report = success("train")
+    assert report.training is not None
+    found = SearchReport(best=2, completed=2, trials=lines, folder="pvc://artifacts/search")
+    cluster.end(
+        0, report.model_copy(update={"training": report.training.model_copy(update={"search": found})})
+    )
+    cluster.reconcile()
+    first = deepcopy(cluster.status)
+    apply_again(cluster, search=search)
+    find_unchanged(cluster)
+    cluster.reconcile()
+    assert not cluster.live_jobs()
+    assert cluster.status["search"] == first["search"]
+    assert cluster.status["artifact"] == first["artifact"]
 
 
 def test_rows_of_a_teacher_are_generated_anew() -> None:

@@ -5,8 +5,10 @@ size are bounded: each namespace has a fixed number for each kind, of which each
 """
 
 import hashlib
+import json
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import UTC, datetime
+from typing import NamedTuple
 
 from pydantic import Field
 
@@ -20,6 +22,15 @@ from .result_config_map import AttemptRecord
 SHARDS = 16
 #: Entries in each: of some 5 KB, and at most 24 KB.
 KEPT_IN_EACH = 16
+
+
+class FinishedKey(NamedTuple):
+    """What decides which entries are kept."""
+
+    finished_at: datetime
+    uid: str
+    name: str
+    identity: str
 
 
 class FinishedRecord(Report):
@@ -44,6 +55,11 @@ class FinishedRecord(Report):
     def finished_at(self) -> datetime:
         """End of the work."""
         return self.record.ended_at
+
+    @property
+    def key(self) -> FinishedKey:
+        """What decides whether it is kept."""
+        return FinishedKey(self.finished_at, self.uid, self.name, self.identity)
 
 
 def finished_work_owner(owner: Owner) -> str:
@@ -73,22 +89,25 @@ def read_finished_work(config_maps: Iterable[Body]) -> tuple[FinishedRecord, ...
     """All entries, the oldest first. Those that people added or changed beyond recognition are left out."""
     texts = (item for body in config_maps for item in (body.get("data") or {}).items())
     found = (record for uid, text in texts if (record := _read(uid, text)))
-    return tuple(sorted(found, key=_age))
+    return tuple(sorted(found, key=lambda record: record.key))
 
 
-def superseded_work(records: Iterable[FinishedRecord]) -> frozenset[str]:
+def read_finished_keys(config_map: Body) -> tuple[FinishedKey, ...]:
+    """Keys of all entries; each pass of a finished resource reads them, so the rest of the entries is not parsed."""
+    texts = (config_map.get("data") or {}).items()
+    return tuple(key for uid, text in texts if (key := _read_key(uid, text)))
+
+
+def superseded_work(keys: Iterable[FinishedKey]) -> frozenset[str]:
     """UIDs of the entries of a ConfigMap that are no longer kept: earlier ones of the same work, and the oldest."""
-    latest = {(record.name, record.identity): record for record in sorted(records, key=_age)}
-    kept = sorted(latest.values(), key=_age)[-KEPT_IN_EACH:]
-    return frozenset(record.uid for record in records) - {record.uid for record in kept}
+    ordered = sorted(keys)
+    latest = {(key.name, key.identity): key for key in ordered}
+    kept = sorted(latest.values())[-KEPT_IN_EACH:]
+    return frozenset(key.uid for key in ordered) - {key.uid for key in kept}
 
 
 def _shard(owner: Owner) -> int:
     return hashlib.sha256(owner.metadata.name.encode()).digest()[0] % SHARDS
-
-
-def _age(record: FinishedRecord) -> tuple[datetime, str]:
-    return record.finished_at, record.uid
 
 
 def _read(uid: str, text: str) -> FinishedRecord | None:
@@ -97,3 +116,12 @@ def _read(uid: str, text: str) -> FinishedRecord | None:
     except ValueError:
         return None
     return record if record.uid == uid else None
+
+
+def _read_key(uid: str, text: str) -> FinishedKey | None:
+    try:
+        entry = json.loads(text)
+        ended = datetime.fromisoformat(entry["record"]["endedAt"])
+        return FinishedKey(ended.astimezone(UTC), uid, str(entry["name"]), str(entry["identity"]))
+    except (ValueError, KeyError, TypeError):
+        return None

@@ -11,6 +11,7 @@ from tunesmith.decide.plan import Action, Create, Delete, Event, Patch
 from tunesmith.manifests.finished_work import (
     FinishedRecord,
     build_finished_work,
+    read_finished_keys,
     read_finished_work,
     superseded_work,
 )
@@ -86,9 +87,10 @@ def keep_finished(
         # One that another resource makes at the same moment counts as made; the next pass adds to it.
         condition = ConditionType.FINISHED_WORK_KEPT
         return (Create(build_finished_work(owner, own), condition=condition),)
-    known = read_finished_work(config_maps)
-    dropped = superseded_work([*known, own])
-    if own.uid in dropped or any(other.uid == own.uid for other in known):
+    if own.uid in (config_maps[0].get("data") or {}):
+        return ()
+    dropped = superseded_work([*read_finished_keys(config_maps[0]), own.key])
+    if own.uid in dropped:
         return ()
     patch = {"data": {**dict.fromkeys(sorted(dropped)), own.uid: own.to_json()}}
     return (Patch.of(config_maps[0], patch),)
