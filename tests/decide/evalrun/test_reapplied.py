@@ -60,12 +60,14 @@ class World(SimulatedCluster):
 
     def plan(self) -> Plan:
         run = EvalRun.parse(self.resource)
-        children = (self.children(kind) for kind in ("ConfigMap", "Job", "Pod"))
+        config_maps, jobs, pods = (self.children(kind) for kind in ("ConfigMap", "Job", "Pod"))
         artifact = self.candidate.status.artifact
         assert artifact is not None
         sources = SideSources({"expenses": self.candidate}, {}, {artifact.digest: self.candidate})
         finished = self.finished_work(run)
-        seen = assemble_evaluation(run, *children, sources, verdicts=self.verdicts, finished=finished)
+        seen = assemble_evaluation(
+            run, config_maps, jobs, pods, sources, verdicts=self.verdicts, finished=finished
+        )
         return plan_evaluation(run, seen, self.now, ENVIRONMENT)
 
     @property

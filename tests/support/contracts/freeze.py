@@ -8,9 +8,9 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from tunesmith.api.adapterdeployment import AdapterDeployment
-from tunesmith.api.evalrun import EvalRun
-from tunesmith.api.finetunejob import FineTuneJob
+from tunesmith.api.adapterdeployment import AdapterDeploymentSpec
+from tunesmith.api.evalrun import EvalRunSpec
+from tunesmith.api.finetunejob import FineTuneJobSpec
 from tunesmith_contract.run_config import RunConfig, parse_run_config
 
 from .run_files import begun_jobs, write_evaluation_file, write_training_files
@@ -27,12 +27,12 @@ def present_schema() -> dict[str, Any]:
 
 def api_defaults() -> dict[str, Any]:
     """Default values of the fields of all specs, by kind, model and field."""
-    found = {}
-    for kind in (FineTuneJob, EvalRun, AdapterDeployment):
-        schema = TypeAdapter(kind.model_fields["spec"].annotation).json_schema(by_alias=True)
+    found: dict[str, Any] = {}
+    for model in (FineTuneJobSpec, EvalRunSpec, AdapterDeploymentSpec):
+        kind, schema = model.__name__.removesuffix("Spec"), model.model_json_schema(by_alias=True)
         spec = {member: value for member, value in schema.items() if member != "$defs"}
         reader = SchemaReader({"$defs": schema["$defs"] | {"Spec": spec}})
-        found |= {f"{kind.kind_name}: {name}": value for name, value in reader.defaults().items()}
+        found |= {f"{kind}: {name}": value for name, value in reader.defaults().items()}
     return found
 
 
