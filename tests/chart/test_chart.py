@@ -49,25 +49,6 @@ def environment_of(objects: list[dict[str, Any]]) -> dict[str, str]:
     return {each["name"]: each["value"] for each in container["env"] if "value" in each}
 
 
-@pytest.mark.parametrize(
-    ("settings", "namespaces"),
-    [
-        (("claimNamespace=kube-system",), ["system", "kube-system"]),
-        (("claimNamespace=",), ["system"]),
-        (("claimNamespace=kube-system", "watchNamespaces[0]=team"), ["system"]),
-    ],
-)
-def test_leases_have_the_priority_of_those_of_other_controllers(
-    settings: tuple[str, ...], namespaces: list[str]
-) -> None:
-    (schema,) = of_kind(render(*settings), "FlowSchema")
-    assert schema["spec"]["priorityLevelConfiguration"] == {"name": "leader-election"}
-    (rule,) = schema["spec"]["rules"]
-    (allowed,) = rule["resourceRules"]
-    assert (allowed["resources"], allowed["namespaces"]) == (["leases"], namespaces)
-    assert not of_kind(render("flowSchema.create=false"), "FlowSchema")
-
-
 @pytest.fixture(scope="module")
 def default() -> list[dict[str, Any]]:
     """The chart as it is."""

@@ -1,8 +1,6 @@
 """The operator works with the chart's permissions, and asks for nothing else."""
 
-import re
 import subprocess
-from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -28,13 +26,13 @@ KUBE_VERSION = "1.35.0"
 KINDS = ("ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding")
 
 
-def render(namespace: str, *values: str, kinds: Sequence[str] = KINDS) -> list[dict[str, Any]]:
-    """The chart's objects of some kinds: its accounts and permissions."""
+def render(namespace: str, *values: str) -> list[dict[str, Any]]:
+    """The chart's accounts and permissions."""
     settings = [f"--set={value}" for value in values]
     scope = [f"--namespace={namespace}", f"--kube-version={KUBE_VERSION}"]
     command = [program("helm"), "template", "tunesmith", str(CHART), *scope, *settings]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    return [body for body in yaml.safe_load_all(text) if body and body["kind"] in kinds]
+    return [body for body in yaml.safe_load_all(text) if body and body["kind"] in KINDS]
 
 
 def grant(server: ControlPlane, namespace: str, *values: str) -> None:
@@ -109,37 +107,6 @@ def test_the_charts_permissions_are_enough(control_plane: ControlPlane, tmp_path
         eventually(lambda: not control_plane.api.get(budgets)["items"], what="the budget's deletion")
         assert 'code="403"' not in operator.read("/metrics")[1]
         assert operator.read("/livez") == (200, "ok")
-
-
-def flow_schema_of_lease(kubeconfig: Path, namespace: str) -> str:
-    """UID of the FlowSchema by which the API server handles a request for the operator's lease."""
-    command = [program("kubectl"), f"--kubeconfig={kubeconfig}", f"--namespace={namespace}", "-v=8"]
-    result = subprocess.run(
-        [*command, "get", "leases.coordination.k8s.io", "tunesmith"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    found = re.findall(
-        r"X-Kubernetes-Pf-Flowschema-Uid[\"=:\s]*([0-9a-f-]{36})", result.stderr, re.IGNORECASE
-    )
-    return str(found[-1])
-
-
-def test_leases_do_not_wait_behind_other_requests(control_plane: ControlPlane, tmp_path: Path) -> None:
-    system = control_plane.namespace("system")
-    grant(control_plane, system)
-    [schema] = render(system, kinds=("FlowSchema",))
-    control_plane.apply(schema)
-    path = f"/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas/{schema['metadata']['name']}"
-    try:
-        uid = control_plane.api.get(path)["metadata"]["uid"]
-        kubeconfig = write_kubeconfig(control_plane, system, tmp_path / "kubeconfig")
-        eventually(lambda: flow_schema_of_lease(kubeconfig, system) == uid, 60, what="its own FlowSchema")
-        status = control_plane.api.get(path)["status"]["conditions"]
-        assert {item["type"]: item["status"] for item in status} == {"Dangling": "False"}
-    finally:
-        control_plane.api.delete(path)
 
 
 def test_they_are_enough_for_a_search(control_plane: ControlPlane, tmp_path: Path) -> None:
