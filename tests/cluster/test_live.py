@@ -3,9 +3,20 @@
 import asyncio
 from datetime import UTC, datetime
 
+import pytest
 from agents.first_release import FirstDesiredState
 
-from tunesmith.cluster.live import AGENT_SECONDS, CHANGE_SECONDS, ENDED_SECONDS, AgentHub, Connection
+from tunesmith.cluster.live import (
+    AGENT_SECONDS,
+    CHANGE_SECONDS,
+    ENDED_SECONDS,
+    PROGRESS_SECONDS,
+    QUIET_PROGRESS_SECONDS,
+    AgentHub,
+    Connection,
+    Progress,
+    ProgressBoard,
+)
 from tunesmith_contract.agent import (
     FEATURES,
     PREVIOUS,
@@ -20,6 +31,7 @@ from tunesmith_contract.agent import (
     Version,
     VersionCounters,
 )
+from tunesmith_contract.progress import ProgressMetric, TrainerStatus
 
 DIGEST = "sha256:" + "0" * 64
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
@@ -117,6 +129,37 @@ async def test_agents_that_answer_for_each_other_get_a_key_of_their_deployment()
     connection = hub.connect("one", "d")
     hub.report("one", build_report(pod="d", features=FEATURES), NOW)
     assert not isinstance((await states(connection))[0], SentState)
+
+
+def progress(percent: int = 1, attempt: str = "1", **metrics: str) -> Progress:
+    status = TrainerStatus(
+        last_updated_time=NOW,
+        progress_percentage=percent,
+        metrics=tuple(ProgressMetric(name=name, value=value) for name, value in metrics.items()),
+    )
+    return Progress("pod", "uid", {"attempt": attempt}, NOW, status)
+
+
+@pytest.mark.parametrize(
+    ("update", "seconds"),
+    [
+        (progress(current_step="2", loss="0.4"), QUIET_PROGRESS_SECONDS),
+        (progress(percent=2, current_step="2", loss="0.4"), PROGRESS_SECONDS),
+        (progress(attempt="2"), PROGRESS_SECONDS),
+        (progress(checkpoint_step="2"), PROGRESS_SECONDS),
+        (progress(eval_loss="0.5"), PROGRESS_SECONDS),
+        (progress(part="exporting"), PROGRESS_SECONDS),
+        (progress(trial_3="3 Completed"), PROGRESS_SECONDS),
+    ],
+)
+def test_a_loss_alone_wakes_the_resource_less_often(update: Progress, seconds: float) -> None:
+    woken: list[float] = []
+    board = ProgressBoard(lambda uid, seconds: woken.append(seconds))
+    board.put("job", progress(current_step="1", loss="0.5"))
+    board.put("job", update)
+    board.put("job", update)
+    assert woken == [PROGRESS_SECONDS, seconds, QUIET_PROGRESS_SECONDS]
+    assert board.latest("job") == update
 
 
 def test_counters_alone_wake_the_resource_less_often() -> None:

@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from contracts.freeze import present_schema
-from contracts.run_files import write_evaluation_file, write_training_files
+from contracts.freeze import api_defaults, present_schema
+from contracts.run_files import SPECS, begin, write_evaluation_file, write_training_files
 from contracts.schema_reader import SchemaReader
 from simulation.simulated_cluster import fine_tune_job
 from simulation.training_world import World
 
-from tunesmith.manifests.run_snapshots import SPEC_KEY
+from tunesmith.api.finetunejob import FineTuneJob
+from tunesmith.decide.finetunejob.inputs import apply_snapshot
+from tunesmith.manifests.run_snapshots import SPEC_KEY, parse_inputs
 from tunesmith_contract.run_config import TrainConfig, parse_run_config, run_file_text
 
 PREVIOUS = Path(__file__).parent / "previous"
@@ -105,6 +107,34 @@ def test_the_spec_in_the_inputs_holds_no_defaults() -> None:
     spec = json.loads(cluster.objects["ConfigMap", "expenses-0f3c9d-inputs"]["data"][SPEC_KEY])
     assert spec["backoffLimit"] == 5
     assert not {"suspend", "ttlSecondsAfterFinished", "checkpoints", "hyperparameters"} & spec.keys()
+
+
+BEGUN: dict[str, Any] = json.loads((PREVIOUS / "latest.jobs.json").read_text())
+
+
+def test_the_default_of_a_field_of_the_api_never_changes() -> None:
+    """Snapshots hold no default values, and the API server adds those of the CRD to what it has stored without them."""
+    before: dict[str, Any] = json.loads((PREVIOUS / "latest.defaults.json").read_text())
+    now = api_defaults()
+    assert len(before) > 100
+    shared = before.keys() & now.keys()
+    # A field that was added within a default value has one of its own.
+    assert [name for name in shared if _differences(before[name], now[name])] == []
+
+
+@pytest.mark.parametrize("name", BEGUN)
+def test_a_job_that_began_under_an_earlier_release_keeps_its_values(name: str) -> None:
+    frozen, cluster = BEGUN[name], begin(SPECS[name])
+    for (kind, config_map), body in cluster.objects.items():
+        if kind == "ConfigMap":
+            body["data"] = frozen["configMaps"][config_map]
+    cluster.forget_status()
+    cluster.reconcile()
+    assert cluster.status["resolved"] == frozen["resolved"]
+    inputs = parse_inputs(cluster.objects["ConfigMap", "expenses-0f3c9d-inputs"])
+    job = apply_snapshot(FineTuneJob.parse(cluster.resource), inputs)
+    assert _differences(frozen["spec"], job.spec.to_dict()) == []
+    assert cluster.job()["metadata"]["labels"]["tunesmith.dev/stage"] == "train"
 
 
 def _differences(before: Any, now: Any, path: str = "$") -> list[str]:

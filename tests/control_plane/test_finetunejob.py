@@ -233,3 +233,35 @@ def test_deleted_in_any_phase_nothing_of_it_stays(runs: Runs) -> None:
     for name, body in names.items():
         runs.wait_for_no_children(name, body, GARBAGE_SECONDS)
     eventually(lambda: not runs.exists("EvalRun", "ends"), GARBAGE_SECONDS, what="the end of the EvalRun")
+
+
+def test_a_job_that_is_deleted_and_applied_again_does_not_train_again(runs: Runs) -> None:
+    made = train(runs, "again", evaluation=EVALUATION)
+    runs.finish(made, "train", 1, 0, success("train"))
+    runs.wait(KIND, "again", "Succeeded")
+    kept = (
+        f"/api/v1/namespaces/{runs.namespace}/configmaps?labelSelector=app.kubernetes.io/managed-by=tunesmith"
+    )
+
+    def is_kept() -> bool:
+        return any(
+            made["metadata"]["uid"] in (item.get("data") or {}) for item in runs.server.api.get(kept)["items"]
+        )
+
+    eventually(is_kept, what="the finished work")
+    # As `kubectl replace --force` does: the children of the old job may still be there.
+    runs.delete(KIND, "again")
+    applied = runs.create(job(evaluation=EVALUATION), "again")
+    reused = success("prepare").model_copy(update={"reused": made["metadata"]["uid"]})
+    runs.finish(applied, "prepare", 1, 0, reused)
+    status = runs.wait(KIND, "again", "Succeeded")
+    adopted = condition(status, "Adopted")
+    assert (adopted["status"], adopted["reason"]) == ("True", "FinishedBefore")
+    assert made["metadata"]["uid"] in adopted["message"]
+    assert status["artifact"]["digest"] == DIGEST
+    jobs = f"/apis/batch/v1/namespaces/{runs.namespace}/jobs"
+    owned = f"{jobs}?labelSelector=tunesmith.dev/owner-uid={applied['metadata']['uid']}"
+    stages = [
+        item["metadata"]["labels"]["tunesmith.dev/stage"] for item in runs.server.api.get(owned)["items"]
+    ]
+    assert stages == ["prepare"]

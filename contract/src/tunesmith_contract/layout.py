@@ -50,6 +50,9 @@ GENERATION_FILE = "generation.json"
 #: Overrides the micro batch size of ``run.json`` for one attempt: the remedy after running out of memory.
 MICRO_BATCH_ENV = "TUNESMITH_MICRO_BATCH_SIZE"
 
+#: JSON of the ``FinishedWork`` that a pod may take over instead of doing the work again.
+FINISHED_ENV = "TUNESMITH_FINISHED"
+
 #: The file that declares a checkpoint whole, and lists its files.
 COMMIT_FILE = "commit.json"
 

@@ -424,7 +424,8 @@ class EvaluationReport(Report):
 class RunReport(Report):
     """Report that a pod leaves when it ends. The member of its stage is set when the outcome is Succeeded.
 
-    ``checkpoint`` is the newest committed one, where training ended before it was through.
+    ``checkpoint`` is the newest committed one, where training ended before it was through. ``reused`` is the UID of the
+    resource whose finished work was found unchanged: prepare found a training, evaluate an evaluation.
     """
 
     schema_version: Literal[1] = 1
@@ -437,6 +438,7 @@ class RunReport(Report):
     training: TrainingReport | None = None
     checkpoint: Checkpoint | None = None
     evaluation: EvaluationReport | None = None
+    reused: str | None = Field(None, max_length=64)
 
     def to_termination_message(self) -> bytes:
         """JSON of at most TERMINATION_MESSAGE_BYTES.

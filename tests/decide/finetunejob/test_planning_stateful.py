@@ -69,7 +69,8 @@ class FineTuneJobMachine(RuleBasedStateMachine):
         cluster, job = self.cluster, FineTuneJob.parse(self.cluster.resource)
         children = Children(jobs=tuple(cluster.children("Job")), pods=tuple(cluster.children("Pod")))
         related = RelatedObjects(eval_run=cluster.objects.get(("EvalRun", "expenses")))
-        seen = assemble_training(job, cluster.children("ConfigMap"), children, related)
+        finished = cluster.finished_work(job)
+        seen = assemble_training(job, cluster.children("ConfigMap"), children, related, finished=finished)
         return plan_training(job, seen, cluster.now, ENVIRONMENT)
 
     @rule()

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from simulation.simulated_cluster import DIGEST, EVALUATION
+from simulation.simulated_cluster import DIGEST, EVALUATION, fine_tune_job
 from simulation.training_world import World, training, world
 
 from tunesmith_contract.exit_codes import ExitCode
@@ -60,6 +60,29 @@ def test_a_refused_training_job_withholds_neither_data_nor_estimate() -> None:
     cluster.pass_time(30)
     cluster.reconcile()
     assert cluster.status == before
+
+
+def test_refused_inputs_are_shown_as_a_refused_job_is() -> None:
+    cluster = World(fine_tune_job())
+    cluster.refuses["ConfigMap"] = words = (
+        "exceeded quota: team, requested: configmaps=1, limited: configmaps=3"
+    )
+    cluster.reconcile()
+    assert cluster.status["phase"] == "Preparing"
+    for kind in ("JobCreated", "Ready"):
+        refused = cluster.condition(kind)
+        assert (refused["status"], refused["reason"], refused["message"]) == ("False", "Refused", words)
+    assert not cluster.children("Job"), "a pod would lack its configuration"
+    assert not cluster.events
+    before = cluster.status
+    cluster.pass_time(30)
+    cluster.reconcile()
+    assert cluster.status == before, "no status is written with each try"
+    cluster.refuses.clear()
+    cluster.reconcile()
+    assert cluster.job()["metadata"]["name"] == "expenses-0f3c9d-prepare-1"
+    assert "JobCreated" not in types(cluster)
+    assert cluster.status["disruptions"] == 0
 
 
 def test_a_job_that_was_refused_is_no_disruption_and_keeps_its_number() -> None:

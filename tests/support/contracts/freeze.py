@@ -8,9 +8,13 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from tunesmith.api.adapterdeployment import AdapterDeploymentSpec
+from tunesmith.api.evalrun import EvalRunSpec
+from tunesmith.api.finetunejob import FineTuneJobSpec
 from tunesmith_contract.run_config import RunConfig, parse_run_config
 
-from .run_files import write_evaluation_file, write_training_files
+from .run_files import begun_jobs, write_evaluation_file, write_training_files
+from .schema_reader import SchemaReader
 
 FOLDER = Path(__file__).parents[2] / "contract" / "previous"
 
@@ -19,6 +23,17 @@ def present_schema() -> dict[str, Any]:
     """The schema of ``run.json``, without descriptions."""
     schema: dict[str, Any] = _without_texts(TypeAdapter(RunConfig).json_schema(by_alias=True))
     return schema
+
+
+def api_defaults() -> dict[str, Any]:
+    """Default values of the fields of all specs, by kind, model and field."""
+    found: dict[str, Any] = {}
+    for model in (FineTuneJobSpec, EvalRunSpec, AdapterDeploymentSpec):
+        kind, schema = model.__name__.removesuffix("Spec"), model.model_json_schema(by_alias=True)
+        spec = {member: value for member, value in schema.items() if member != "$defs"}
+        reader = SchemaReader({"$defs": schema["$defs"] | {"Spec": spec}})
+        found |= {f"{kind}: {name}": value for name, value in reader.defaults().items()}
+    return found
 
 
 def _without_texts(value: Any) -> Any:
@@ -33,10 +48,16 @@ def _without_texts(value: Any) -> Any:
 
 
 def main(name: str) -> None:
-    """Write ``NAME.schema.json`` and ``NAME.documents.json``."""
+    """Write the files of a release."""
     texts = dict(write_training_files()) | {"evaluation": write_evaluation_file()}
     documents = {title: parse_run_config(text).to_dict() for title, text in texts.items()}
-    for kind, content in (("schema", present_schema()), ("documents", documents)):
+    contents = {
+        "schema": present_schema(),
+        "documents": documents,
+        "defaults": api_defaults(),
+        "jobs": begun_jobs(),
+    }
+    for kind, content in contents.items():
         (FOLDER / f"{name}.{kind}.json").write_text(f"{_lines(content)}\n", encoding="utf-8")
 
 

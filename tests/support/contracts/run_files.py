@@ -45,18 +45,38 @@ SPECS: dict[str, dict[str, Any]] = {
 }
 
 
+def begin(spec: dict[str, Any]) -> World:
+    """A job that has begun to train."""
+    body = fine_tune_job(**spec)
+    body["spec"] = {key: value for key, value in body["spec"].items() if value is not None}
+    cluster = World(body)
+    cluster.reconcile()
+    for _ in range(len(cluster.live_jobs()) and 2):
+        stage = cluster.job()["metadata"]["labels"]["tunesmith.dev/stage"]
+        if stage != "train":
+            cluster.finish(cluster.job(), 0, success(stage))
+            cluster.reconcile()
+    return cluster
+
+
+def begun_jobs() -> dict[str, Any]:
+    """By the name of the job: its spec with all default values, its snapshots, and the values that status shows."""
+    jobs = {}
+    for name, spec in SPECS.items():
+        cluster = begin(spec)
+        config_maps = {body["metadata"]["name"]: body["data"] for body in cluster.children("ConfigMap")}
+        jobs[name] = {
+            "spec": FineTuneJob.parse(cluster.resource).spec.to_dict(),
+            "configMaps": config_maps,
+            "resolved": cluster.status["resolved"],
+        }
+    return jobs
+
+
 def write_training_files() -> Iterator[tuple[str, str]]:
     """Name and text of the files of all stages of the jobs."""
     for name, spec in SPECS.items():
-        body = fine_tune_job(**spec)
-        body["spec"] = {key: value for key, value in body["spec"].items() if value is not None}
-        cluster = World(body)
-        cluster.reconcile()
-        for _ in range(len(cluster.live_jobs()) and 2):
-            stage = cluster.job()["metadata"]["labels"]["tunesmith.dev/stage"]
-            if stage != "train":
-                cluster.finish(cluster.job(), 0, success(stage))
-                cluster.reconcile()
+        cluster = begin(spec)
         for kind, child in sorted(cluster.objects):
             data = cluster.objects[kind, child].get("data", {})
             for key in ("run.json", "generate.json"):

@@ -63,6 +63,7 @@ class World(SimulatedCluster):
             other_runs=self.other_runs,
             claims=self.claims,
             verdicts=self.verdicts,
+            finished=self.finished_work(run),
         )
         return plan_evaluation(run, seen, self.now, self.environment)
 

@@ -9,7 +9,8 @@ from tunesmith.decide.conditions import timestamp
 from tunesmith.decide.plan import Action, Apply, Create, Delete, Patch, Plan, owned_by
 from tunesmith.decide.refusal import RefusalReason, refused_condition, show_refused
 from tunesmith.manifests.environment import Environment
-from tunesmith.manifests.names import API_VERSION
+from tunesmith.manifests.finished_work import finished_work_owner
+from tunesmith.manifests.names import API_VERSION, OWNER_UID_LABEL, Owner
 from tunesmith_contract.evaluation import Metric
 from tunesmith_contract.report import (
     Artifact,
@@ -227,6 +228,12 @@ class SimulatedCluster:
         uid = self.resource["metadata"]["uid"]
         found = (body for (of, _), body in self.objects.items() if of == kind)
         return [body for body in found if kind == "Pod" or owned_by(body, uid)]
+
+    def finished_work(self, owner: Owner) -> tuple[Body, ...]:
+        """The ConfigMap with finished work of resources of this name."""
+        label = finished_work_owner(owner)
+        labels = ((body, body["metadata"].get("labels", {})) for body in self.objects.values())
+        return tuple(body for body, found in labels if found.get(OWNER_UID_LABEL) == label)
 
     def live_jobs(self) -> list[Body]:
         """Jobs that have not ended."""

@@ -34,7 +34,8 @@ class World(SimulatedCluster):
         jobs, pods, services = (tuple(self.children(kind)) for kind in ("Job", "Pod", "Service"))
         children = Children((), jobs, pods, services, self.workloads)
         related = replace(self.related, eval_run=self.objects.get(("EvalRun", job.metadata.name)))
-        seen = assemble_training(job, self.children("ConfigMap"), children, related, self.progress)
+        config_maps, finished = self.children("ConfigMap"), self.finished_work(job)
+        seen = assemble_training(job, config_maps, children, related, self.progress, finished=finished)
         return plan_training(job, seen, self.now, ENVIRONMENT)
 
     def succeed(self, stage: str) -> Plan:

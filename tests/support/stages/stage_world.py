@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 from stages.forked_pods import PodProcess
 
+from tunesmith_contract.finished import FinishedWork
 from tunesmith_contract.report import DatasetReport, EvaluationReport, ModelReport, RunReport, TrainingReport
 from tunesmith_contract.run_config import (
     AnyConfig,
@@ -140,9 +141,10 @@ class World:
         config = {"stage": "evaluate", "baseModel": "pvc://models/llama", "policy": "{}"}
         return self._parse(config | more, EvaluateConfig, "EvalRun", uid)
 
-    def prepare(self, config: PrepareConfig) -> PrepareReport:
+    def prepare(self, config: PrepareConfig, finished: FinishedWork | None = None) -> PrepareReport:
         """Run the stage here."""
-        report = prepare(config, self.storage, Workspace(self.storage, config), ProgressReporter({}))
+        workspace = Workspace(self.storage, config)
+        report = prepare(config, self.storage, workspace, ProgressReporter({}), finished)
         return narrow(PrepareReport, report)
 
     def train(self, config: TrainConfig) -> TrainReport:
@@ -153,9 +155,10 @@ class World:
             report = train(config, self.storage, workspace, Preemption())
         return narrow(TrainReport, report)
 
-    def evaluate(self, config: EvaluateConfig) -> EvaluateReport:
+    def evaluate(self, config: EvaluateConfig, finished: FinishedWork | None = None) -> EvaluateReport:
         """Run the stage here."""
-        report = evaluate(config, self.storage, Workspace(self.storage, config), ProgressReporter({}))
+        workspace = Workspace(self.storage, config)
+        report = evaluate(config, self.storage, workspace, ProgressReporter({}), finished)
         return narrow(EvaluateReport, report)
 
     def start(self, config: AnyConfig, **env: str) -> subprocess.Popen[str] | PodProcess:

@@ -23,6 +23,7 @@ from tunesmith_contract.run_config import (
     parse_run_config,
 )
 from tunesmith_data.failures import Preempted, describe
+from tunesmith_data.pod.finished import read_finished
 from tunesmith_data.pod.progress import ProgressReporter
 from tunesmith_data.pod.share import INDEX_ENV, read_share
 from tunesmith_data.pod.storage import Storage, write_atomically
@@ -129,7 +130,7 @@ def _dispatch(
         case PrepareConfig():
             from tunesmith_data.prepare import prepare
 
-            return prepare(config, storage, workspace, ProgressReporter())
+            return prepare(config, storage, workspace, ProgressReporter(), read_finished(os.environ))
         case TrainConfig():
             from tunesmith_trainer.train.stage import train
 
@@ -137,7 +138,8 @@ def _dispatch(
         case EvaluateConfig():
             from tunesmith_evaluation.stage.evaluate import evaluate
 
-            return evaluate(config, storage, workspace, InterruptibleProgress(preemption))
+            finished = read_finished(os.environ)
+            return evaluate(config, storage, workspace, InterruptibleProgress(preemption), finished)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tunesmith_contract.finished import FinishedWork
 from tunesmith_contract.layout import DATA_REPORT_PAGE, TRAIN_FILE, VALIDATION_FILE
 from tunesmith_contract.methods import Method
 from tunesmith_contract.progress import PreparePart
@@ -22,6 +23,7 @@ from tunesmith_contract.run_config import PrepareConfig
 from tunesmith_data.failures import DataError
 from tunesmith_data.models.optional_libraries import is_installed
 from tunesmith_data.models.rendering import Renderer
+from tunesmith_data.pod.finished import holds_artifacts
 from tunesmith_data.pod.storage import Storage, write_atomically
 from tunesmith_data.pod.work_mirror import PREPARED_REPORT_FILE
 from tunesmith_data.pod.workspace import Workspace
@@ -54,12 +56,20 @@ log = logging.getLogger(__name__)
 
 
 def prepare(
-    config: PrepareConfig, storage: Storage, workspace: Workspace, progress: ProgressListener
+    config: PrepareConfig,
+    storage: Storage,
+    workspace: Workspace,
+    progress: ProgressListener,
+    finished: FinishedWork | None = None,
 ) -> RunReport:
     """Run the stage.
 
+    Args:
+        finished: an earlier training, which the report names if it was on the same rows and its artifact is stored.
+
     Raises:
         StageError: the model or the data is invalid; the message has the place.
+        StorageError: a store does not answer.
     """
     check_rewards(config.method.rewards)
     folder = storage.model_folder(config.base_model, weights=False)
@@ -80,10 +90,23 @@ def prepare(
             _write_rows(data, workspace, whole.for_part(PreparePart.WRITING))
         dataset = build_dataset_report(data, str(workspace.data_report_uri.join(DATA_REPORT_PAGE)))
     report = RunReport(stage="prepare", outcome=Outcome.SUCCEEDED, dataset=dataset, model=model)
+    if finished is not None and _is_unchanged(finished, report, storage):
+        report = report.model_copy(update={"reused": finished.uid})
     write_atomically(workspace.prepared / PREPARED_REPORT_FILE, report.to_json().encode())
     workspace.commit(report)
     whole.finish()
     return report
+
+
+def _is_unchanged(finished: FinishedWork, report: RunReport, storage: Storage) -> bool:
+    """True if a training on these rows and this model is finished and its artifact is stored."""
+    assert report.dataset is not None
+    assert report.model is not None
+    prepared = report.dataset.digest, report.model.revision
+    if (finished.dataset_digest, finished.base_model_revision) != prepared:
+        log.info("rows or base model are not those of the finished training")
+        return False
+    return holds_artifacts(finished, storage)
 
 
 def learns_answers_only(method: Method) -> bool:

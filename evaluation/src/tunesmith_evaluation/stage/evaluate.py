@@ -8,6 +8,7 @@ from typing import Any
 
 from tunesmith_contract.base import canonical_json
 from tunesmith_contract.evaluation import Side
+from tunesmith_contract.finished import FinishedWork
 from tunesmith_contract.report import RunReport
 from tunesmith_contract.run_config import EvaluateConfig
 from tunesmith_data.pod.progress import ProgressReporter
@@ -27,6 +28,7 @@ from .collecting import collect_replies
 from .documents import RunFacts
 from .examples import Examples, draw_examples
 from .results import build_report
+from .reuse import find_unchanged
 from .scorers import Scorers, open_scorers
 from .scoring import score_suite
 from .shares import Shares
@@ -37,9 +39,16 @@ log = logging.getLogger(__name__)
 
 
 def evaluate(
-    config: EvaluateConfig, storage: Storage, workspace: Workspace, progress: ProgressReporter
+    config: EvaluateConfig,
+    storage: Storage,
+    workspace: Workspace,
+    progress: ProgressReporter,
+    finished: FinishedWork | None = None,
 ) -> RunReport | None:
     """Run the stage and commit its report; None in all pods but the first that share the items.
+
+    Args:
+        finished: an earlier evaluation, whose report is taken over if all that decides is unchanged.
 
     Raises:
         StageError: an artifact, the data or a model do not fit the run.
@@ -71,6 +80,13 @@ def evaluate(
             *remote_answerers(config, storage, workspace, requests),
         ]
         check_templates(local, requests)
+        revisions = _revisions(config.sides, answerers)
+        base = local.base_revision(config.base_model)
+        baseline = ResolvedSide(revisions[config.sides[1].name], base)
+        policy = _policy(config, suites, baseline, examples, leaks)
+        reused = find_unchanged(finished, config, policy, revisions, storage)
+        if reused is not None:
+            return _commit_by_first(reused, workspace)
         replies = collect_replies(
             requests,
             answerers,
@@ -80,14 +96,18 @@ def evaluate(
         if replies is None:
             return None
         scored = [score_suite(suite, config, replies) for suite in suites]
-    revisions = _revisions(config.sides, answerers)
-    base = local.base_revision(config.base_model)
-    baseline = ResolvedSide(revisions[config.sides[1].name], base)
-    policy = _policy(config, suites, baseline, examples, leaks)
     facts = RunFacts(
         started, datetime.now(UTC), leaks, policy, _are_same(config.sides[0], config.sides[1], answerers)
     )
     report = build_report(config, workspace, scored, revisions, base, facts)
+    workspace.commit(report)
+    return report
+
+
+def _commit_by_first(report: RunReport, workspace: Workspace) -> RunReport | None:
+    """Commit a report that all pods came to; None in all pods but the first."""
+    if not workspace.share.is_first:
+        return None
     workspace.commit(report)
     return report
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, ValidationError, model_validator
@@ -71,6 +72,16 @@ class StrictModel(Model):
 
 class StatusModel(Model):
     """Part of a status: fields that a later release added are ignored."""
+
+
+class Reuse(StrEnum):
+    """Use of finished work of an earlier resource of the same name and spec, which was deleted.
+
+    IF_UNCHANGED: it is taken over where a pod finds all that decides unchanged. NEVER: the work is done again.
+    """
+
+    IF_UNCHANGED = "IfUnchanged"
+    NEVER = "Never"
 
 
 class SecretRef(StrictModel):

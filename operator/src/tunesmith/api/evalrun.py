@@ -23,6 +23,7 @@ from .common import (
     Conditions,
     Resource,
     Resources,
+    Reuse,
     SecretName,
     StatusModel,
     StrictModel,
@@ -348,6 +349,12 @@ class EvalRunSpec(EvaluationTemplate):
         description="The storage of the report and of all answers. If unset, they are written beside the artifact of "
         "the candidate; if that lies in a registry or on a hub, to the workspace of its FineTuneJob. Required if "
         "neither is known, such as for an endpoint.",
+    )
+    reuse: Reuse = Field(
+        Reuse.IF_UNCHANGED,
+        description="The use of the finished work of an earlier EvalRun of the same name and spec that was deleted. "
+        "IfUnchanged: if the pod finds the same items, models and prompts, and the answers are still stored, the run "
+        "takes the results over with their time; the condition Adopted tells it. Never: all models answer again.",
     )
 
 

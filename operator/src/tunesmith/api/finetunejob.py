@@ -6,7 +6,7 @@ from pydantic import Field
 from pydantic.alias_generators import to_camel
 
 from .combinations import SPEC_RULES
-from .common import Resource, StrictModel
+from .common import Resource, Reuse, StrictModel
 from .compute import Compute
 from .evalrun import EvaluationTemplate
 from .evaluation_sides import Prompting
@@ -89,6 +89,12 @@ class FineTuneJobSpec(StrictModel):
         None,
         description="An evaluation of the artifact. An EvalRun with the name of this job is created when training"
         " has succeeded.",
+    )
+    reuse: Reuse = Field(
+        Reuse.IF_UNCHANGED,
+        description="The use of finished work of an earlier FineTuneJob of the same name and spec that was deleted. "
+        "IfUnchanged: if preparation finds the same rows and base model, and the artifact is still stored, the job "
+        "takes the artifact over and does not train; the condition Adopted tells it. Never: the job trains.",
     )
     suspend: bool = Field(
         False,

@@ -2,7 +2,8 @@
 
 from tunesmith.controller_runtime.client import Client
 from tunesmith.decide.plan import owned_by
-from tunesmith.manifests.names import Metadata, children_selector
+from tunesmith.manifests.finished_work import finished_work_owner
+from tunesmith.manifests.names import Metadata, Owner, children_selector
 from tunesmith.manifests.objects import Body
 from tunesmith.manifests.verdict_records import VERDICTS_OWNER
 
@@ -27,6 +28,15 @@ async def observe_verdicts(client: Client, namespace: str) -> tuple[Body, ...]:
     bodies = client.index.find("v1", "ConfigMap", VERDICTS_OWNER)
     if bodies is None:
         return tuple(await client.list("v1", "ConfigMap", namespace, children_selector(VERDICTS_OWNER)))
+    return tuple(body for body in bodies if body["metadata"].get("namespace") == namespace)
+
+
+async def observe_finished_work(client: Client, owner: Owner) -> tuple[Body, ...]:
+    """The ConfigMap with finished work of resources of this name, if there is one."""
+    label, namespace = finished_work_owner(owner), owner.metadata.namespace
+    bodies = client.index.find("v1", "ConfigMap", label)
+    if bodies is None:
+        bodies = tuple(await client.list("v1", "ConfigMap", namespace, children_selector(label)))
     return tuple(body for body in bodies if body["metadata"].get("namespace") == namespace)
 
 

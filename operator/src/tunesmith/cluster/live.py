@@ -17,12 +17,15 @@ from tunesmith_contract.agent import (
     UsageOfOthers,
     derive_peer_key,
 )
-from tunesmith_contract.progress import TrainerStatus
+from tunesmith_contract.progress import EVAL_REWARD, TRAINER_UPDATES, TRIAL_PREFIX, TrainerStatus
 
 Wake = Callable[[str, float], None]
 """Function that reconciles the resource of a UID, at most once per so many seconds."""
 
 PROGRESS_SECONDS = 5.0
+#: For progress of less than a percent: each status that is written costs the API server several milliseconds.
+QUIET_PROGRESS_SECONDS = 30.0
+TOLD_ONCE = TRAINER_UPDATES | {"eval_loss", EVAL_REWARD}
 AGENT_SECONDS = 10.0
 CHANGE_SECONDS = 0.5
 #: How long the last report of an agent that has ended is kept, for the requests that it counted.
@@ -77,13 +80,32 @@ class ProgressBoard:
         return self._latest.get(owner_uid)
 
     def put(self, owner_uid: str, progress: Progress) -> None:
-        """Keep the progress and wake the resource."""
+        """Keep the progress and wake the resource, soon if people see more than another loss."""
+        before = self._latest.get(owner_uid)
         self._latest[owner_uid] = progress
-        self._wake(owner_uid, PROGRESS_SECONDS)
+        is_news = before is None or _is_news(before, progress)
+        self._wake(owner_uid, PROGRESS_SECONDS if is_news else QUIET_PROGRESS_SECONDS)
 
     def forget(self, owner_uid: str) -> None:
         """Drop the progress of a deleted resource."""
         self._latest.pop(owner_uid, None)
+
+
+def _is_news(before: Progress, now: Progress) -> bool:
+    """True for another percent, another attempt, or an event in the pod."""
+    if (before.labels, before.status.progress_percentage) != (now.labels, now.status.progress_percentage):
+        return True
+    events = _events(now.status)
+    return bool(events) and events != _events(before.status)
+
+
+def _events(status: TrainerStatus) -> frozenset[tuple[str, str]]:
+    """What a pod tells once: checkpoints, parts, trials, and measurements on the validation rows."""
+    return frozenset(
+        (metric.name, metric.value)
+        for metric in status.metrics
+        if metric.name in TOLD_ONCE or metric.name.startswith(TRIAL_PREFIX)
+    )
 
 
 class Connection:

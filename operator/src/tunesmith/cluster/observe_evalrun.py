@@ -20,10 +20,12 @@ from tunesmith.manifests.run_snapshots import inputs_name, parse_inputs
 from tunesmith_contract.evaluation import MAX_LINEAGE
 from tunesmith_contract.report import Failure
 from tunesmith_contract.run_config import EvaluateConfig
+from tunesmith_contract.stages import Stage
 
-from .children import observe_children, observe_verdicts
+from .children import observe_children, observe_finished_work, observe_verdicts
 from .observe_run import (
     RunChildren,
+    has_ended,
     live_progress,
     observe_claims,
     observe_creation_failures,
@@ -68,6 +70,7 @@ async def observe_evalrun(reader: Reader, run: EvalRun) -> ObservedEvaluation:
         await observe_claims(client, namespace, claims),
         await observe_verdicts(client, namespace),
         await observe_creation_failures(reader, namespace, children),
+        await observe_finished_work(client, run) if not begun or has_ended(children, Stage.EVALUATE) else (),
     )
 
 

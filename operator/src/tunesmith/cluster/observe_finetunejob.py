@@ -25,9 +25,10 @@ from tunesmith.manifests.run_snapshots import inputs_name, run_name
 from tunesmith.manifests.trial_job import search_of
 from tunesmith_contract.stages import Stage
 
-from .children import observe_children
+from .children import observe_children, observe_finished_work
 from .observe_run import (
     RunChildren,
+    has_ended,
     live_progress,
     observe_claims,
     observe_creation_failures,
@@ -61,7 +62,8 @@ async def observe_finetunejob(reader: Reader, job: FineTuneJob) -> ObservedTrain
     progress = live_progress(reader.live.progress.latest(metadata.uid))
     trials = observe_trial_jobs(reader, job, run.config_maps)
     ended = await observe_ended_trials(client, job, trials)
-    return assemble_training(job, run.config_maps, children, related, progress, trials, ended)
+    finished = await observe_finished_work(client, job) if _reads_finished_work(job, run) else ()
+    return assemble_training(job, run.config_maps, children, related, progress, trials, ended, finished)
 
 
 def finetunejob_references(job: FineTuneJob) -> Iterator[Reference]:
@@ -75,6 +77,12 @@ def finetunejob_references(job: FineTuneJob) -> Iterator[Reference]:
         yield Reference("FineTuneJob", name)
     if job.spec.evaluation is not None:
         yield Reference("EvalRun", eval_run_name(job))
+
+
+def _reads_finished_work(job: FineTuneJob, children: RunChildren) -> bool:
+    """True before the job begins, and once it has trained."""
+    begun = any(body["metadata"]["name"] == inputs_name(job) for body in children.config_maps)
+    return not begun or has_ended(children, Stage.TRAIN)
 
 
 def _is_queued(job: FineTuneJob, children: RunChildren) -> bool:

@@ -22,6 +22,7 @@ from tunesmith.manifests.names import ATTEMPT_LABEL, STAGE_LABEL, Metadata, chil
 from tunesmith.manifests.objects import Body, with_first_deletion_request
 from tunesmith.manifests.outbound import mounted_authorities
 from tunesmith.manifests.result_config_map import recorded_attempt
+from tunesmith_contract.stages import Stage
 from tunesmith_contract.uris import Scheme, parse_uri_or_none
 
 from .children import observe_children, observe_pods
@@ -39,6 +40,13 @@ class RunChildren:
     config_maps: tuple[Body, ...]
     jobs: tuple[Body, ...]
     pods: tuple[Body, ...]
+
+
+def has_ended(children: RunChildren, stage: Stage) -> bool:
+    """True where a Job of the stage has ended, or the end of one of its attempts is recorded."""
+    recorded = (attempt for body in children.config_maps if (attempt := recorded_attempt(body)))
+    ended = (job for job in children.jobs if job_end(job) is not None)
+    return any(name == stage for name, _ in (*recorded, *map(_attempt_of, ended)))
 
 
 async def observe_run_children(client: Client, owner: Metadata, begun: int = 0) -> RunChildren:

@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Self
 
@@ -17,6 +18,7 @@ from .errors import ApiError, Conflict, Gone, Retryable, to_error
 from .index import ChildIndex
 from .kinds import is_known, path_of
 from .metrics import Metrics
+from .server_clock import ServerClock
 
 Bodies = list[Body]
 
@@ -47,6 +49,7 @@ class Client:
         namespaces: the namespaces that ``list`` covers when its own is None; none for all.
 
     Attributes:
+        clock: the API server's time.
         lists_of_watches: bounds how many watches list at a time.
         pages_read: pages of lists that have come so far.
     """
@@ -60,6 +63,7 @@ class Client:
     ) -> None:
         self.index = index
         self.namespaces = namespaces
+        self.clock = ServerClock()
         self.pages_read = 0
         self.lists_of_watches = asyncio.Semaphore(LISTS_OF_WATCHES)
         self._connection = connection
@@ -278,6 +282,7 @@ class Client:
     ) -> Body:
         """One request; ``verb`` and ``kind`` are those of RBAC."""
         data = None if body is None else orjson.dumps(body)
+        sent = time.monotonic()
         try:
             async with (
                 await self._connection.calls() as session,
@@ -285,6 +290,7 @@ class Client:
                     method, self._url(path, params), data=data, headers=_headers(content_type)
                 ) as response,
             ):
+                self.clock.learn(response.headers.get("Date"), time.monotonic() - sent)
                 raw = await response.read()
         except _BROKEN as error:
             self._metrics.api_calls.labels(verb, kind, "error").inc()

@@ -34,6 +34,18 @@ class Remedy(Report):
     micro_batch_size: int
 
 
+class AdoptedWork(Report):
+    """Origin of work that was taken over from an earlier resource of the same name and spec.
+
+    Attributes:
+        uid: UID of the resource that did the work.
+        finished_at: when it had done it.
+    """
+
+    uid: str
+    finished_at: datetime
+
+
 class AttemptRecord(Report):
     """One attempt of one stage.
 
@@ -48,6 +60,7 @@ class AttemptRecord(Report):
         ran_seconds: run time of its pods, with that before it was suspended.
         gpu_seconds: GPUs times the seconds that its pods held them; 0 where they could not use them.
         recorded_at: when the operator made the record, by its own clock; None in a record of an earlier release.
+        adopted: where the result comes from, if no pod came to it in this attempt.
     """
 
     schema_version: Literal[1] = 1
@@ -65,6 +78,7 @@ class AttemptRecord(Report):
     ran_seconds: float | None = None
     gpu_seconds: float = 0.0
     recorded_at: datetime | None = None
+    adopted: AdoptedWork | None = None
 
     @property
     def noticed_at(self) -> datetime:

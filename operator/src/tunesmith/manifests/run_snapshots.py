@@ -19,6 +19,7 @@ from tunesmith_contract.run_config import (
 )
 from tunesmith_contract.sources import ArtifactSource
 
+from .finished_work import FinishedRecord
 from .names import Component, Owner, child_metadata, child_name
 from .objects import Body, KubernetesObject
 
@@ -33,6 +34,7 @@ PARAMETERS_KEY = "parameters"
 EVAL_RUN_KEY = "evalRun"
 FIT_KEY = "fit.json"
 ENGINE_IMAGE_KEY = "engineImage"
+FINISHED_KEY = "finished.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,7 @@ class Inputs:
         parameters: number of parameters of an evaluation's base model; None: unknown.
         fit: the memory verdict on an evaluation; None without GPUs.
         engine_image: serving image of an evaluation whose models answer by vLLM; else empty.
+        finished: work of an earlier resource of the same name and spec, which is taken over if it is still valid.
     """
 
     spec: str
@@ -81,6 +84,7 @@ class Inputs:
     parameters: int | None = None
     fit: FitVerdict | None = None
     engine_image: str = ""
+    finished: FinishedRecord | None = None
 
 
 def inputs_name(owner: Owner) -> str:
@@ -107,6 +111,8 @@ def build_inputs_config_map(owner: Owner, inputs: Inputs) -> KubernetesObject:
         data[PARAMETERS_KEY] = str(inputs.parameters)
     if inputs.engine_image:
         data[ENGINE_IMAGE_KEY] = inputs.engine_image
+    if inputs.finished:
+        data[FINISHED_KEY] = inputs.finished.to_json()
     if inputs.fit:
         data[FIT_KEY] = json.dumps(asdict(inputs.fit), sort_keys=True)
     return _immutable_config_map(owner, Component.INPUTS, data)
@@ -135,6 +141,7 @@ def parse_inputs(config_map: Body) -> Inputs:
         parameters=int(data[PARAMETERS_KEY]) if PARAMETERS_KEY in data else None,
         fit=FitVerdict(**json.loads(data[FIT_KEY])) if FIT_KEY in data else None,
         engine_image=data.get(ENGINE_IMAGE_KEY, ""),
+        finished=FinishedRecord.model_validate_json(data[FINISHED_KEY]) if FINISHED_KEY in data else None,
     )
 
 

@@ -7,7 +7,8 @@ from tunesmith.api.common import Resources
 from tunesmith.api.evalrun import EvalRun
 from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.api.pod_template import PodTemplate
-from tunesmith_contract.layout import MICRO_BATCH_ENV
+from tunesmith_contract.finished import FinishedWork
+from tunesmith_contract.layout import FINISHED_ENV, MICRO_BATCH_ENV
 from tunesmith_contract.run_config import EvaluateConfig, GenerateConfig, PrepareConfig, TrainConfig
 from tunesmith_contract.stages import Stage
 from tunesmith_contract.uris import Scheme, StorageUri, parse_uri
@@ -51,12 +52,14 @@ def build_data_job(
     attempt: int,
     environment: Environment,
     secrets: Mapping[str, str] | None = None,
+    finished: FinishedWork | None = None,
 ) -> KubernetesObject:
     """Job of one attempt to generate or prepare rows, on nodes of their own and without GPUs.
 
     Args:
         stage: ``generate`` or ``prepare``.
         secrets: those that the stage opens, by role.
+        finished: training that prepare may find to be finished already.
     """
     if stage is Stage.GENERATE:
         assert inputs.generate is not None
@@ -72,6 +75,7 @@ def build_data_job(
     else:
         assert isinstance(inputs.config, PrepareConfig)
         pod = _data_pod(job, inputs, inputs.config, data_uris(inputs.config), PREPARE_REQUESTS, secrets)
+        pod = replace(pod, variables=_finished_variables(finished))
     return build_trainer_job(job, stage, attempt, pod, environment)
 
 
@@ -122,12 +126,14 @@ def build_evaluate_job(
     environment: Environment,
     requests: Mapping[str, str] = SMALL_REQUESTS,
     one_node_for: str = "",
+    finished: FinishedWork | None = None,
 ) -> KubernetesObject:
     """Job of one attempt to evaluate: all sides answer the same items, which its pods share.
 
     Args:
         requests: default requests of its pod.
         one_node_for: name of a claim that only pods on one node can share.
+        finished: evaluation that the pods may find to be finished already.
     """
     assert isinstance(inputs.config, EvaluateConfig)
     compute = run.spec.compute
@@ -149,6 +155,7 @@ def build_evaluate_job(
         shares=inputs.config.shards,
         one_node_for=one_node_for,
         sidecars=evaluation_sidecars(run.spec.suites, inputs.image, compute.sandbox_resources),
+        variables=_finished_variables(finished),
     )
     if inputs.engine_image:
         pod = _with_engine(pod, inputs.engine_image, environment, compute.evaluator_resources)
@@ -179,6 +186,10 @@ def _with_engine(
         limited_as=pod.resources,
         engine=engine,
     )
+
+
+def _finished_variables(finished: FinishedWork | None) -> dict[str, str]:
+    return {FINISHED_ENV: finished.to_json()} if finished is not None else {}
 
 
 def _evaluation_grace(config: EvaluateConfig) -> int:

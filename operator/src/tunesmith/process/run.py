@@ -205,6 +205,7 @@ class Operator:
             self._recorder,
             self._metrics,
             environment,
+            now=self._client.clock.now,
             name=self._settings.controller_name,
         )
         controller.live.agents.peer_secret = material.authority_key

@@ -41,7 +41,8 @@ def own_verdict(
         verdict=judge_report(evaluation),
         ended_at=record.ended_at,
     )
-    number = number_of(verdict, read_verdicts(config_maps, digest))
+    others = [other for other in read_verdicts(config_maps, digest) if other.uid != _adopted_uid(record)]
+    number = number_of(verdict, others)
     return digest, verdict.model_copy(update={"run": number})
 
 
@@ -59,15 +60,24 @@ def keep_verdict(
     known = read_verdicts(config_maps, digest)
     if any(_is_same(verdict, other) for other in known):
         return ()
-    dropped = superseded([*(other for other in known if other.uid != verdict.uid), verdict])
+    # A verdict that was taken over is one run, under the UID of the EvalRun that exists.
+    former = {other.uid for other in known if other.uid == _adopted_uid(record)}
+    own_uids = former | {verdict.uid}
+    dropped = superseded([*(other for other in known if other.uid not in own_uids), verdict])
     if verdict.uid in dropped:
         return ()
+    dropped |= former
     namespace, name = run.metadata.namespace, verdicts_name(digest)
     patch = {"data": {**dict.fromkeys(sorted(dropped)), verdict.uid: verdict.to_json()}}
     return (
         Create(build_verdicts(namespace, digest, verdict)),
         Patch("v1", "ConfigMap", namespace, name, patch),
     )
+
+
+def _adopted_uid(record: AttemptRecord | None) -> str | None:
+    """UID of the deleted EvalRun whose verdict was taken over."""
+    return record.adopted.uid if record is not None and record.adopted is not None else None
 
 
 def _is_same(verdict: VerdictRecord, other: VerdictRecord) -> bool:

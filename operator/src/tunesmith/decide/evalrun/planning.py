@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from tunesmith.api.evalrun import EvalRun, EvalRunSpec
-from tunesmith.api.reasons import EvalRunPhase, EvalRunReason
+from tunesmith.api.reasons import ConditionType, EvalRunPhase, EvalRunReason
 from tunesmith.decide.finetunejob.observed import LiveProgress
 from tunesmith.decide.finetunejob.referenced_jobs import NotReady
 from tunesmith.decide.fit.evaluation_fit import judge_evaluation
@@ -17,11 +17,12 @@ from tunesmith.decide.run.attempts import advance, refuse
 from tunesmith.decide.run.children import Children
 from tunesmith.decide.run.claims import CACHE_FIELD, TEMPLATE_FIELD, cache_uri, volume_fields
 from tunesmith.decide.run.expiry import expire
+from tunesmith.decide.run.finished_work import adopted_event, stop_live_jobs
 from tunesmith.decide.run.limits import RunLimits
 from tunesmith.decide.run.outbound import authority_fields, proxy_secret_fields
 from tunesmith.decide.run.references import References
 from tunesmith.decide.run.stage import BegunAttempts, StageDefinition, StageState, Step, starts_nothing
-from tunesmith.decide.run.summary import is_job_refused
+from tunesmith.decide.run.summary import first_try, is_job_refused
 from tunesmith.manifests.environment import Environment
 from tunesmith.manifests.evaluation_engine import choose_engine_image
 from tunesmith.manifests.names import QUEUE_LABEL
@@ -47,6 +48,7 @@ from tunesmith_contract.uris import Scheme
 
 from .claims import claim_of_one_node, find_unshared_claim, read_shared_claims
 from .config import NO_MODEL, ResolvedEvaluation, resolve_evaluation
+from .finished import keep_evaluation, with_finished, work_to_check
 from .kept_verdicts import keep_verdict
 from .secrets import resolve_secrets, secret_fields
 from .sides import SideSources, named_sides
@@ -75,6 +77,7 @@ class ObservedEvaluation:
         progress: the latest update of a pod.
         other_runs: the other EvalRuns of the namespace that have a verdict, once this one has ended.
         verdicts: the ConfigMaps of the namespace that keep verdicts on artifacts.
+        finished: the ConfigMap with finished work of runs of this name; read before the run begins and after its end.
     """
 
     inputs: Body | None = None
@@ -89,6 +92,7 @@ class ObservedEvaluation:
     progress: LiveProgress | None = None
     other_runs: tuple[Body, ...] = ()
     verdicts: tuple[Body, ...] = ()
+    finished: tuple[Body, ...] = ()
 
 
 def assemble_evaluation(
@@ -106,6 +110,7 @@ def assemble_evaluation(
     claims: Mapping[str, tuple[str, ...]] | None = None,
     verdicts: tuple[Body, ...] = (),
     creation_failures: Mapping[str, str] | None = None,
+    finished: tuple[Body, ...] = (),
 ) -> ObservedEvaluation:
     """Group what was read by its role.
 
@@ -129,6 +134,7 @@ def assemble_evaluation(
         progress=progress,
         other_runs=other_runs,
         verdicts=verdicts,
+        finished=finished,
     )
 
 
@@ -147,8 +153,9 @@ def plan_evaluation(
         return Plan()
     decided = any(record.final or record.report for record in observed.children.records)
     if run.status.phase in TERMINAL and not decided:
-        # The records are gone, the outcome is in status: it stays.
-        return Plan()
+        # The records are gone, the outcome is in status: it stays. If a backup brought the status back after the
+        # resource, a Job may have been made in between.
+        return Plan(actions=stop_live_jobs(observed.children))
     if observed.inputs is not None:
         return _evaluate(run, parse_inputs(observed.inputs), (), observed, now, environment)
     if decided:
@@ -242,8 +249,10 @@ def _begin(run: EvalRun, observed: ObservedEvaluation, now: datetime, environmen
         failure = Failure(category=FailureCategory.USER_ERROR, reason=fit.reason, message=fit.message)
         step = refuse(run, Stage.EVALUATE, observed.children, failure, now, fit.reason)
         return _build_plan(run, None, (), step, observed, now)
-    inputs = replace(_inputs(run, resolved, now, environment), fit=fit)
-    created = (Create(build_inputs_config_map(run, inputs)),)
+    started = first_try(run.status.conditions, run.status.start_time) or now
+    inputs = replace(_inputs(run, resolved, started, environment), fit=fit)
+    inputs = with_finished(run, inputs, observed.finished)
+    created = (Create(build_inputs_config_map(run, inputs), condition=ConditionType.JOB_CREATED),)
     return _evaluate(run, inputs, created, observed, now, environment)
 
 
@@ -338,8 +347,10 @@ def _build_plan(
     expiry = expire(run, run.status.phase in TERMINAL, observed.children.jobs, ended_at, now)
     has_new_record = len(step.children.records) > len(observed.children.records)
     events = (*step.events, *(_verdict_events(run, inputs, step) if has_new_record else ()), *expiry.events)
+    verdict = keep_verdict(run, record, observed.verdicts)
+    kept = keep_evaluation(run, inputs, record, observed.finished)
     return Plan(
-        actions=(*created, *keep_verdict(run, record, observed.verdicts), *step.actions, *expiry.actions),
+        actions=(*created, *verdict, *step.actions, *kept, *expiry.actions),
         status=build_evaluation_status(
             run,
             EvaluationView(
@@ -368,9 +379,11 @@ def _verdict_events(run: EvalRun, inputs: Inputs | None, step: Step) -> tuple[Ev
     verdict = judge_run(run, inputs, report.evaluation if report else None)
     if verdict is None:
         return ()
+    record = step.last_record(Stage.EVALUATE)
+    adopted = (adopted_event(record.adopted, run.kind),) if record and record.adopted else ()
     if verdict.verdict is Verdict.FAIL:
-        return (Event(verdict.reason, verdict.message, "Warning"),)
-    return (Event(verdict.reason, verdict.message),)
+        return (*adopted, Event(verdict.reason, verdict.message, "Warning"))
+    return (*adopted, Event(verdict.reason, verdict.message))
 
 
 def _stage(
@@ -382,12 +395,12 @@ def _stage(
 ) -> StageDefinition:
     config, cached = inputs.config, run.spec.compute.cache_volume is not None
     assert isinstance(config, EvaluateConfig)
-    requests = evaluation_requests(inputs.parameters, config, cached)
+    requests, finished = evaluation_requests(inputs.parameters, config, cached), work_to_check(inputs)
     return StageDefinition(
         owner=run,
         name=Stage.EVALUATE,
         build=lambda attempt, _: (
-            build_evaluate_job(run, inputs, attempt, environment, requests, one_node_for),
+            build_evaluate_job(run, inputs, attempt, environment, requests, one_node_for, finished),
         ),
         backoff_limit=run.spec.backoff_limit,
         limits=RunLimits(deadline_seconds=run.spec.active_deadline_seconds, gpus=config.gpus * config.shards),
@@ -398,6 +411,7 @@ def _stage(
         queued=QUEUE_LABEL in run.metadata.labels,
         lost_pod_seconds=environment.lost_pod_seconds,
         begun=begun_attempts(run),
+        finished=inputs.finished,
     )
 
 

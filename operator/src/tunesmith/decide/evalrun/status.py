@@ -22,6 +22,7 @@ from tunesmith.api.status import ArtifactRef, ContainerRequests
 from tunesmith.api.values import format_duration
 from tunesmith.decide.conditions import ConditionUpdate, merge_conditions
 from tunesmith.decide.fit.requests import evaluation_requests, shown_requests
+from tunesmith.decide.run.finished_work import adopted_condition
 from tunesmith.decide.run.stage import StageState, Step
 from tunesmith.decide.run.summary import (
     attempt_conditions,
@@ -198,7 +199,7 @@ def build_evaluation_status(run: EvalRun, view: EvaluationView, now: datetime) -
         attempts=view.step.attempt,
         disruptions=view.step.children.disruptions,
     )
-    updates = _conditions(view, judgement)
+    updates = [*_conditions(view, judgement), *adopted_condition(last, run.kind)]
     conditions = merge_conditions(conditions_of(run.status.conditions), updates, run.metadata.generation, now)
     return status.to_dict() | {"conditions": conditions}
 

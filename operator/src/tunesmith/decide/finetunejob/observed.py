@@ -59,6 +59,7 @@ class ObservedTraining:
         progress: the latest update of a pod.
         related: objects that are not the job's own.
         search: the trials of the job's search.
+        finished: the ConfigMap with finished work of jobs of this name; read before the job begins and after its end.
     """
 
     inputs: Body | None = None
@@ -68,6 +69,7 @@ class ObservedTraining:
     progress: LiveProgress | None = None
     related: RelatedObjects = field(default=RelatedObjects())
     search: ObservedSearch = field(default=ObservedSearch())
+    finished: tuple[Body, ...] = ()
 
 
 def assemble_training(
@@ -78,6 +80,7 @@ def assemble_training(
     progress: LiveProgress | None = None,
     trial_jobs: Mapping[int, Body] | None = None,
     ended_trials: Mapping[int, EndedTrialJob] | None = None,
+    finished: tuple[Body, ...] = (),
 ) -> ObservedTraining:
     """Group what was read by its role.
 
@@ -86,6 +89,7 @@ def assemble_training(
         children: its other children; the records are found among the ConfigMaps.
         trial_jobs: FineTuneJobs of the names of its trials, by number.
         ended_trials: records of those that have ended, by number.
+        finished: the ConfigMap with finished work of jobs of this name.
     """
     by_name = {body["metadata"]["name"]: body for body in config_maps}
     records = (parse_result(body) for body in config_maps)
@@ -97,4 +101,5 @@ def assemble_training(
         progress=progress,
         related=related,
         search=assemble_search(config_maps, trial_jobs or {}, ended_trials or {}),
+        finished=finished,
     )

@@ -15,11 +15,14 @@ from tunesmith.decide.objects import attempt_of
 from tunesmith.decide.plan import Action, Create, Event, Plan, owned_by, soonest
 from tunesmith.decide.run.attempts import SOON_SECONDS, advance, refuse
 from tunesmith.decide.run.expiry import expire
+from tunesmith.decide.run.finished_work import stop_live_jobs
 from tunesmith.decide.run.stage import StageState, Step
+from tunesmith.decide.run.summary import first_try
 from tunesmith.decide.search.settings import runs_trial_jobs
 from tunesmith.decide.search.shared_pod import collect_pod_trials
 from tunesmith.manifests.environment import Environment
 from tunesmith.manifests.eval_run import build_eval_run, eval_run_name
+from tunesmith.manifests.objects import Body
 from tunesmith.manifests.result_config_map import AttemptOutcome, AttemptRecord
 from tunesmith.manifests.run_snapshots import (
     Inputs,
@@ -37,6 +40,7 @@ from tunesmith_contract.stages import Stage
 
 from .claims import find_unshared_claim
 from .costs import budget_events
+from .finished import adopt_training, keep_training, with_finished
 from .inputs import apply_snapshot, build_inputs, find_invalid_uri
 from .lost_inputs import has_begun, rebuild_inputs
 from .observed import ObservedTraining
@@ -91,8 +95,9 @@ def plan_training(
         return Plan()
     decided = any(record.final or (record.stage is Stage.TRAIN and record.report) for record in records)
     if job.status.phase in TERMINAL and not decided:
-        # The records are gone, the outcome is in status: it stays.
-        return Plan()
+        # The records are gone, the outcome is in status: it stays. If a backup brought the status back after the
+        # resource, a Job may have been made in between.
+        return Plan(actions=stop_live_jobs(observed.children))
     created: tuple[Action, ...] = ()
     search = search_of(job)
     if observed.inputs is not None:
@@ -119,8 +124,9 @@ def plan_training(
             step = refuse(job, Stage.PREPARE, observed.children, outcome, now, reason)
             refused = _StagesResult(step, Stage.PREPARE, None, step.actions, step.events)
             return _build_plan(job, observed, refused, None, now)
-        inputs = outcome
-        created = (Create(build_inputs_config_map(job, inputs)),)
+        started = first_try(job.status.conditions, job.status.start_time) or now
+        inputs = with_finished(job, replace(outcome, started=started), observed)
+        created = (Create(build_inputs_config_map(job, inputs), condition=ConditionType.JOB_CREATED),)
     job = apply_snapshot(job, inputs)
     result = _run_stages(job, observed, inputs, now, environment)
     result = replace(result, actions=(*created, *result.actions))
@@ -177,8 +183,10 @@ def _build_plan(
     )
     results = collect_results(job, view)
     events = (*result.events, *evaluation_events, *result_events(job, results, view), *expiry.events)
+    trained = result.stage is Stage.TRAIN and result.step.state is StageState.SUCCEEDED
+    kept = keep_training(job, observed, inputs, result.step.children, result.run) if trained else ()
     return Plan(
-        actions=(*result.actions, *evaluation, *expiry.actions),
+        actions=(*result.actions, *evaluation, *kept, *expiry.actions),
         status=build_training_status(job, view, results, now),
         events=events,
         requeue_after=soonest(result.step.requeue_after, expiry.requeue_after),
@@ -250,6 +258,11 @@ def _run_training(
     """Resolve the training configuration, once, and advance the training."""
     children, report = result.step.children, result.step.report(Stage.PREPARE)
     assert report is not None
+    adoption = adopt_training(job, observed, inputs, children, now)
+    if adoption is not None:
+        observed, actions, events = adoption
+        children = observed.children
+        result = replace(result, actions=(*result.actions, *actions), events=(*result.events, *events))
     has_record = bool(children.records_of(Stage.TRAIN))
     begun = has_record or children.job_of(Stage.TRAIN, 1) is not None
     failure = None if begun else find_unshared_claim(job, observed.related.claims)
@@ -334,6 +347,13 @@ def _evaluation_gpu_seconds(job: FineTuneJob, observed: ObservedTraining) -> flo
         return None
 
 
+def _is_of_former_job(eval_run: Body, job: FineTuneJob) -> bool:
+    """True for an EvalRun that a deleted job of this name had made."""
+    owners = eval_run["metadata"].get("ownerReferences") or ()
+    former = (owner for owner in owners if (owner["kind"], owner["name"]) == (job.kind, job.metadata.name))
+    return any(owner["uid"] != job.metadata.uid for owner in former)
+
+
 def _create_eval_run(
     job: FineTuneJob, observed: ObservedTraining, result: _StagesResult
 ) -> tuple[tuple[Action, ...], str | None, tuple[Event, ...]]:
@@ -345,6 +365,9 @@ def _create_eval_run(
     if evaluation is None or not trained:
         return (), None, ()
     name, existing = eval_run_name(job), observed.related.eval_run
+    if existing is not None and _is_of_former_job(existing, job):
+        # Garbage collection removes it soon, and its deletion wakes this job.
+        return (), None, ()
     if existing is not None and not owned_by(existing, job.metadata.uid):
         message = f'EvalRun "{name}" exists already and is not this job\'s: the evaluation was not made.'
         name_taken = Event(FineTuneJobReason.EVAL_RUN_NAME_TAKEN, message, "Warning")

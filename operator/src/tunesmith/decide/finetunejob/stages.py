@@ -32,6 +32,7 @@ from tunesmith_contract.run_config import TrainConfig
 from tunesmith_contract.stages import Stage
 
 from .claims import model_fields
+from .finished import work_to_check
 from .generation import generate_secrets
 from .inputs import data_fields
 from .observed import ObservedTraining
@@ -62,13 +63,15 @@ def prepare_stage(
     job: FineTuneJob, observed: ObservedTraining, inputs: Inputs, environment: Environment
 ) -> StageDefinition:
     """Stage that reads, checks and converts the data."""
-    secrets = prepare_secrets(inputs.secrets)
+    secrets, finished = prepare_secrets(inputs.secrets), work_to_check(inputs)
     return _define_stage(
         job,
         observed,
         environment,
         Stage.PREPARE,
-        build=lambda attempt, _: (build_data_job(job, inputs, Stage.PREPARE, attempt, environment, secrets),),
+        build=lambda attempt, _: (
+            build_data_job(job, inputs, Stage.PREPARE, attempt, environment, secrets, finished),
+        ),
         started=FineTuneJobReason.PREPARING,
         ended=FineTuneJobReason.PREPARED,
     )

@@ -18,6 +18,7 @@ from tunesmith.api.values import format_duration
 from tunesmith.decide.conditions import ConditionUpdate, merge_conditions
 from tunesmith.decide.fit.admission import admission_conditions, shown_gpu_memory, shown_memory
 from tunesmith.decide.fit.requests import shown_requests
+from tunesmith.decide.run.finished_work import adopted_condition
 from tunesmith.decide.run.stage import StageState
 from tunesmith.decide.run.summary import (
     attempt_conditions,
@@ -330,7 +331,7 @@ def _conditions(
     trained = stage_condition(
         ConditionType.TRAINED, step, Stage.TRAIN, FineTuneJobReason.TRAINED, done, FineTuneJobReason.TRAINING
     )
-    return [*common, data, trained]
+    return [*common, data, trained, *adopted_condition(step.last_record(Stage.TRAIN), job.kind)]
 
 
 def _activity(job: FineTuneJob, view: TrainingView, phase: FineTuneJobPhase) -> tuple[str, str]:

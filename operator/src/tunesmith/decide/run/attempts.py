@@ -20,6 +20,7 @@ from tunesmith.decide.plan import Action, Create, Delete, Event, Patch
 from tunesmith.manifests.names import Owner
 from tunesmith.manifests.objects import Body
 from tunesmith.manifests.result_config_map import (
+    AdoptedWork,
     AttemptOutcome,
     AttemptRecord,
     Remedy,
@@ -214,6 +215,8 @@ def _record_end(attempt: Attempt, ending: Ending, final: bool) -> Step:
             reason, final = RunReason.TOO_MANY_DISRUPTIONS, True
     elif not final and remedy is None and not succeeded and children.failures + 1 > stage.backoff_limit:
         reason, final = RunReason.BACKOFF_LIMIT_EXCEEDED, True
+    adopted = _find_adopted(stage, ending)
+    ended_at = (job_ended_at(job) if job is not None else None) or attempt.now.replace(microsecond=0)
     record = AttemptRecord(
         stage=stage.name,
         attempt=attempt.number,
@@ -225,10 +228,12 @@ def _record_end(attempt: Attempt, ending: Ending, final: bool) -> Step:
         checkpoint=ending.checkpoint,
         remedy=remedy,
         started_at=_started_at(attempt),
-        ended_at=(job_ended_at(job) if job is not None else None) or attempt.now.replace(microsecond=0),
+        # A verdict counts from when the models answered: it must not overtake those that came after it.
+        ended_at=adopted.finished_at if adopted is not None else ended_at,
         ran_seconds=attempt.usage.active_seconds,
         gpu_seconds=charged_gpu_seconds(attempt.usage, job, ending.failure, ending.checkpoint),
         recorded_at=attempt.now.replace(microsecond=0),
+        adopted=adopted,
     )
     step = advance(stage, children.with_record(record), attempt.now)
     return replace(
@@ -236,6 +241,14 @@ def _record_end(attempt: Attempt, ending: Ending, final: bool) -> Step:
         actions=(Create(build_result_config_map(stage.owner, record)), *step.actions),
         events=(*_end_events(stage, record, step.requeue_after or 0), *step.events),
     )
+
+
+def _find_adopted(stage: StageDefinition, ending: Ending) -> AdoptedWork | None:
+    """Origin of a result that the pod did not come to itself, but found to be valid still."""
+    finished, report = stage.finished, ending.report
+    if finished is None or report is None or report.evaluation is None or report.reused != finished.uid:
+        return None
+    return AdoptedWork(uid=finished.uid, finished_at=finished.finished_at)
 
 
 def _started_at(attempt: Attempt) -> datetime | None:

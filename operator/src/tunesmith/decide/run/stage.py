@@ -6,6 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from tunesmith.decide.plan import Action, Event
+from tunesmith.manifests.finished_work import FinishedRecord
 from tunesmith.manifests.names import Owner
 from tunesmith.manifests.objects import Body, KubernetesObject
 from tunesmith.manifests.result_config_map import AttemptRecord, Remedy
@@ -77,6 +78,7 @@ class StageDefinition:
         queued: a queue (Kueue) decides when the Job runs, and owns its ``suspend``.
         lost_pod_seconds: how long beyond its grace period a pod may take to end.
         begun: what status knows of attempts that have begun.
+        finished: work of an earlier resource that a pod may report instead of doing it again.
     """
 
     owner: Owner
@@ -93,6 +95,7 @@ class StageDefinition:
     queued: bool = False
     lost_pod_seconds: float = LOST_POD_SECONDS
     begun: BegunAttempts = field(default=BegunAttempts())
+    finished: FinishedRecord | None = None
 
     @property
     def gpus_per_pod(self) -> float:

@@ -1,6 +1,7 @@
 """Parts of status that every run has: conditions, failure, cost, decimal strings."""
 
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Any, Literal, overload
 
 from tunesmith.api.common import Condition
@@ -15,7 +16,9 @@ from .stage import StageState, Step
 _MESSAGE_CHARACTERS = 2048
 
 #: Conditions of actions whose refusal withholds nothing else.
-REFUSAL_CONDITIONS = frozenset({ConditionType.JOB_CREATED, ConditionType.EVALUATION_CREATED})
+REFUSAL_CONDITIONS = frozenset(
+    {ConditionType.JOB_CREATED, ConditionType.EVALUATION_CREATED, ConditionType.FINISHED_WORK_KEPT}
+)
 
 
 @overload
@@ -50,6 +53,11 @@ def conditions_of(conditions: Iterable[Condition]) -> list[dict[str, Any]]:
 def is_job_refused(conditions: Iterable[Condition]) -> bool:
     """True where the last attempt that status counts has no Job yet: the API server refuses it."""
     return any(condition.type == ConditionType.JOB_CREATED for condition in conditions)
+
+
+def first_try(conditions: Iterable[Condition], started: datetime | None) -> datetime | None:
+    """Start in the status of a run whose first objects are refused: it must not change with each try."""
+    return started if is_job_refused(conditions) else None
 
 
 def ended_conditions(succeeded: bool, reason: str, message: str) -> list[ConditionUpdate]:
