@@ -132,7 +132,7 @@ class Operator:
         self._reconcilers = reconcilers
         self._metrics = Metrics()
         self._health = Health(self._metrics)
-        self._index = ChildIndex(self._child_changed)
+        self._index = ChildIndex(self._child_changed, on_step=self._child_stepped)
         self._connection = Connection()
         self._client = Client(self._connection, self._metrics, self._index, settings.watch_namespaces)
         self._recorder = EventRecorder(self._client, self._metrics, settings.pod_name)
@@ -269,6 +269,10 @@ class Operator:
     def _child_changed(self, owner_uid: str) -> None:
         if self._controller is not None:
             self._controller.child_changed(owner_uid)
+
+    def _child_stepped(self, owner_uid: str) -> None:
+        if self._controller is not None:
+            self._controller.child_stepped(owner_uid)
 
     async def _wait_for_api(self) -> None:
         """Wait until discovery lists the operator's kinds: kopf reads it only once."""
