@@ -3,9 +3,20 @@
 import asyncio
 from datetime import UTC, datetime
 
+import pytest
 from agents.first_release import FirstDesiredState
 
-from tunesmith.cluster.live import AGENT_SECONDS, CHANGE_SECONDS, ENDED_SECONDS, AgentHub, Connection
+from tunesmith.cluster.live import (
+    AGENT_SECONDS,
+    CHANGE_SECONDS,
+    ENDED_SECONDS,
+    PROGRESS_SECONDS,
+    STEPS_SECONDS,
+    AgentHub,
+    Connection,
+    Progress,
+    ProgressBoard,
+)
 from tunesmith_contract.agent import (
     FEATURES,
     PREVIOUS,
@@ -20,6 +31,7 @@ from tunesmith_contract.agent import (
     Version,
     VersionCounters,
 )
+from tunesmith_contract.progress import ProgressMetric, TrainerStatus
 
 DIGEST = "sha256:" + "0" * 64
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
@@ -55,6 +67,36 @@ async def states(connection: Connection) -> list[DesiredState]:
 
 async def generations(connection: Connection) -> list[int]:
     return [state.generation for state in await states(connection)]
+
+
+def progress(percent: int | None, **metrics: str) -> Progress:
+    told = tuple(ProgressMetric(name=name, value=value) for name, value in metrics.items())
+    status = TrainerStatus(last_updated_time=NOW, progress_percentage=percent, metrics=told)
+    return Progress("pod", "pod-uid", {"stage": "train"}, NOW, status)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "seconds"),
+    [
+        (progress(1, loss="2.0"), progress(1, loss="1.9", current_step="8"), PROGRESS_SECONDS),
+        (progress(1, loss="2.0"), progress(1, loss="1.9"), STEPS_SECONDS),
+        (progress(1, loss="2.0"), progress(2, loss="1.9"), PROGRESS_SECONDS),
+        (progress(1, loss="2.0"), progress(1, loss="2.0", checkpoint_step="10"), PROGRESS_SECONDS),
+        (progress(1, checkpoint_step="10"), progress(1, checkpoint_step="20"), PROGRESS_SECONDS),
+        (progress(None, part="reading"), progress(None, part="cleaning"), PROGRESS_SECONDS),
+        (progress(None, generated_rows="5"), progress(None, generated_rows="9"), STEPS_SECONDS),
+        (progress(3, trial_1="running"), progress(3, trial_1="pruned"), PROGRESS_SECONDS),
+    ],
+)
+def test_steps_alone_wake_a_job_less_often_than_a_percent_or_an_event(
+    before: Progress, after: Progress, seconds: float
+) -> None:
+    woken: list[tuple[str, float]] = []
+    board = ProgressBoard(lambda uid, seconds: woken.append((uid, seconds)))
+    board.put("job", before)
+    board.put("job", after)
+    assert woken == [("job", PROGRESS_SECONDS), ("job", seconds)]
+    assert board.latest("job") == after
 
 
 async def test_agents_get_the_newest_state_only_once() -> None:

@@ -36,6 +36,9 @@ PART = "part"
 #: Any of these marks an update by the trainer's own callbacks, which leaves out what transformers measures.
 TRAINER_UPDATES = frozenset({CHECKPOINT_STEP, KERNELS, OVERFITTING_STEP, PART})
 
+#: Metrics whose value changes at an event of a run, not with its steps.
+MILESTONES = frozenset({CHECKPOINT_STEP, CHECKPOINT_DIGEST, OVERFITTING_STEP, KERNELS, PART})
+
 PROGRESS_PATH = "/progress/v1/namespaces/{namespace}/{plural}/{name}"
 
 SERVER_URL_ENV = "KUBEFLOW_TRAINER_SERVER_URL"

@@ -7,6 +7,7 @@ there by trainer and agent. The rest is fetched and stored by the pods: ``hf://o
 
 import re
 from enum import StrEnum
+from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
@@ -74,8 +75,9 @@ class StorageUri(NamedTuple):
         return self._replace(path="/".join(filter(None, (self.path.rstrip("/"), *parts))))
 
 
+@lru_cache(maxsize=1024)
 def parse_uri(uri: str) -> StorageUri:
-    """Parse a storage URI.
+    """Parse a storage URI; the same ones come again and again.
 
     Raises:
         InvalidUri: unknown scheme, missing part, or a path that leaves its volume.

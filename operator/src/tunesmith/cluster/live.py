@@ -17,12 +17,15 @@ from tunesmith_contract.agent import (
     UsageOfOthers,
     derive_peer_key,
 )
-from tunesmith_contract.progress import TrainerStatus
+from tunesmith_contract.progress import MILESTONES, TRIAL_PREFIX, TrainerStatus
 
 Wake = Callable[[str, float], None]
 """Function that reconciles the resource of a UID, at most once per so many seconds."""
 
+#: Between two passes for progress by a percent or by an event of training, such as a checkpoint.
 PROGRESS_SECONDS = 5.0
+#: Between two for what changes with each step, such as the loss: each one writes a status.
+STEPS_SECONDS = 30.0
 AGENT_SECONDS = 10.0
 CHANGE_SECONDS = 0.5
 #: How long the last report of an agent that has ended is kept, for the requests that it counted.
@@ -77,9 +80,11 @@ class ProgressBoard:
         return self._latest.get(owner_uid)
 
     def put(self, owner_uid: str, progress: Progress) -> None:
-        """Keep the progress and wake the resource."""
+        """Keep the progress and wake the resource, sooner where it has come on by a percent or something happened."""
+        before = self._latest.get(owner_uid)
         self._latest[owner_uid] = progress
-        self._wake(owner_uid, PROGRESS_SECONDS)
+        only_steps = before is not None and _milestones(before) == _milestones(progress)
+        self._wake(owner_uid, STEPS_SECONDS if only_steps else PROGRESS_SECONDS)
 
     def forget(self, owner_uid: str) -> None:
         """Drop the progress of a deleted resource."""
@@ -279,6 +284,16 @@ class AgentHub:
     def forget(self, owner_uid: str) -> None:
         """Drop reports and connections of a deleted resource."""
         self._fleets.pop(owner_uid, None)
+
+
+def _milestones(progress: Progress) -> tuple[object, ...]:
+    """What of a progress does not change with each step."""
+    status = progress.status
+    told = {
+        metric.name: metric.value if metric.name in MILESTONES or metric.name.startswith(TRIAL_PREFIX) else ""
+        for metric in status.metrics
+    }
+    return progress.pod_uid, progress.labels, status.progress_percentage, told
 
 
 def _without_counters(report: AgentReport) -> AgentReport:
