@@ -157,6 +157,7 @@ control-plane-down: ## End that control plane
 bench: ## Measure the operator, the agent, rollouts, the trainer, evaluation and cleaning; writes bench/results/*.json and docs/benchmarks.md
 	@command -v wrk >/dev/null || apt-get install -qy --no-install-recommends wrk
 	@$(dev)/python bench/operator_speed.py --output bench/results/operator.json
+	@$(dev)/python bench/many_jobs.py --output bench/results/many-jobs.json
 	@$(dev)/python bench/agent/measure.py
 	@$(dev)/python bench/rollout_speed.py
 	@$(trainer)/python bench/trainer/measure.py
