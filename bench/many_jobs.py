@@ -244,12 +244,15 @@ class Installation:
 
 
 def create_adapter_deployment(runs: Runs, number: int) -> None:
-    """An AdapterDeployment of a kept job with a verdict; its pod runs on kwok's node, without an agent."""
+    """An AdapterDeployment that waits for a verdict on a kept job's artifact; its pod runs on kwok's node.
+
+    Without an agent it would ask again and again whether it has loaded an artifact.
+    """
     spec = {
         "baseModel": {"uri": "pvc://models/tiny"},
         "engine": {"gpus": 0},
         "artifactVolumes": [{"claim": "artifacts"}],
-        "adapters": [{"name": "expenses", "source": {"fineTuneJobRef": {"name": kept_name(2 * number + 1)}}}],
+        "adapters": [{"name": "expenses", "source": {"fineTuneJobRef": {"name": kept_name(2 * number)}}}],
     }
     body = {"apiVersion": "tunesmith.dev/v1alpha1", "kind": "AdapterDeployment", "spec": spec}
     path = f"/apis/tunesmith.dev/v1alpha1/namespaces/{runs.namespace}/adapterdeployments"
