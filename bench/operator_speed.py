@@ -45,9 +45,10 @@ PASSES = "tunesmith_reconciles_total{"
 PATIENCE = 60.0
 #: Between two resources that come one at a time: the pods of the one before are made and looked at by others.
 PAUSE = 0.1
-#: After the last child of many, statuses, pods and events follow: until nothing has waited for so long.
-SETTLE = 3.0
-SETTLED = 120.0
+#: After the last child of many, statuses, pods and events follow: until so few passes a second were made for so long.
+#: Some are always made, for jobs whose pods can't be scheduled.
+SETTLE, QUIET = 3.0, 25.0
+SETTLED = 40.0
 
 Seen = dict[str, dict[str, float]]
 
@@ -329,12 +330,12 @@ class Operator:
         return int(sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(PASSES)))
 
     def settle(self) -> None:
-        """Return once it has had nothing to do for a while."""
+        """Return once it has had next to nothing to do for a while."""
         deadline, idle_since = time.monotonic() + SETTLED, time.monotonic()
         while time.monotonic() < deadline and time.monotonic() - idle_since < SETTLE:
             passes = self.passes()
             time.sleep(0.5)
-            if self.passes() != passes:
+            if self.passes() - passes > QUIET * 0.5:
                 idle_since = time.monotonic()
 
     def usage(self) -> dict[str, float]:
