@@ -163,7 +163,7 @@ control-plane-up: ## A control plane with fake GPU nodes (any user)
 control-plane-down: ## End that control plane
 	@$(dev)/python -m tunesmith_cluster down --shape control-plane
 
-.PHONY: bench clean-cache
+.PHONY: bench bench-many-jobs clean-cache
 bench: ## Measure the operator, the agent, rollouts, the trainer, evaluation and cleaning; writes bench/results/*.json and docs/benchmarks.md
 	@command -v wrk >/dev/null || apt-get install -qy --no-install-recommends wrk
 	@$(dev)/python bench/operator_speed.py --output bench/results/operator.json
@@ -173,6 +173,10 @@ bench: ## Measure the operator, the agent, rollouts, the trainer, evaluation and
 	@$(trainer)/python bench/evaluation/measure.py
 	@$(trainer)/python bench/near.py
 	@$(trainer)/python bench/data/measure.py
+	@$(dev)/python bench/report.py
+
+bench-many-jobs: ## Measure ten thousand kept jobs, which takes long; writes bench/results/many-jobs.json and docs/benchmarks.md
+	@$(dev)/python bench/many_jobs.py --output bench/results/many-jobs.json
 	@$(dev)/python bench/report.py
 
 clean-cache: ## Remove build caches (images, binaries, virtual environments)

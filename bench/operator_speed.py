@@ -1,7 +1,8 @@
 """How fast a FineTuneJob gets its first child: one at a time, and many at once; and the operator's memory.
 
 Starts a control plane and the operator of its own, and measures from before the request that creates the resource to
-the moment at which a watcher in another process has the first child's event.
+the moment at which a watcher in another process has the first child's event. Then the same of Kubeflow Trainer, on a
+control plane that is as new.
 
     python bench/operator_speed.py --output bench/results/operator.json
 """
@@ -20,26 +21,34 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import kopf
+import kubeflow_trainer
 import yaml
+from process_usage import memory_mib, processor_seconds
 
 from tunesmith_cluster.cluster import Cluster, Shape
 
 ROOT = Path(__file__).resolve().parent.parent
 GROUP = "/apis/tunesmith.dev/v1alpha1"
 OWNER = "tunesmith.dev/owner-name"
-CHILDREN = ("/api/v1/configmaps", "/apis/batch/v1/jobs")
+JOBS = "/apis/batch/v1/jobs"
+PASSES = "tunesmith_reconciles_total{"
 PATIENCE = 60.0
 #: Between two resources that come one at a time: the pods of the one before are made and looked at by others.
 PAUSE = 0.1
+#: After the last child of many, statuses, pods and events follow: until so few passes a second were made for so long.
+#: Some are always made, for jobs whose pods can't be scheduled.
+SETTLE, QUIET = 3.0, 25.0
+SETTLED = 40.0
 
 Seen = dict[str, dict[str, float]]
 
@@ -53,6 +62,7 @@ class Options:
     threads: int
     command: list[str]
     output: Path | None
+    kubeflow: bool
 
 
 def load_connection() -> kopf.ConnectionInfo:
@@ -92,17 +102,42 @@ class Api:
         return self._http.getresponse()
 
 
-def watch_children(path: str, news: "multiprocessing.Queue[tuple[str, str, float]]", ready: Event) -> None:
+def watch_children(
+    path: str, selector: str, news: "multiprocessing.Queue[tuple[str, str, float]]", ready: Event
+) -> None:
     """Send the owner's name, the kind's path and the time of every new child; runs in a process of its own."""
     api = Api(load_connection())
-    version = api.call("GET", f"{path}?labelSelector={OWNER}")["metadata"]["resourceVersion"]
-    stream = api.open("GET", f"{path}?labelSelector={OWNER}&watch=true&resourceVersion={version}")
+    version = api.call("GET", f"{path}?labelSelector={selector}")["metadata"]["resourceVersion"]
+    stream = api.open("GET", f"{path}?labelSelector={selector}&watch=true&resourceVersion={version}")
     ready.set()
     for line in stream:
         now = time.monotonic()
         event = json.loads(line)
         if event["type"] == "ADDED":
-            news.put((event["object"]["metadata"]["labels"][OWNER], path, now))
+            news.put((owner_name(event["object"]["metadata"]), path, now))
+
+
+def owner_name(metadata: dict[str, Any]) -> str:
+    """Name of the resource that an object belongs to."""
+    name: str = (metadata.get("labels") or {}).get(OWNER) or metadata["ownerReferences"][0]["name"]
+    return name
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A kind of resource, and the children by which its operator is judged.
+
+    Attributes:
+        path: collection of the kind; ``{}`` stands for the namespace.
+        build: the resource of a name in a namespace.
+        children: paths of all objects of the children's kinds.
+        selector: label of the children; empty for all objects of these kinds.
+    """
+
+    path: str
+    build: Callable[[str, str], dict[str, Any]]
+    children: tuple[str, ...]
+    selector: str = ""
 
 
 def build_job(name: str, namespace: str) -> dict[str, Any]:
@@ -122,22 +157,32 @@ def build_job(name: str, namespace: str) -> dict[str, Any]:
     }
 
 
+FINE_TUNE_JOB = Subject(
+    f"{GROUP}/namespaces/{{}}/finetunejobs", build_job, ("/api/v1/configmaps", JOBS), OWNER
+)
+
+
 class Bench:
     """Creates resources, and collects when their children were seen."""
 
-    def __init__(self, news: "multiprocessing.Queue[tuple[str, str, float]]", namespace: str) -> None:
+    def __init__(
+        self, news: "multiprocessing.Queue[tuple[str, str, float]]", namespace: str, subject: Subject
+    ) -> None:
         self._news = news
         self.namespace = namespace
+        self.subject = subject
         self._seen: Seen = {}
 
     def create(self, api: Api, name: str) -> float:
-        """Create one FineTuneJob; returns the time before the request."""
+        """Create one resource; returns the time before the request."""
         started = time.monotonic()
-        api.call("POST", f"{GROUP}/namespaces/{self.namespace}/finetunejobs", build_job(name, self.namespace))
+        path = self.subject.path.format(self.namespace)
+        api.call("POST", path, self.subject.build(name, self.namespace))
         return started
 
-    def wait(self, names: Sequence[str], kinds: int = len(CHILDREN)) -> None:
-        """Wait until each of these has children of so many kinds."""
+    def wait(self, names: Sequence[str], kinds: int = 0) -> None:
+        """Wait until each of these has children of so many kinds; 0: of all."""
+        kinds = kinds or len(self.subject.children)
         deadline = time.monotonic() + PATIENCE
         missing = {name for name in names if len(self._seen.get(name, {})) < kinds}
         while missing:
@@ -153,9 +198,9 @@ class Bench:
         """When the first child was seen."""
         return min(self._seen[name].values())
 
-    def job(self, name: str) -> float:
-        """When the first Job was seen."""
-        return self._seen[name]["/apis/batch/v1/jobs"]
+    def last(self, name: str) -> float:
+        """When children of all kinds were seen: the last one is the Job."""
+        return max(self._seen[name].values())
 
 
 def measure_one_by_one(bench: Bench, count: int) -> dict[str, Any]:
@@ -168,7 +213,7 @@ def measure_one_by_one(bench: Bench, count: int) -> dict[str, Any]:
         bench.wait([name])
         time.sleep(PAUSE)
         first.append(1000 * (bench.first(name) - started))
-        job.append(1000 * (bench.job(name) - started))
+        job.append(1000 * (bench.last(name) - started))
     return {
         "objects": count,
         "secondsApart": PAUSE,
@@ -190,8 +235,15 @@ def measure_floor(bench: Bench, count: int) -> dict[str, float]:
     return describe(took)
 
 
-def measure_at_once(bench: Bench, count: int, threads: int) -> dict[str, Any]:
-    """Children per second, from the first request to the last first child."""
+def measure_at_once(
+    bench: Bench, count: int, threads: int, pids: Mapping[str, int], settle: Callable[[], None]
+) -> dict[str, Any]:
+    """Children per second, from the first request to the last first child.
+
+    Args:
+        pids: the processes whose processor time is told.
+        settle: returns once the work that follows the last child is done too.
+    """
     names: queue.SimpleQueue[str] = queue.SimpleQueue()
     for number in range(count):
         names.put(f"many-{number}")
@@ -207,6 +259,7 @@ def measure_at_once(bench: Bench, count: int, threads: int) -> dict[str, Any]:
             started[name] = bench.create(api, name)
 
     workers = [threading.Thread(target=work) for _ in range(threads)]
+    used = {name: processor_seconds(pid) for name, pid in pids.items()}
     begin = time.monotonic()
     for worker in workers:
         worker.start()
@@ -215,7 +268,9 @@ def measure_at_once(bench: Bench, count: int, threads: int) -> dict[str, Any]:
     created = time.monotonic()
     bench.wait(list(started))
     end = max(bench.first(name) for name in started)
-    last_job = max(bench.job(name) for name in started)
+    last_job = max(bench.last(name) for name in started)
+    settle()
+    spent = {name: processor_seconds(pid) - used[name] for name, pid in pids.items()}
     return {
         "objects": count,
         "threads": threads,
@@ -223,6 +278,7 @@ def measure_at_once(bench: Bench, count: int, threads: int) -> dict[str, Any]:
         "childrenPerSecond": round(count / (end - begin), 1),
         "jobsPerSecond": round(count / (last_job - begin), 1),
         "firstChild": describe([1000 * (bench.first(name) - at) for name, at in started.items()]),
+        "processorMsPerObject": {name: round(1000 * seconds / count, 2) for name, seconds in spent.items()},
     }
 
 
@@ -242,6 +298,11 @@ class Operator:
     def __init__(self, process: "subprocess.Popen[bytes]", http_port: int) -> None:
         self._process = process
         self._http_port = http_port
+
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        return self._process.pid
 
     def is_leading(self) -> bool:
         """Whether it leads.
@@ -263,17 +324,23 @@ class Operator:
                 calls[f"{verb} {kind} {code}"] = int(float(value))
         return calls
 
+    def passes(self) -> int:
+        """How often it looked at a resource."""
+        lines = self._metrics().splitlines()
+        return int(sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(PASSES)))
+
+    def settle(self) -> None:
+        """Return once it has had next to nothing to do for a while."""
+        deadline, idle_since = time.monotonic() + SETTLED, time.monotonic()
+        while time.monotonic() < deadline and time.monotonic() - idle_since < SETTLE:
+            passes = self.passes()
+            time.sleep(0.5)
+            if self.passes() - passes > QUIET * 0.5:
+                idle_since = time.monotonic()
+
     def usage(self) -> dict[str, float]:
         """Memory in MiB and processor seconds."""
-        folder = Path("/proc") / str(self._process.pid)
-        fields = dict(line.split(":", 1) for line in (folder / "status").read_text().splitlines())
-        times = (folder / "stat").read_text().rsplit(")", 1)[1].split()
-        ticks = os.sysconf("SC_CLK_TCK")
-        return {
-            "residentMiB": round(int(fields["VmRSS"].split()[0]) / 1024, 1),
-            "peakMiB": round(int(fields["VmHWM"].split()[0]) / 1024, 1),
-            "cpuSeconds": round((int(times[11]) + int(times[12])) / ticks, 2),
-        }
+        return {**memory_mib(self.pid), "cpuSeconds": round(processor_seconds(self.pid), 2)}
 
     def _metrics(self) -> str:
         connection = http.client.HTTPConnection("127.0.0.1", self._http_port, timeout=5)
@@ -320,46 +387,84 @@ def free_port() -> int:
 
 def prepare(api: Api, namespace: str) -> None:
     """CRDs and namespaces."""
-    for path in sorted((ROOT / "crds").glob("*.yaml")):
-        api.call(
-            "POST",
-            "/apis/apiextensions.k8s.io/v1/customresourcedefinitions",
-            yaml.safe_load(path.read_text()),
-        )
+    create_crds(api, ROOT / "crds")
     for name in (namespace, "tunesmith-system"):
         api.call("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
 
 
-def measure(options: Options) -> dict[str, Any]:
-    """All measurements, on the cluster of ``KUBECONFIG``."""
-    prepare(Api(load_connection()), "bench")
+def create_crds(api: Api, folder: Path) -> None:
+    """The CRDs of a folder."""
+    path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+    for file in sorted(folder.glob("*.yaml")):
+        api.call("POST", path, yaml.safe_load(file.read_text()))
+
+
+@contextmanager
+def watching(subject: Subject) -> Iterator[Bench]:
+    """Watchers of the children, each in a process of its own."""
     context = multiprocessing.get_context("spawn")
     news: multiprocessing.Queue[tuple[str, str, float]] = context.Queue()
-    ready = [context.Event() for _ in CHILDREN]
+    ready = [context.Event() for _ in subject.children]
     watchers = [
-        context.Process(target=watch_children, args=(path, news, event), daemon=True)
-        for path, event in zip(CHILDREN, ready, strict=True)
+        context.Process(target=watch_children, args=(path, subject.selector, news, event), daemon=True)
+        for path, event in zip(subject.children, ready, strict=True)
     ]
     for watcher in watchers:
         watcher.start()
     for event in ready:
         event.wait(PATIENCE)
-    bench = Bench(news, "bench")
     try:
-        with running_operator(options.command) as operator:
-            before = operator.usage()
-            result = {
-                "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
-                "loadAverage": [round(load, 1) for load in os.getloadavg()],
-                "idle": before,
-                "floor": measure_floor(bench, options.one_by_one),
-                "oneByOne": measure_one_by_one(bench, options.one_by_one),
-                "atOnce": measure_at_once(bench, options.at_once, options.threads),
-            }
-            return result | {"afterwards": operator.usage(), "apiCalls": operator.calls()}
+        yield Bench(news, "bench", subject)
     finally:
         for watcher in watchers:
             watcher.terminate()
+
+
+def pids_of(cluster: Cluster) -> dict[str, int]:
+    """The processes of a control plane by their names."""
+    return {record.name: record.pid for record in cluster.processes.records()}
+
+
+def measure(options: Options, cluster: Cluster) -> dict[str, Any]:
+    """All measurements of the operator, on the cluster of ``KUBECONFIG``."""
+    prepare(Api(load_connection()), "bench")
+    with watching(FINE_TUNE_JOB) as bench, running_operator(options.command) as operator:
+        before = operator.usage()
+        pids = pids_of(cluster) | {"operator": operator.pid}
+        result = {
+            "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
+            "loadAverage": [round(load, 1) for load in os.getloadavg()],
+            "idle": before,
+            "floor": measure_floor(bench, options.one_by_one),
+            "oneByOne": measure_one_by_one(bench, options.one_by_one),
+            "atOnce": measure_at_once(bench, options.at_once, options.threads, pids, operator.settle),
+        }
+        return result | {
+            "afterwards": operator.usage(),
+            "passes": operator.passes(),
+            "apiCalls": operator.calls(),
+        }
+
+
+def measure_kubeflow(options: Options, cluster: Cluster) -> dict[str, Any]:
+    """The same of Kubeflow Trainer; its first child is a JobSet, and nobody makes Jobs of that here."""
+    with kubeflow_trainer.running(Api(load_connection()), Path(cluster.kubeconfig)) as pid:
+        subject = Subject(
+            kubeflow_trainer.PATH, kubeflow_trainer.build_train_job, (kubeflow_trainer.JOB_SETS,)
+        )
+        pids = pids_of(cluster) | {"operator": pid}
+        with watching(subject) as bench:
+            return {
+                "version": kubeflow_trainer.VERSION,
+                "loadAverage": [round(load, 1) for load in os.getloadavg()],
+                "oneByOne": _without_jobs(measure_one_by_one(bench, options.one_by_one)),
+                "atOnce": _without_jobs(
+                    measure_at_once(
+                        bench, options.at_once, options.threads, pids, partial(time.sleep, SETTLE)
+                    )
+                ),
+                "afterwards": memory_mib(pid),
+            }
 
 
 def read_options(arguments: Sequence[str]) -> Options:
@@ -370,22 +475,36 @@ def read_options(arguments: Sequence[str]) -> Options:
     parser.add_argument("--one-by-one", type=int, default=200)
     parser.add_argument("--at-once", type=int, default=500)
     parser.add_argument("--threads", type=int, default=16)
-    parser.add_argument("--command", nargs="+", default=[sys.executable, "-m", "tunesmith"])
+    parser.add_argument("--command", nargs=argparse.REMAINDER, default=[sys.executable, "-m", "tunesmith"])
     parser.add_argument("--output", type=Path)
+    parser.add_argument("--kubeflow", action=argparse.BooleanOptionalAction, default=True)
     return Options(**vars(parser.parse_args(arguments)))
 
 
-def main() -> int:
-    """Measure on a control plane of its own; print and write the result."""
-    options = read_options(sys.argv[1:])
+def _without_jobs(figures: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in figures.items() if name not in {"firstJob", "jobsPerSecond"}}
+
+
+def on_a_new_cluster(
+    measured: Callable[[Options, Cluster], dict[str, Any]], options: Options
+) -> dict[str, Any]:
+    """Measure on a control plane of its own."""
     with tempfile.TemporaryDirectory(prefix="tunesmith-bench-") as state:
         cluster = Cluster(Shape.CONTROL_PLANE, Path(state) / "cluster", bound=True)
         cluster.up()
         try:
             os.environ["KUBECONFIG"] = str(cluster.kubeconfig)
-            result = measure(options)
+            return measured(options, cluster)
         finally:
             cluster.down()
+
+
+def main() -> int:
+    """Measure; print and write the result."""
+    options = read_options(sys.argv[1:])
+    result = on_a_new_cluster(measure, options)
+    if options.kubeflow:
+        result["kubeflowTrainer"] = on_a_new_cluster(measure_kubeflow, options)
     text = json.dumps(result, indent=2) + "\n"
     print(text)
     if options.output:

@@ -42,8 +42,8 @@ def operator_section(result: dict[str, Any]) -> str:
             result["afterwards"]["residentMiB"],
         ),
         ("a bare ConfigMap, created and seen by a watch", floor["p50"], floor["p99"], "", ""),
-        ("Kubeflow Trainer v2.0.0, measured before on a like machine", 9.8, 55, 20, 58),
-        ("a bare kopf prototype without status, likewise", 5.1, 21, 392, 82),
+        _kubeflow_row(result.get("kubeflowTrainer")),
+        ("a bare kopf prototype without status, measured before on a like machine", 5.1, 21, 392, 82),
     ]
     head = ("from create to first child", "p50 ms", "p99 ms", "children/s, 500 at once", "resident MiB")
     calls = [(call, count) for call, count in sorted(result["apiCalls"].items(), key=lambda item: -item[1])]
@@ -56,7 +56,70 @@ def operator_section(result: dict[str, Any]) -> str:
             f"First Job: p50 {one['firstJob']['p50']} ms, p99 {one['firstJob']['p99']} ms; "
             f"at once {many['jobsPerSecond']} a second. The API server itself took "
             f"{many['createdPerSecond']} of the 500 resources a second from {many['threads']} threads.",
+            *_processor_table(result),
             table((f"API call, for {objects} resources", "count"), calls),
+        ]
+    )
+
+
+def _kubeflow_row(result: dict[str, Any] | None) -> tuple[object, ...]:
+    """Kubeflow Trainer in the same run; its first child is a JobSet."""
+    if result is None:
+        return ("Kubeflow Trainer v2.0.0, measured before on a like machine", 9.8, 55, 20, 58)
+    one, many = result["oneByOne"]["firstChild"], result["atOnce"]
+    name = f"Kubeflow Trainer {result['version']}, to its JobSet"
+    return name, one["p50"], one["p99"], many["childrenPerSecond"], result["afterwards"]["residentMiB"]
+
+
+def _processor_table(result: dict[str, Any]) -> list[str]:
+    """Processor time per resource of many at once, by process."""
+    sides = {"Tunesmith": result["atOnce"]}
+    if "kubeflowTrainer" in result:
+        sides["Kubeflow Trainer"] = result["kubeflowTrainer"]["atOnce"]
+    sides = {
+        name: side["processorMsPerObject"] for name, side in sides.items() if "processorMsPerObject" in side
+    }
+    if not sides:
+        return []
+    processes = list(next(iter(sides.values())))
+    head = ("processor ms per resource, many at once", *processes)
+    return [table(head, [(name, *(side[process] for process in processes)) for name, side in sides.items()])]
+
+
+def many_jobs_section(result: dict[str, Any]) -> str:
+    """Memory, cost of one more job and time to restart, by the number of kept jobs."""
+    rows = [
+        (
+            f"{step['jobs']:,}",
+            step["memory"]["residentMiB"],
+            step["processorMsPerJob"],
+            step["firstChildMs"],
+            step["restart"]["readySeconds"],
+            step["restart"]["caughtUpSeconds"],
+            step["restart"]["residentMiB"],
+            step["restart"]["peakMiB"],
+            step["loadAverage"],
+        )
+        for step in result["steps"]
+    ]
+    head = (
+        "kept jobs",
+        "resident MiB",
+        "processor ms, one more job",
+        "first child ms",
+        "restart: leads after s",
+        "all looked at after s",
+        "resident MiB",
+        "at most MiB",
+        "load average",
+    )
+    return "\n\n".join(
+        [
+            "## Ten thousand jobs",
+            f"{result['machine']}. Half of the jobs have an EvalRun; {result['adapterDeployments']} "
+            "AdapterDeployments serve the first of them, from the step on at which there are enough. One more job is "
+            "one that runs to the end of its pods.",
+            table(head, rows),
         ]
     )
 
@@ -445,6 +508,7 @@ _TRAINING_FIGURES = ("tokensPerSecond", "peakGiB", "estimateGiB")
 _PROOF_FIGURES = ("share", "baseRootMeanSquare", "residualRootMeanSquare", "tokensPerSecond", "memoryGiB")
 SECTIONS = {
     "operator": operator_section,
+    "many-jobs": many_jobs_section,
     "agent": agent_section,
     "rollouts": rollouts_section,
     "trainer": trainer_section,

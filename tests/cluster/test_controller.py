@@ -1,6 +1,7 @@
 """One pass per change; every failure is shown in the status and tried again."""
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -8,6 +9,7 @@ from typing import Any, cast
 
 import pytest
 from api_server.fake_api import FakeApi, until
+from long_form import cases
 
 from tunesmith.cluster import controller as controller_module
 from tunesmith.cluster.controller import Controller
@@ -48,6 +50,8 @@ async def observe(reader: Reader, resource: Any) -> Any:
 
 
 def plan(resource: Any, observed: Any, now: datetime, environment: Environment) -> Plan:
+    if observed:
+        return Plan((), {"phase": "Made"})
     return Plan((Create(CHILD),), {"phase": "Made"}, (Event("Made", "made the child"),))
 
 
@@ -179,7 +183,8 @@ async def test_a_pass_in_progress_ends_and_agents_are_told_before_the_operator_e
             pod_name="pod", pod_uid="pod", boot_id="b", engine_ready=True, applied_generation=0
         )
         hub.report("job-uid", report, NOW)
-        harness.add()
+        known = {**BODY, "status": {"observedGeneration": 1}}
+        harness.controller.handle_event("ADDED", harness.api.add(known))
         await written.wait()
         draining = asyncio.create_task(harness.controller.drain())
         sender = asyncio.create_task(connection.next())
@@ -397,7 +402,151 @@ async def test_resources_of_another_controller_are_left_alone(name: str, acts_on
             metadata = {**BODY["metadata"], "name": resource, "uid": resource, "labels": labels}
             harness.controller.handle_event("ADDED", harness.api.add({**BODY, "metadata": metadata}))
         jobs = [key for key in harness.api.objects if key[0] == "FineTuneJob"]
+
+        def with_status() -> set[str]:
+            return {name for _, _, name in jobs if "status" in harness.api.objects["FineTuneJob", "ns", name]}
+
+        await until(lambda: with_status() >= acts_on)
         await until(lambda: not harness.controller.queue._working and not len(harness.controller.queue))
-        assert {
-            name for _, _, name in jobs if "status" in harness.api.objects["FineTuneJob", "ns", name]
-        } == acts_on
+        assert with_status() == acts_on
+
+
+def resource(name: str, **status: Any) -> dict[str, Any]:
+    body = {**BODY, "metadata": {**BODY["metadata"], "name": name, "uid": f"uid-{name}"}}
+    return body | {"status": status} if status else body
+
+
+def plan_child(resource: Any, observed: Any, now: datetime, environment: Environment) -> Plan:
+    """A child of its own, and then a status that counts the children of all."""
+    name = resource["metadata"]["name"]
+    if any(child["metadata"]["name"] == name for child in observed):
+        return Plan((), {"children": len(observed), "observedGeneration": 1})
+    child = {**CHILD, "metadata": {"namespace": "ns", "name": name}}
+    return Plan((Create(child),), {"children": len(observed), "observedGeneration": 1})
+
+
+async def test_the_children_of_all_new_resources_come_before_the_status_of_any() -> None:
+    async with running(plan_child) as harness:
+        for number in range(20):
+            harness.controller.handle_event("ADDED", harness.api.add(resource(f"job-{number}")))
+
+        def statuses() -> list[Any]:
+            jobs = [body for key, body in harness.api.objects.items() if key[0] == "FineTuneJob"]
+            return [body["status"]["children"] for body in jobs if "status" in body]
+
+        await until(lambda: len(statuses()) == 20)
+        writes = [call for call in harness.api.calls if call[0] != "list"]
+        assert writes == [("create", "ConfigMap")] * 20 + [("status", "FineTuneJob")] * 20
+        assert statuses() == [20] * 20
+
+
+async def test_the_status_of_a_new_resource_does_not_wait_where_an_action_is_refused() -> None:
+    def plan_job(*_: Any) -> Plan:
+        return Plan((Create(CHILD, condition="JobCreated"),), {"phase": "Training"})
+
+    async with running(plan_job) as harness:
+        harness.api.failures["create", "ConfigMap"] = [Refused("exceeded quota", 403, "Forbidden")]
+        harness.add()
+        await until(lambda: harness.status)
+        assert harness.condition("JobCreated")[0] == "False"
+        assert harness.api.calls.count(("create", "ConfigMap")) == 1
+
+
+async def test_many_changes_of_children_lead_to_one_pass() -> None:
+    def plan_nothing(*_: Any) -> Plan:
+        return Plan()
+
+    async with running(plan_nothing) as harness:
+        harness.controller.handle_event(None, harness.api.add(resource("job", observedGeneration=1)))
+        await until(lambda: harness.api.calls == [("list", "ConfigMap")])
+        for _ in range(20):
+            harness.controller.child_stepped("uid-job")
+            await asyncio.sleep(0)
+        queue = harness.controller.queue
+        await until(lambda: not queue._soon and not queue._working and not len(queue))
+        assert harness.api.calls == [("list", "ConfigMap")] * 2
+
+
+async def test_the_echo_of_a_status_leads_to_no_pass_also_where_it_overtakes_the_answer() -> None:
+    async with running() as harness:
+        replace_status = harness.api.replace_status
+
+        async def overtaken(body: Any, status: Any) -> Any:
+            after = await replace_status(body, status)
+            harness.controller.handle_event("MODIFIED", after)
+            await asyncio.sleep(0)
+            return after
+
+        harness.api.replace_status = overtaken  # type: ignore[method-assign]
+        harness.api.add(CHILD)
+        harness.controller.handle_event("ADDED", harness.api.add(resource("job")))
+        await until(lambda: ("status", "FineTuneJob") in harness.api.calls)
+        await until(lambda: not harness.controller.queue._working and not len(harness.controller.queue))
+        assert harness.api.calls.count(("list", "ConfigMap")) == 1
+
+
+async def test_a_change_of_a_resource_during_its_pass_leads_to_another_pass() -> None:
+    """A person's change that overtakes the answer to a write is no echo."""
+    specs: list[Any] = []
+
+    def plan_spec(resource: Any, observed: Any, *_: Any) -> Plan:
+        specs.append(resource["spec"])
+        return Plan((), {"phase": "Made"})
+
+    async with running(plan_spec) as harness:
+        replace_status = harness.api.replace_status
+
+        async def overtaken(body: Any, status: Any) -> Any:
+            after = await replace_status(body, status)
+            changed = harness.api.add({**after, "spec": {"valid": True, "epochs": 2}})
+            harness.controller.handle_event("MODIFIED", changed)
+            return after
+
+        harness.api.replace_status = overtaken  # type: ignore[method-assign]
+        harness.add()
+        await until(lambda: specs[-1:] == [{"valid": True, "epochs": 2}])
+
+
+@pytest.mark.parametrize("seed", range(cases(10, 500)))
+async def test_no_change_is_lost_whatever_the_order(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the end the status says what the last change of the spec and of the children was, and nothing goes on."""
+    monkeypatch.setattr(controller_module, "DEBOUNCE_SECONDS", 0.003)
+    choose, latest = random.Random(seed), {"child": 0, "spec": 0}
+
+    def plan_latest(resource: Any, observed: Any, *_: Any) -> Plan:
+        status = {
+            "child": latest["child"],
+            "spec": resource["spec"].get("number", 0),
+            "observedGeneration": 1,
+        }
+        return Plan(() if observed else (Create(CHILD),), status)
+
+    async with running(plan_latest) as harness:
+        controller, replace_status = harness.controller, harness.api.replace_status
+
+        async def interrupted(body: Any, status: Any) -> Any:
+            after = await replace_status(body, status)
+            if choose.random() < 0.5:
+                controller.handle_event("MODIFIED", after)
+            await asyncio.sleep(choose.choice((0, 0.001)))
+            return after
+
+        harness.api.replace_status = interrupted  # type: ignore[method-assign]
+        harness.add()
+        for number in range(1, 40):
+            match choose.randrange(4):
+                case 0:
+                    latest["spec"] = number
+                    known = harness.api.objects["FineTuneJob", "ns", "job"]
+                    changed = {**known, "spec": {"valid": True, "number": number}}
+                    controller.handle_event("MODIFIED", harness.api.add(changed))
+                case 1:
+                    latest["child"] = number
+                    choose.choice((controller.child_stepped, controller.child_changed))("job-uid")
+                case 2:
+                    harness.api.failures["status", "FineTuneJob"] = [Conflict("modified", 409, "Conflict")]
+            await asyncio.sleep(choose.choice((0, 0, 0.001, 0.004)))
+        queue = controller.queue
+        await until(lambda: harness.status == {**latest, "observedGeneration": 1})
+        await until(lambda: not (queue._soon or queue._timers or queue._working or len(queue)))
+        assert harness.status == {**latest, "observedGeneration": 1}

@@ -18,13 +18,16 @@ from tunesmith.cluster.reconciler import Reader
 from tunesmith.controller_runtime.client import Client
 from tunesmith.controller_runtime.events import EventRecorder
 from tunesmith.controller_runtime.index import WATCHED_KINDS
+from tunesmith.controller_runtime.kept import Packed
 from tunesmith.controller_runtime.metrics import Metrics
 from tunesmith.decide.serving.pods.engine_memory import find_base_model
 from tunesmith.manifests.names import API_VERSION, OWNER_UID_LABEL
 from tunesmith.manifests.objects import Body
 from tunesmith.manifests.result_config_map import RECORD_KEY, AttemptOutcome, build_result_config_map
+from tunesmith.manifests.verdict_records import VerdictRecord, build_verdicts, verdicts_name
 from tunesmith_contract.agent import AgentReport
 from tunesmith_contract.report import Outcome, RunReport
+from tunesmith_contract.shared_rules.verdict import Verdict
 from tunesmith_contract.stages import Stage
 
 ADAPTER = build_adapter("one", source={"fineTuneJobRef": {"name": "tune"}})
@@ -47,6 +50,12 @@ def record_of(owner: str, digest: str) -> dict[str, Any]:
     }
     data = {RECORD_KEY: f'{{"candidate":"{digest}"}}'}
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}
+
+
+VERDICT = VerdictRecord(
+    uid="u", name="judged", policy_digest="p", verdict=Verdict.PASS, ended_at=datetime(2030, 1, 1, tzinfo=UTC)
+)
+MADE, OTHER = "sha256:" + "a" * 64, "sha256:" + "b" * 64
 
 
 class Setting:
@@ -87,11 +96,11 @@ async def test_children_jobs_verdicts_and_agents_of_its_own_are_observed(indexed
     setting = Setting(indexed)
     bodies, live, uid = setting.controller.bodies, setting.controller.live, setting.resource.metadata.uid
     for body in (
-        body_of("FineTuneJob", "tune", phase="Training", artifact={"digest": "sha256:made"}),
+        body_of("FineTuneJob", "tune", phase="Training", artifact={"digest": MADE}),
         body_of("FineTuneJob", "other"),
-        body_of("EvalRun", "judged", verdict="Pass", candidate={"digest": "sha256:made"}),
-        body_of("EvalRun", "of-another-artifact", verdict="Pass", candidate={"digest": "sha256:other"}),
-        body_of("EvalRun", "hidden", verdict="Pass", candidate={"digest": "sha256:other"}),
+        body_of("EvalRun", "judged", verdict="Pass", candidate={"digest": MADE}),
+        body_of("EvalRun", "of-another-artifact", verdict="Pass", candidate={"digest": OTHER}),
+        body_of("EvalRun", "hidden", verdict="Pass", candidate={"digest": OTHER}),
         body_of("EvalRun", "running", phase="Running"),
         body_of("EvalRun", "elsewhere", namespace="elsewhere", verdict="Pass"),
     ):
@@ -101,9 +110,9 @@ async def test_children_jobs_verdicts_and_agents_of_its_own_are_observed(indexed
             pod_name=pod_uid, pod_uid=pod_uid, boot_id="1", engine_ready=True, applied_generation=1
         )
         live.agents.report(uid, report, datetime.now(UTC))
-    setting.add(record_of("uid-of-judged", "sha256:made"))
-    setting.add(record_of("uid-of-hidden", "sha256:made"))
-    setting.add(record_of("uid-of-of-another-artifact", "sha256:other"))
+    setting.add(record_of("uid-of-judged", MADE))
+    setting.add(record_of("uid-of-hidden", MADE))
+    setting.add(record_of("uid-of-of-another-artifact", OTHER))
     observed = await observe_adapterdeployment(setting.reader, setting.resource)
     assert len(observed.config_maps) == 3
     assert observed.history is not None
@@ -221,3 +230,37 @@ async def test_an_engine_on_cpus_needs_the_forms_of_answers_and_no_nodes() -> No
     written = setting.resource.model_copy(update={"spec": spec})
     observed = await observe_adapterdeployment(setting.reader, written)
     assert (observed.records, observed.nodes) == ((), None)
+
+
+async def unpacked_bodies(count: int, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Packed objects that one observation reads beside so many ended jobs and runs of other artifacts."""
+    setting = Setting(indexed=True)
+    bodies = setting.controller.bodies
+    bodies.put(body_of("FineTuneJob", "tune", phase="Succeeded", artifact={"digest": MADE}))
+    bodies.put(body_of("EvalRun", "judged", phase="Succeeded", verdict="Pass"))
+    setting.add(record_of("uid-of-judged", MADE))
+    for number in range(count):
+        digest = f"sha256:{number:064x}"
+        bodies.put(body_of("FineTuneJob", f"job-{number}", phase="Succeeded", artifact={"digest": digest}))
+        bodies.put(body_of("EvalRun", f"run-{number}", phase="Succeeded", verdict="Pass"))
+        setting.add(record_of(f"uid-of-run-{number}", digest))
+        setting.add(build_verdicts(NAMESPACE, digest, VERDICT))
+    setting.add(build_verdicts(NAMESPACE, MADE, VERDICT))
+    read: list[Packed] = []
+    unpack = Packed.unpack
+
+    def counted(self: Packed) -> Body:
+        read.append(self)
+        return unpack(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Packed, "unpack", counted)
+        observed = await observe_adapterdeployment(setting.reader, setting.resource)
+    assert [run.body["metadata"]["name"] for run in observed.eval_runs] == ["judged"]
+    assert [body["metadata"]["name"] for body in observed.verdicts] == [verdicts_name(MADE)]
+    return len(read)
+
+
+async def test_the_work_does_not_grow_with_the_number_of_ended_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    few, many = await unpacked_bodies(2, monkeypatch), await unpacked_bodies(300, monkeypatch)
+    assert 0 < many == few

@@ -18,8 +18,11 @@ from tunesmith.manifests.gang_service import build_gang_service
 from tunesmith.manifests.names import API_VERSION, child_metadata
 from tunesmith.manifests.objects import Body
 from tunesmith.manifests.result_config_map import AttemptOutcome, AttemptRecord, build_result_config_map
+from tunesmith.manifests.verdict_records import VerdictRecord, build_verdicts, read_verdicts
 from tunesmith.manifests.version_revision import build_version_revision, promotion_patch
 from tunesmith_contract.agent import Version
+from tunesmith_contract.report import ComparedSide
+from tunesmith_contract.shared_rules.verdict import Verdict
 from tunesmith_contract.stages import Stage
 
 
@@ -233,3 +236,33 @@ async def test_authorities_are_looked_for_while_their_pod_waits(api: Any, reader
     metadata = {"namespace": job.metadata.namespace, "name": "trust"}
     api.add({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata})
     assert (await observe_finetunejob(reader, job)).related.missing_config_maps == ("rows",)
+
+
+async def test_the_verdicts_on_the_candidate_are_there_when_the_record_of_its_run_is_made(
+    api: Any, reader: Reader
+) -> None:
+    """Of the runs before it, deleted ones as well, a run's number is counted with its first record."""
+    digest, other = f"sha256:{'a' * 64}", f"sha256:{'b' * 64}"
+    run = EvalRun.parse(eval_run())
+    verdict = VerdictRecord(
+        uid="deleted",
+        name="better",
+        policy_digest="p",
+        verdict=Verdict.PASS,
+        ended_at=datetime(2030, 1, 1, tzinfo=UTC),
+    )
+    for each in (digest, other):
+        api.index.put("v1", "ConfigMap", api.add(build_verdicts("team", each, verdict)))
+    metadata = child_metadata(run, Stage.EVALUATE, 1)
+    job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata}
+    report = success("evaluate")
+    assert report.evaluation is not None
+    evaluation = report.evaluation.model_copy(update={"compared": (ComparedSide(digest), ComparedSide("r1"))})
+    message = report.model_copy(update={"evaluation": evaluation}).to_termination_message().decode()
+    ended = {"name": "trainer", "state": {"terminated": {"exitCode": 0, "message": message}}}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "status": {"containerStatuses": [ended]}}
+    for kind, body in ((("batch/v1", "Job"), job), (("v1", "Pod"), pod)):
+        api.index.put(*kind, api.add({**body, "metadata": {**metadata, "name": f"{kind[1]}-1"}}))
+    observed = await observe_evalrun(reader, run)
+    assert read_verdicts(observed.verdicts, digest) == (verdict,)
+    assert read_verdicts(observed.verdicts, other) == ()

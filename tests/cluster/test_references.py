@@ -175,6 +175,24 @@ async def test_a_spec_that_no_longer_refers_to_it_is_left_alone() -> None:
     assert [key.name for key in await harness.settle()] == ["tune"]
 
 
+@pytest.mark.parametrize(("digest", "woken"), [(ARTIFACT["digest"], True), ("sha256:" + "1" * 64, False)])
+async def test_the_outcome_of_a_run_reconciles_only_those_that_await_its_artifact(
+    digest: str, woken: bool
+) -> None:
+    harness = Harness()
+    harness.controller.handle_event("ADDED", versioned(serving_body(ADAPTER)))
+    await harness.settle()
+    harness.controller.bodies.await_mentions(SERVING_KEY, {ARTIFACT["digest"]})
+    run = {
+        **versioned(eval_run()),
+        "metadata": {**eval_run()["metadata"], "uid": "run", "resourceVersion": "1"},
+    }
+    for version, status in enumerate(({}, {"phase": "Succeeded", "candidate": {"digest": digest}}), start=1):
+        harness.controller.handle_event("MODIFIED", versioned(run, version, status=status))
+    harness.controller.handle_event("DELETED", versioned(run, 3, status={"candidate": {"digest": digest}}))
+    assert (SERVING_KEY in await harness.settle()) == woken
+
+
 class CountedBody(dict[str, Any]):
     """A body that counts how often any such body is read."""
 

@@ -1,10 +1,13 @@
 """Bodies in memory: of the managed fields only the writers of the annotation for actions are kept."""
 
+import random
 from typing import Any
+
+from long_form import cases
 
 from tunesmith.api.actions import ACTION_ANNOTATION
 from tunesmith.controller_runtime.bodies import Bodies, key_of
-from tunesmith.controller_runtime.kept import Packed
+from tunesmith.controller_runtime.mentions import Mentions, hashes_of, mentioned_in
 
 
 def entry(manager: str, annotation: str | None = None) -> dict[str, Any]:
@@ -58,10 +61,12 @@ def test_ended_resources_are_packed_and_found_by_what_they_mention() -> None:
     )
     assert bodies.get(key_of(jobs[0])) == jobs[0]
     assert bodies.get(key_of(jobs[0])) is not bodies.get(key_of(jobs[0]))
-    assert bodies.in_namespace("FineTuneJob", "n", {digests[1]}) == (jobs[1], live)
-    assert bodies.in_namespace("FineTuneJob", "n", {"pvc://models/a"}) == (jobs[0], live)
-    assert bodies.in_namespace("FineTuneJob", "n", set()) == (live,)
-    assert bodies.in_namespace("FineTuneJob", "n") == (*jobs, live)
+    assert [*bodies.mentioning("FineTuneJob", "n", {digests[1]})] == [jobs[1], live]
+    assert [*bodies.mentioning("FineTuneJob", "n", {"pvc://models/a"})] == [jobs[0], live]
+    assert [*bodies.mentioning("FineTuneJob", "n", {"oci://registry/x"})] == [*jobs, live]
+    assert [*bodies.mentioning("FineTuneJob", "n", set())] == [live]
+    assert [*bodies.mentioning("FineTuneJob", "elsewhere", {digests[1]})] == []
+    assert bodies.of_kind("FineTuneJob") == (*jobs, live)
     assert set(bodies.uids("FineTuneJob", "n")) == {"uid-a", "uid-b", "live"}
     assert bodies.uids("FineTuneJob", "other") == {}
     newer = {**jobs[0], "metadata": {**jobs[0]["metadata"], "resourceVersion": "2"}}
@@ -70,12 +75,33 @@ def test_ended_resources_are_packed_and_found_by_what_they_mention() -> None:
     assert bodies.get(key_of(newer)) == newer
     assert bodies.drop(newer)
     assert bodies.get(key_of(newer)) is None
+    assert [*bodies.mentioning("FineTuneJob", "n", {digests[0]})] == [live]
 
 
 def test_a_digest_within_a_record_or_a_uri_is_mentioned() -> None:
     digest = f"sha256:{'c' * 64}"
-    metadata = {"name": "a", "namespace": "n", "uid": "u", "resourceVersion": "1"}
     for text in (f'{{"digest":"{digest}"}}', f"oci://registry/x@{digest}"):
-        packed = Packed.of({"metadata": metadata, "data": {"record.json": text}})
-        assert packed.mentions({digest})
-        assert not packed.mentions({f"sha256:{'d' * 64}"})
+        mentioned = mentioned_in({"data": {"record.json": text}})
+        assert hashes_of({digest}) <= mentioned
+        assert not hashes_of({f"sha256:{'d' * 64}"}) & mentioned
+
+
+def test_mentions_follow_a_simple_model() -> None:
+    """Random changes beside a dict that is searched as a whole."""
+    for seed in range(cases(50, 2000)):
+        choose, mentions, model = random.Random(seed), Mentions[str](), dict[str, set[int]]()
+        for _ in range(60):
+            holder, hashes = choose.choice("abcdef"), choose.sample(range(8), choose.randrange(4))
+            if choose.random() < 0.3:
+                mentions.drop(holder)
+                model.pop(holder, None)
+            else:
+                mentions.add(holder, hashes)
+                model.setdefault(holder, set()).update(hashes)
+            wanted = choose.sample(range(8), 2)
+            found = [*mentions.find(wanted)]
+            assert sorted(found) == sorted(name for name, held in model.items() if held & {*wanted})
+            assert all(mentions.of(name) == model.get(name, frozenset()) for name in "abcdef")
+        for holder in "abcdef":
+            mentions.drop(holder)
+        assert not mentions._holders, "nothing is left of those that are gone"

@@ -3,13 +3,16 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
 from api_server.fake_api import FakeClock
 
 from tunesmith.controller_runtime.bodies import Bodies, Key
 from tunesmith.controller_runtime.index import ChildIndex
+from tunesmith.controller_runtime.kept import Packed
 from tunesmith.controller_runtime.tombstones import REMEMBERED_SECONDS
 from tunesmith.manifests.names import OWNER_UID_LABEL
 from tunesmith.manifests.objects import deletion_requested_at
+from tunesmith.manifests.verdict_records import VERDICTS_OWNER, verdicts_group
 
 JOB = ("batch/v1", "Job")
 
@@ -264,3 +267,82 @@ def test_children_of_ended_resources_are_packed_and_read_as_they_were() -> None:
     take_list(index, 20)
     assert (names(index), names(index, "other")) == (set(), set())
     assert changed == ["owner", "other", "owner", "owner", "other"]
+
+
+JOB_ENDS = {"status": {"conditions": [{"type": "SuccessCriteriaMet", "status": "True"}]}}
+JOB_RUNS = {"status": {"active": 1, "conditions": [{"type": "Suspended", "status": "False"}]}}
+
+
+@pytest.mark.parametrize(
+    ("kind", "event_type", "state", "is_end"),
+    [
+        (JOB, "ADDED", {}, False),
+        (JOB, "MODIFIED", JOB_RUNS, False),
+        (JOB, "MODIFIED", JOB_ENDS, True),
+        (JOB, "DELETED", JOB_RUNS, True),
+        (("v1", "Pod"), "MODIFIED", {"status": {"phase": "Pending"}}, False),
+        (("v1", "Pod"), "MODIFIED", {"status": {"phase": "Failed"}}, True),
+        (("v1", "Pod"), "MODIFIED", {"status": build_pod("", 1)["status"]}, False),
+        (("v1", "Pod"), "MODIFIED", {"status": build_pod("", 1, exit_code=0)["status"]}, True),
+        (("v1", "ConfigMap"), "MODIFIED", {"data": {}}, False),
+    ],
+)
+def test_the_end_of_a_child_is_told_apart_from_its_steps(
+    kind: tuple[str, str], event_type: str, state: dict[str, Any], is_end: bool
+) -> None:
+    ends: list[str] = []
+    steps: list[str] = []
+    index = ChildIndex(ends.append, on_step=steps.append)
+    index.follow(*kind, lambda: True)
+    index.handle_event(*kind, event_type, build_child("a", 1) | state)
+    assert (ends, steps) == ((["owner"], []) if is_end else ([], ["owner"]))
+
+
+def test_a_child_that_is_being_deleted_is_told_at_once() -> None:
+    ends: list[str] = []
+    index = ChildIndex(ends.append, on_step=lambda uid: None)
+    index.follow(*JOB, lambda: True)
+    child = build_child("a", 1)
+    child["metadata"]["deletionTimestamp"] = "2030-01-01T00:00:00Z"
+    index.handle_event(*JOB, "MODIFIED", child)
+    assert ends == ["owner"]
+
+
+CONFIG_MAP = ("v1", "ConfigMap")
+DIGESTS = ["sha256:" + letter * 64 for letter in "ab"]
+
+
+def test_owners_are_found_by_the_digests_in_their_config_maps() -> None:
+    index = ChildIndex(lambda uid: None)
+    assert index.owners_mentioning(DIGESTS) is None
+    index.follow(*CONFIG_MAP, lambda: True)
+    for owner, digest in zip(("one", "two"), DIGESTS, strict=True):
+        index.put(
+            *CONFIG_MAP, build_child(owner, 1, owner) | {"data": {"record.json": f'{{"d":"{digest}"}}'}}
+        )
+
+    def found(*digests: str) -> set[str]:
+        return set(index.owners_mentioning(digests) or ())
+
+    assert (found(DIGESTS[0]), found(*DIGESTS), found()) == ({"one"}, {"one", "two"}, set())
+    index.set_ended("one", True)
+    assert found(DIGESTS[0]) == {"one"}
+    index.drop(*CONFIG_MAP, build_child("one", 2, "one"))
+    assert found(*DIGESTS) == {"two"}
+
+
+def test_verdicts_are_found_by_their_names_and_stay_packed() -> None:
+    index = ChildIndex(lambda uid: None)
+    index.follow(*CONFIG_MAP, lambda: True)
+    for name in ("verdicts-a", "verdicts-b"):
+        index.put(*CONFIG_MAP, build_child(name, 1, VERDICTS_OWNER) | {"data": {"artifact": name}})
+    for namespace, name, known in (
+        ("ns", "verdicts-a", 1),
+        ("ns", "verdicts-c", 0),
+        ("other", "verdicts-a", 0),
+    ):
+        found = index.find(*CONFIG_MAP, verdicts_group(namespace, name))
+        assert found is not None
+        assert [body["data"]["artifact"] for body in found] == [name] * known
+    kept = index._objects[CONFIG_MAP].values()
+    assert all(isinstance(each, Packed) for of_owner in kept for each in of_owner.values())

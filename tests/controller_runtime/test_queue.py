@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from long_form import cases
 
 from tunesmith.controller_runtime.backoff import Backoff
-from tunesmith.controller_runtime.queue import BACKOFF, WorkQueue
+from tunesmith.controller_runtime.queue import BACKOFF, PATIENCE_SECONDS, URGENT_IN_A_ROW, WorkQueue
 
 KEYS = st.sampled_from("abc")
 
@@ -24,6 +24,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.queue: WorkQueue[str] = WorkQueue(self.clock, Backoff(0.1, 300.0, jitter=lambda: 0.5))
         self.owed: set[str] = set()
         self.due: dict[str, float] = {}
+        self.soon: dict[str, float] = {}
         self.working: set[str] = set()
 
     @rule(key=KEYS, urgent=st.booleans())
@@ -36,6 +37,12 @@ class QueueMachine(RuleBasedStateMachine):
         self.queue.add_after(key, seconds)
         self.due[key] = min(self.due.get(key, float("inf")), self.clock.now + seconds)
 
+    @rule(key=KEYS, seconds=st.floats(0.1, 1))
+    def add_soon(self, key: str, seconds: float) -> None:
+        self.queue.add_soon(key, seconds)
+        if key not in self.owed:
+            self.soon.setdefault(key, self.clock.now + seconds)
+
     @rule(key=KEYS)
     def back_off(self, key: str) -> None:
         delay = self.queue.back_off(key)
@@ -44,10 +51,11 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(seconds=st.floats(0.1, 20))
     def advance(self, seconds: float) -> None:
         self.clock.advance(seconds)
-        for key, when in [*self.due.items()]:
-            if when <= self.clock.now:
-                self.owed.add(key)
-                del self.due[key]
+        for timers in (self.due, self.soon):
+            for key, when in [*timers.items()]:
+                if when <= self.clock.now:
+                    self.owed.add(key)
+                    del timers[key]
 
     @precondition(lambda self: len(self.queue) > 0)
     @rule()
@@ -57,6 +65,7 @@ class QueueMachine(RuleBasedStateMachine):
         assert key in self.owed
         self.working.add(key)
         self.owed.discard(key)
+        self.soon.pop(key, None)
 
     @precondition(lambda self: self.working)
     @rule(data=st.data())
@@ -98,6 +107,45 @@ async def test_a_stopped_queue_gives_out_nothing_and_waits_for_what_is_worked_on
     await stopping
     assert not waiting.done()
     waiting.cancel()
+
+
+async def test_one_pass_for_all_that_happens_within_a_moment() -> None:
+    clock = FakeClock()
+    queue: WorkQueue[str] = WorkQueue(clock)
+    for _ in range(3):
+        queue.add_soon("a", 0.15)
+        clock.advance(0.04)
+    assert not len(queue)
+    clock.advance(0.03)
+    assert (await queue.get(), len(queue)) == ("a", 0)
+    # What happens from the begin of a pass on needs another one.
+    queue.add_soon("a", 0.15)
+    queue.done("a")
+    clock.advance(0.15)
+    assert await queue.get() == "a"
+    queue.done("a")
+    # A pass that begins before the time for another cause sees it.
+    queue.add_soon("a", 0.15)
+    queue.add("a")
+    assert await queue.get() == "a"
+    queue.done("a")
+    clock.advance(1)
+    assert not len(queue)
+
+
+async def test_urgent_keys_cannot_keep_the_others_waiting_for_ever() -> None:
+    clock = FakeClock()
+    queue: WorkQueue[str] = WorkQueue(clock)
+    queue.add("status 1")
+    queue.add("status 2")
+    taken = []
+    for number in range(600):
+        queue.add(f"new {number}", urgent=True)
+        taken.append(await queue.get())
+        clock.advance(0.01)
+    first, second = taken.index("status 1"), taken.index("status 2")
+    assert first * 0.01 == pytest.approx(PATIENCE_SECONDS, abs=0.03)
+    assert second == first + 1 + URGENT_IN_A_ROW
 
 
 async def test_urgent_keys_go_first() -> None:

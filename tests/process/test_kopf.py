@@ -12,7 +12,7 @@ from api_server.watch_answers import Answer, stream
 
 from tunesmith.controller_runtime.backoff import Backoff
 from tunesmith.manifests.names import GROUP
-from tunesmith.process.watching import keep_watching, missing_watchers, watch_resources
+from tunesmith.process.watching import NoMemories, keep_watching, missing_watchers, watch_resources
 
 VERBS = ["list", "watch", "patch"]
 NAMESPACE = {
@@ -176,3 +176,12 @@ async def test_kopf_starts_anew_after_an_error_and_when_it_is_asked_to(
         while await news.get() != ("ADDED", "restored"):
             pass
         assert not task.done()
+
+
+async def test_kopf_keeps_nothing_of_the_objects() -> None:
+    """Ten thousand resources that have ended would take tens of megabytes."""
+    memories = NoMemories()
+    for name in ("a", "b"):
+        first = await memories.recall(build_job(name, 1), noticed_by_listing=True)
+        assert first is not await memories.recall(build_job(name, 2))
+    assert [*memories.iter_all_memories()] == []

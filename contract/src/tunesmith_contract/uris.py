@@ -8,6 +8,7 @@ meant.
 
 import re
 from enum import StrEnum
+from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
@@ -78,8 +79,9 @@ class StorageUri(NamedTuple):
         return self._replace(path="/".join(filter(None, (self.path.rstrip("/"), *parts))))
 
 
+@lru_cache(maxsize=1024)
 def parse_uri(uri: str) -> StorageUri:
-    """Parse a storage URI.
+    """Parse a storage URI; the same ones come again and again.
 
     Raises:
         InvalidUri: unknown scheme, missing part, or a path that leaves its volume.

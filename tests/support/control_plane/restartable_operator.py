@@ -54,6 +54,12 @@ class RestartableOperator:
         assert self._running is not None
         return self._running.read("/metrics")[1]
 
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        assert self._running is not None
+        return self._running.process.pid
+
     def post(self, path: str, body: str, token: str) -> int:
         """Status of a POST to the TLS port with a pod's token."""
         assert self._running is not None

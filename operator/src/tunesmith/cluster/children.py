@@ -1,11 +1,13 @@
 """Children of a resource: from the index, or listed where their kind is not indexed."""
 
+from collections.abc import Collection
+
 from tunesmith.controller_runtime.client import Client
 from tunesmith.decide.plan import owned_by
 from tunesmith.manifests.finished_work import finished_work_owner
 from tunesmith.manifests.names import Metadata, Owner, children_selector
 from tunesmith.manifests.objects import Body
-from tunesmith.manifests.verdict_records import VERDICTS_OWNER
+from tunesmith.manifests.verdict_records import VERDICTS_OWNER, has_verdicts, verdicts_group, verdicts_name
 
 
 async def observe_children(client: Client, api_version: str, kind: str, owner: Metadata) -> tuple[Body, ...]:
@@ -23,12 +25,14 @@ async def observe_pods(client: Client, owner: Metadata) -> tuple[Body, ...]:
     return tuple(await _labeled(client, "v1", "Pod", owner))
 
 
-async def observe_verdicts(client: Client, namespace: str) -> tuple[Body, ...]:
-    """The ConfigMaps of the namespace that keep verdicts on artifacts."""
-    bodies = client.index.find("v1", "ConfigMap", VERDICTS_OWNER)
-    if bodies is None:
-        return tuple(await client.list("v1", "ConfigMap", namespace, children_selector(VERDICTS_OWNER)))
-    return tuple(body for body in bodies if body["metadata"].get("namespace") == namespace)
+async def observe_verdicts(client: Client, namespace: str, digests: Collection[str]) -> tuple[Body, ...]:
+    """The ConfigMaps of the namespace that keep the verdicts on artifacts of these digests."""
+    names = sorted({verdicts_name(digest) for digest in digests if has_verdicts(digest)})
+    found = [client.index.find("v1", "ConfigMap", verdicts_group(namespace, name)) for name in names]
+    if None in found:
+        listed = await client.list("v1", "ConfigMap", namespace, children_selector(VERDICTS_OWNER))
+        return tuple(body for body in listed if body["metadata"]["name"] in names)
+    return tuple(body for bodies in found for body in bodies or ())
 
 
 async def observe_finished_work(client: Client, owner: Owner) -> tuple[Body, ...]:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from typing import Any
 
 from tunesmith.controller_runtime.backoff import Backoff
@@ -13,6 +13,7 @@ from tunesmith.controller_runtime.client import Client
 from tunesmith.controller_runtime.errors import ApiError, Conflict, Gone, NameTaken, Refused, Retryable
 from tunesmith.controller_runtime.events import EventRecorder
 from tunesmith.controller_runtime.kept import version_of
+from tunesmith.controller_runtime.mentions import mentioned_in
 from tunesmith.controller_runtime.metrics import Metrics
 from tunesmith.controller_runtime.queue import WorkQueue
 from tunesmith.decide.plan import Apply, Create, Event, Plan
@@ -27,8 +28,11 @@ from .reconciler import Now, Reader, Reconciler, utc_now
 
 logger = logging.getLogger(__name__)
 
-#: After a written status the resource is reconciled once more: a plan may continue from it.
+#: After actions, and after a status that others read, the resource is reconciled once more: a plan may continue.
 SETTLE_SECONDS = 0.5
+#: Changes of a resource's children come in groups, such as those of a Job, its pod and the scheduler: one pass for all.
+#: The first status of a new resource waits as long, and until no other new resource waits for its first child.
+DEBOUNCE_SECONDS = 0.3
 REFUSED_SECONDS = 5.0
 #: What was refused may be allowed at any moment, such as by a quota that others free: nothing tells of it.
 MAX_REFUSED_SECONDS = 30.0
@@ -77,6 +81,7 @@ class Controller:
         self._reconciled_at: dict[str, float] = {}
         self._first_seen_at: dict[str, float] = {}
         self._versions: dict[str, int] = {}
+        self._held: dict[str, Body | None] = {}
         self._resync_soon = asyncio.Event()
         self.went_back = asyncio.Event()
         metrics.queue_depth.set_function(lambda: len(self.queue))
@@ -109,6 +114,8 @@ class Controller:
     def _handle_event(self, event_type: str | None, body: Body) -> None:
         if event_type == "DELETED":
             self._forget(body)
+        elif body["metadata"]["uid"] in self._held:
+            self._held[body["metadata"]["uid"]] = body
         elif self._store(body):
             new = "observedGeneration" not in (body.get("status") or {})
             if new:
@@ -116,10 +123,16 @@ class Controller:
             self.queue.add(key_of(body), urgent=new)
 
     def child_changed(self, owner_uid: str) -> None:
-        """Reconcile the resource with this UID: one of its children was added, changed or removed."""
+        """Reconcile the resource with this UID: one of its children has ended, or was removed."""
         key = self.bodies.key(owner_uid)
         if key is not None:
             self.queue.add(key)
+
+    def child_stepped(self, owner_uid: str) -> None:
+        """Reconcile the resource with this UID soon: one of its children was added or changed."""
+        key = self.bodies.key(owner_uid)
+        if key is not None:
+            self.queue.add_soon(key, DEBOUNCE_SECONDS)
 
     def wake(self, owner_uid: str, seconds: float) -> None:
         """Reconcile the resource with this UID, at most once per ``seconds``."""
@@ -134,11 +147,12 @@ class Controller:
         if not self.bodies.put(body, went_back):
             return False
         if before is None or _outcome(before) != _outcome(body):
-            self._wake_referrers(key_of(body))
+            self._wake_referrers(body)
         return True
 
-    def _wake_referrers(self, key: Key) -> None:
-        for referrer in self.bodies.referrers(key):
+    def _wake_referrers(self, body: Body) -> None:
+        mentioned = mentioned_in(body) | self._client.index.mentioned_by(body["metadata"]["uid"])
+        for referrer in self.bodies.referrers(key_of(body), mentioned):
             self.queue.add(referrer)
 
     async def work(self) -> None:
@@ -249,7 +263,7 @@ class Controller:
         uid = body["metadata"]["uid"]
         if self.bodies.drop(body):
             self.queue.forget(key_of(body))
-            self._wake_referrers(key_of(body))
+            self._wake_referrers(body)
         self._client.index.forget_removed_pods(uid)
         self._client.index.set_ended(uid, False)
         self.live.progress.forget(uid)
@@ -326,20 +340,47 @@ class Controller:
 
     async def _carry_out(self, key: Key, body: Body, plan: Plan) -> ApiError | None:
         """Execute; returns the error of an action that status shows by itself."""
-        executed = await execute(self._client, self.live.agents, self._recorder, body, plan, self._now())
-        after = executed.body
-        first_seen_at = self._first_seen_at.pop(body["metadata"]["uid"], None)
-        if first_seen_at is not None and any(isinstance(action, Create | Apply) for action in plan.actions):
+        uid = body["metadata"]["uid"]
+        makes_children = any(isinstance(action, Create | Apply) for action in plan.actions)
+        # The children of all new resources come before the statuses of any.
+        status_later = uid in self._first_seen_at and makes_children
+        with self._holding_events(uid):
+            executed = await execute(
+                self._client,
+                self.live.agents,
+                self._recorder,
+                body,
+                plan,
+                self._now(),
+                status_later=status_later,
+            )
+            after = executed.body
+            if is_written := version_of(after) != version_of(body):
+                self._store(after)
+        first_seen_at = self._first_seen_at.pop(uid, None)
+        if first_seen_at is not None and makes_children:
             self._metrics.first_child_seconds.labels(body["kind"]).observe(time.monotonic() - first_seen_at)
         if ended := _has_ended(after):
-            self.live.progress.forget(body["metadata"]["uid"])
-        self._client.index.set_ended(body["metadata"]["uid"], ended)
-        if version_of(after) != version_of(body):
-            self._store(after)
+            self.live.progress.forget(uid)
+        self._client.index.set_ended(uid, ended)
+        if status_later:
+            self.queue.add_soon(key, DEBOUNCE_SECONDS)
+        elif is_written and (plan.actions or _outcome(after) != _outcome(body)):
             self.queue.add_after(key, SETTLE_SECONDS)
         if plan.requeue_after is not None:
             self.queue.add_after(key, plan.requeue_after)
         return executed.refused
+
+    @contextlib.contextmanager
+    def _holding_events(self, uid: str) -> Iterator[None]:
+        """Take over events of this resource after the block: the echo of a write may overtake the answer to it."""
+        self._held[uid] = None
+        try:
+            yield
+        finally:
+            held = self._held.pop(uid, None)
+            if held is not None:
+                self.handle_event("MODIFIED", held)
 
     async def _show_failure(self, body: Body, reason: RefusalReason, message: str) -> None:
         """Write the failure into the log, the status and an event."""

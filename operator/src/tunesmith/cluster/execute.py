@@ -43,9 +43,18 @@ class Executed:
 
 
 async def execute(
-    client: Client, agents: AgentHub, recorder: EventRecorder, body: Body, plan: Plan, now: datetime
+    client: Client,
+    agents: AgentHub,
+    recorder: EventRecorder,
+    body: Body,
+    plan: Plan,
+    now: datetime,
+    status_later: bool = False,
 ) -> Executed:
     """Carry out a plan for the resource.
+
+    Args:
+        status_later: the status is left to another pass, unless it has to show that an action was refused.
 
     Raises:
         ApiError: an action or the status failed; the actions before it are done, and may be done again. If an action
@@ -77,6 +86,8 @@ async def execute(
     status = plan.status
     if status is not None and conditions:
         status = show_refused(body, status, conditions, now)
+    elif status_later:
+        status = None
     if status is not None and status != body.get("status"):
         body = await client.replace_status(body, status)
     told = [Event(condition.reason, condition.message, "Warning") for condition in conditions]

@@ -22,6 +22,7 @@ from tunesmith_contract.progress import EVAL_REWARD, TRAINER_UPDATES, TRIAL_PREF
 Wake = Callable[[str, float], None]
 """Function that reconciles the resource of a UID, at most once per so many seconds."""
 
+#: Between two passes for progress by a percent or by an event of training, such as a checkpoint.
 PROGRESS_SECONDS = 5.0
 #: For progress of less than a percent: each status that is written costs the API server several milliseconds.
 QUIET_PROGRESS_SECONDS = 30.0

@@ -1,12 +1,12 @@
 """Observation of an AdapterDeployment: its children, the FineTuneJobs it names, verdicts, and its agents."""
 
 from collections.abc import Iterator, Mapping
+from itertools import chain
 
 from tunesmith.api.adapterdeployment import AdapterDeployment
 from tunesmith.api.common import ObjectMeta
 from tunesmith.api.values import AUTO
 from tunesmith.controller_runtime.bodies import Key, Reference
-from tunesmith.controller_runtime.errors import Refused
 from tunesmith.decide.serving.admission.evaluations import ObservedEvalRun
 from tunesmith.decide.serving.planning import ObservedServing
 from tunesmith.decide.serving.pods.claims import asks_for_claims, mounted_claims
@@ -106,16 +106,13 @@ async def _observe_records(reader: Reader, deployment: AdapterDeployment) -> tup
         return ()
     named = _jobs(deployment)
     namespace, model = deployment.metadata.namespace, deployment.spec.base_model.uri
-    bodies = {
-        body["metadata"]["name"]: body
-        for body in (
-            *(reader.bodies.get(Key("FineTuneJob", namespace, name)) for name in named),
-            *reader.bodies.in_namespace("FineTuneJob", namespace, {model}),
-        )
-        if body is not None
-    }.values()
-    related = [body for body in bodies if _is_on_base_model(body, deployment, named)]
-    for body in sorted(related, key=lambda body: body["metadata"]["name"] not in named):
+    bodies = chain(
+        (reader.bodies.get(Key("FineTuneJob", namespace, name)) for name in named),
+        reader.bodies.mentioning("FineTuneJob", namespace, {model}),
+    )
+    for body in bodies:
+        if body is None or not _is_on_base_model(body, deployment, named):
+            continue
         owner = ObjectMeta.model_validate(body["metadata"])
         records = await observe_children(reader.client, "v1", "ConfigMap", owner)
         if find_base_model(records) is not None:
@@ -135,10 +132,7 @@ async def _observe_nodes(
     """The nodes, while their GPUs are compared with the model; none where the operator may not list them."""
     if not asks_for_nodes(deployment, find_base_model(records)):
         return None
-    try:
-        return tuple(await reader.client.list("v1", "Node", None))
-    except Refused:
-        return ()
+    return await reader.cluster.nodes(reader.client)
 
 
 async def _observe_claims(
@@ -157,12 +151,14 @@ async def _observe_eval_runs(
 
     Status is not asked: whoever may write it could hide a run that failed.
     """
-    digests = _source_digests(deployment, jobs)
+    digests, namespace = _source_digests(deployment, jobs), deployment.metadata.namespace
+    reader.bodies.await_mentions(Key("AdapterDeployment", namespace, deployment.metadata.name), digests)
+    owners = reader.client.index.owners_mentioning(digests)
+    uids = reader.bodies.uids("EvalRun", namespace) if owners is None else owners
+    keys = (key for uid in uids if (key := reader.bodies.key(uid)) is not None)
     runs = []
-    index, namespace = reader.client.index, deployment.metadata.namespace
-    for uid, key in reader.bodies.uids("EvalRun", namespace).items():
-        mentioned = index.may_mention("v1", "ConfigMap", uid, digests)
-        body = reader.bodies.get(key) if mentioned else None
+    for key in sorted(key for key in keys if (key.kind, key.namespace) == ("EvalRun", namespace)):
+        body = reader.bodies.get(key)
         if body is None:
             continue
         owner = ObjectMeta.model_validate(body["metadata"])
@@ -178,9 +174,7 @@ async def _observe_verdicts(
 ) -> tuple[Body, ...]:
     """The ConfigMaps that keep the verdicts on the artifacts of the adapters."""
     digests = _source_digests(deployment, jobs)
-    if not digests:
-        return ()
-    bodies = await observe_verdicts(reader.client, deployment.metadata.namespace)
+    bodies = await observe_verdicts(reader.client, deployment.metadata.namespace, digests)
     return tuple(body for body in bodies if (body.get("data") or {}).get(ARTIFACT_KEY) in digests)
 
 

@@ -12,11 +12,12 @@ from tunesmith.decide.evalrun.config import resolve_evaluation
 from tunesmith.decide.evalrun.planning import ObservedEvaluation, assemble_evaluation, begun_attempts
 from tunesmith.decide.evalrun.sides import ServedAliases, SideSources, named_sides, resolve_sides
 from tunesmith.decide.finetunejob.referenced_jobs import NotReady
-from tunesmith.decide.objects import job_end
+from tunesmith.decide.objects import job_end, terminated
 from tunesmith.decide.serving.records.stored import read_stored
 from tunesmith.manifests.objects import Body
-from tunesmith.manifests.result_config_map import record_text
+from tunesmith.manifests.result_config_map import parse_result, record_text
 from tunesmith.manifests.run_snapshots import inputs_name, parse_inputs
+from tunesmith.manifests.verdict_records import has_verdicts
 from tunesmith_contract.evaluation import MAX_LINEAGE
 from tunesmith_contract.report import Failure
 from tunesmith_contract.run_config import EvaluateConfig
@@ -29,7 +30,6 @@ from .observe_run import (
     live_progress,
     observe_claims,
     observe_creation_failures,
-    observe_gpu_nodes,
     observe_missing_config_maps,
     observe_mount_failures,
     observe_run_children,
@@ -64,11 +64,11 @@ async def observe_evalrun(reader: Reader, run: EvalRun) -> ObservedEvaluation:
         await observe_missing_config_maps(client, namespace, children, uris),
         await observe_mount_failures(reader, run.metadata, children),
         await _observe_reports(reader, sources),
-        await observe_gpu_nodes(client) if begins and run.spec.compute.gpus else (),
+        await reader.cluster.nodes(client) if begins and run.spec.compute.gpus else (),
         live_progress(reader.live.progress.latest(run.metadata.uid)),
-        _observe_other_runs(reader, run, children.config_maps) if begun else (),
+        _observe_other_runs(reader, run, children) if begun else (),
         await observe_claims(client, namespace, claims),
-        await observe_verdicts(client, namespace),
+        await observe_verdicts(client, namespace, _compared_digests(children)),
         await observe_creation_failures(reader, namespace, children),
         await observe_finished_work(client, run) if not begun or has_ended(children, Stage.EVALUATE) else (),
     )
@@ -86,11 +86,29 @@ def _names_of_shared_claims(run: EvalRun, children: RunChildren, sources: SideSo
     return shared_claim_names(run.spec, resolved.config)
 
 
-def _observe_other_runs(reader: Reader, run: EvalRun, config_maps: Iterable[Body]) -> tuple[Body, ...]:
-    """The other EvalRuns of the namespace that have a verdict, at least by the policy that this run's record names."""
-    texts = (text for config_map in config_maps if (text := record_text(config_map)))
-    digests = {digest for text in texts for digest in _DIGEST.findall(text)}
-    bodies = reader.bodies.in_namespace("EvalRun", run.metadata.namespace, digests)
+def _compared_digests(children: RunChildren) -> frozenset[str]:
+    """Digests in this run's records, and in the reports of which a record is about to be made.
+
+    Of the candidate, and of whatever else it was compared by.
+    """
+    records = (record_text(config_map) for config_map in children.config_maps)
+    reports = (state.get("message") for pod in children.pods if (state := terminated(pod)))
+    return frozenset(digest for text in (*records, *reports) if text for digest in _DIGEST.findall(text))
+
+
+def _candidates(config_maps: Iterable[Body]) -> frozenset[str]:
+    """Digest, or revision, of the candidate that this run's records tell."""
+    reports = (record.report for config_map in config_maps if (record := parse_result(config_map)))
+    evaluations = (report.evaluation for report in reports if report is not None)
+    return frozenset(found.compared[0].digest for found in evaluations if found and found.compared)
+
+
+def _observe_other_runs(reader: Reader, run: EvalRun, children: RunChildren) -> tuple[Body, ...]:
+    """The other EvalRuns of the namespace that have a verdict, at least those on the candidate of this run's record."""
+    candidates = _candidates(children.config_maps)
+    # A model's revision is no digest by which a run could be found.
+    known = candidates if all(map(has_verdicts, candidates)) else _compared_digests(children)
+    bodies = reader.bodies.mentioning("EvalRun", run.metadata.namespace, known) if candidates else ()
     return tuple(
         body
         for body in bodies
@@ -144,7 +162,7 @@ def _find_makers(reader: Reader, namespace: str, digests: set[str]) -> dict[str,
     if not digests:
         return {}
     makers: dict[str, FineTuneJob] = {}
-    for body in reader.bodies.in_namespace("FineTuneJob", namespace, digests):
+    for body in reader.bodies.mentioning("FineTuneJob", namespace, digests):
         made = digests & _made(body)
         job = parse_or_none(FineTuneJob, body) if made else None
         if job is not None:

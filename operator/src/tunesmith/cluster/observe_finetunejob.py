@@ -4,7 +4,6 @@ from collections.abc import Iterator
 
 from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.controller_runtime.bodies import Key, Reference
-from tunesmith.controller_runtime.client import Client
 from tunesmith.decide.finetunejob.claims import shared_claims
 from tunesmith.decide.finetunejob.inputs import data_fields
 from tunesmith.decide.finetunejob.observed import (
@@ -32,7 +31,6 @@ from .observe_run import (
     live_progress,
     observe_claims,
     observe_creation_failures,
-    observe_gpu_nodes,
     observe_missing_config_maps,
     observe_mount_failures,
     observe_run_children,
@@ -56,7 +54,7 @@ async def observe_finetunejob(reader: Reader, job: FineTuneJob) -> ObservedTrain
         jobs=run.jobs,
         pods=run.pods,
         services=await observe_children(client, "v1", "Service", metadata) if several_nodes else (),
-        workloads=await observe_workloads(client, metadata, run.jobs) if _is_queued(job, run) else None,
+        workloads=await observe_workloads(reader, metadata, run.jobs) if _is_queued(job, run) else None,
     )
     related = await _observe_related(reader, job, run)
     progress = live_progress(reader.live.progress.latest(metadata.uid))
@@ -101,7 +99,7 @@ async def _observe_related(reader: Reader, job: FineTuneJob, children: RunChildr
         eval_run=reader.bodies.get(Key("EvalRun", namespace, eval_run_name(job))) if evaluated else None,
         earlier={} if begun else _observe_earlier(reader, job),
         claims={} if trains else await observe_claims(client, namespace, shared_claims(job)),
-        gpu_nodes=await _observe_gpu_nodes(client, job, children),
+        gpu_nodes=await _observe_gpu_nodes(reader, job, children),
         missing_config_maps=await observe_missing_config_maps(client, namespace, children, uris),
         mount_failures=await observe_mount_failures(reader, job.metadata, children),
         creation_failures=await observe_creation_failures(reader, namespace, children),
@@ -114,7 +112,7 @@ def _observe_earlier(reader: Reader, job: FineTuneJob) -> dict[str, FineTuneJob 
     return {name: find_job(reader, namespace, name) for name in names}
 
 
-async def _observe_gpu_nodes(client: Client, job: FineTuneJob, children: RunChildren) -> tuple[Body, ...]:
+async def _observe_gpu_nodes(reader: Reader, job: FineTuneJob, children: RunChildren) -> tuple[Body, ...]:
     """The nodes, while the plan reads GPUs from their labels; none where the operator may not list them."""
     names = {body["metadata"]["name"] for body in children.config_maps}
     prepared = any(
@@ -126,4 +124,4 @@ async def _observe_gpu_nodes(client: Client, job: FineTuneJob, children: RunChil
     searches = runs_trial_jobs(job.spec.search) and not resolved
     if begun or searches or not prepared or not asks_for_nodes(job.spec):
         return ()
-    return await observe_gpu_nodes(client)
+    return await reader.cluster.nodes(reader.client)

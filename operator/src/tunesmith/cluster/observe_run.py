@@ -4,7 +4,6 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from tunesmith.controller_runtime.client import Client
-from tunesmith.controller_runtime.errors import Refused
 from tunesmith.decide.finetunejob.observed import LiveProgress
 from tunesmith.decide.objects import (
     is_finished,
@@ -26,10 +25,10 @@ from tunesmith_contract.stages import Stage
 from tunesmith_contract.uris import Scheme, parse_uri_or_none
 
 from .children import observe_children, observe_pods
+from .cluster_reads import KUEUE
 from .live import Progress
 from .reconciler import Reader
 
-KUEUE = "kueue.x-k8s.io"
 WORKLOAD_JOB_LABEL = f"{KUEUE}/job-uid"
 
 
@@ -92,23 +91,16 @@ def _removed_pods(
     return tuple(pod for pod in client.index.removed_pods(owner.uid) if pod["metadata"]["uid"] not in present)
 
 
-async def observe_workloads(client: Client, owner: Metadata, jobs: Iterable[Body]) -> tuple[Body, ...] | None:
+async def observe_workloads(reader: Reader, owner: Metadata, jobs: Iterable[Body]) -> tuple[Body, ...] | None:
     """Kueue's Workloads of the run's live Jobs; None where there is no Kueue."""
-    version = await client.preferred_version(KUEUE)
+    client = reader.client
+    version = await reader.cluster.kueue_version(client)
     if version is None:
         return None
     live = [job["metadata"]["uid"] for job in jobs if job_end(job) is None]
     selectors = [f"{WORKLOAD_JOB_LABEL}={uid}" for uid in live]
     lists = [await client.list(version, "Workload", owner.namespace, selector) for selector in selectors]
     return tuple(workload for workloads in lists for workload in workloads)
-
-
-async def observe_gpu_nodes(client: Client) -> tuple[Body, ...]:
-    """The nodes, whose labels tell their GPUs; none where the operator may not list them."""
-    try:
-        return tuple(await client.list("v1", "Node", None))
-    except Refused:
-        return ()
 
 
 async def observe_missing_config_maps(

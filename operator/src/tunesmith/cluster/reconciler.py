@@ -11,6 +11,7 @@ from tunesmith.decide.plan import Plan
 from tunesmith.manifests.environment import Environment
 from tunesmith.manifests.objects import Body
 
+from .cluster_reads import ClusterReads
 from .live import Live
 from .mount_failures import MountFailures
 
@@ -35,6 +36,7 @@ class Reader:
         bodies: all resources of the operator's kinds.
         live: latest reports of pods.
         mounts: what nodes told of volumes that they can't mount.
+        cluster: reads that resources share.
         now: the current time.
     """
 
@@ -42,6 +44,7 @@ class Reader:
     bodies: Bodies
     live: Live
     mounts: MountFailures = field(default_factory=MountFailures)
+    cluster: ClusterReads = field(default_factory=ClusterReads)
     now: Now = utc_now
 
 

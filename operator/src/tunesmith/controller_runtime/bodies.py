@@ -1,13 +1,14 @@
 """Latest bodies of the watched resources, and which resources refer to which."""
 
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from tunesmith.api.actions import ACTION_ANNOTATION
 from tunesmith.manifests.objects import Body
 
-from .kept import Kept, may_mention, packed, unpacked, version_of, version_of_kept, without_unread_metadata
+from .kept import Kept, packed, unpacked, version_of, version_of_kept, without_unread_metadata
+from .mentions import Mentions, hashes_of, mentioned_in
 from .tombstones import Tombstones
 
 
@@ -63,6 +64,10 @@ class Bodies:
         self._deleted = Tombstones(clock)
         self._bodies: dict[str, dict[str, dict[str, Kept]]] = {}
         self._keys: dict[str, Key] = {}
+        # Of those that have ended; of the others so few are there that each is read.
+        self._mentions: Mentions[Key] = Mentions()
+        self._live: dict[tuple[str, str], dict[Key, None]] = {}
+        self._awaited: dict[Key, frozenset[int]] = {}
         self._references: dict[Key, frozenset[Reference]] = {}
         self._referrers: dict[tuple[str, Reference], set[Key]] = {}
 
@@ -80,18 +85,18 @@ class Bodies:
             if key.kind == kind and (namespace is None or key.namespace == namespace)
         }
 
-    def in_namespace(
-        self, kind: str, namespace: str, mentioning: Collection[str] | None = None
-    ) -> tuple[Body, ...]:
-        """Bodies of a kind in a namespace.
+    def mentioning(self, kind: str, namespace: str, texts: Collection[str]) -> Iterator[Body]:
+        """Bodies of a kind in a namespace; those that hold none of these digests and URIs may be left out.
 
-        Args:
-            mentioning: those that hold none of these digests and URIs may be left out; None for all.
+        Those that have ended come first. Each is read when it is asked for, so that the first of many costs little.
         """
-        bodies = self._bodies.get(kind, {}).get(namespace, {})
-        return tuple(
-            unpacked(kept) for kept in bodies.values() if mentioning is None or may_mention(kept, mentioning)
-        )
+        place = (kind, namespace)
+        ended = (key for key in self._mentions.find(hashes_of(texts)) if (key.kind, key.namespace) == place)
+        for keys in (ended, tuple(self._live.get(place, ()))):
+            for key in keys:
+                body = self.get(key)
+                if body is not None:
+                    yield body
 
     def get(self, key: Key) -> Body | None:
         """The latest body."""
@@ -119,8 +124,16 @@ class Bodies:
             self._keys.pop(unpacked(stored)["metadata"]["uid"], None)
         in_namespace = self._bodies.setdefault(key.kind, {}).setdefault(key.namespace, {})
         kept = with_writers(body, ACTION_ANNOTATION)
-        in_namespace[key.name] = packed(kept) if self._has_ended(body) else kept
+        has_ended = self._has_ended(body)
+        in_namespace[key.name] = packed(kept) if has_ended else kept
         self._keys[body["metadata"]["uid"]] = key
+        live = self._live.setdefault((key.kind, key.namespace), {})
+        self._mentions.drop(key)
+        if has_ended:
+            self._mentions.add(key, mentioned_in(kept))
+            live.pop(key, None)
+        else:
+            live[key] = None
         return True
 
     def drop(self, body: Body) -> bool:
@@ -130,6 +143,9 @@ class Bodies:
         if key is None:
             return False
         self.set_references(key, ())
+        self._awaited.pop(key, None)
+        self._mentions.drop(key)
+        self._live[key.kind, key.namespace].pop(key, None)
         return self._bodies[key.kind][key.namespace].pop(key.name, None) is not None
 
     def go_back(self) -> None:
@@ -154,7 +170,17 @@ class Bodies:
         else:
             self._references.pop(key, None)
 
-    def referrers(self, key: Key) -> set[Key]:
-        """The resources that refer to this one, by its name or by its kind."""
-        references = (Reference(key.kind, key.name), Reference(key.kind, None))
-        return set().union(*(self._referrers.get((key.namespace, reference), ()) for reference in references))
+    def await_mentions(self, key: Key, texts: Iterable[str]) -> None:
+        """Of a kind that the resource refers to, only what mentions one of these texts concerns it from now on."""
+        self._awaited[key] = hashes_of(texts)
+
+    def referrers(self, key: Key, mentioned: frozenset[int] = frozenset()) -> set[Key]:
+        """The resources that refer to this one, by its name or by its kind.
+
+        Args:
+            mentioned: hashes of what this one mentions; who refers to its kind may await something else.
+        """
+        by_name = self._referrers.get((key.namespace, Reference(key.kind, key.name)), ())
+        by_kind = self._referrers.get((key.namespace, Reference(key.kind, None)), ())
+        awaited = self._awaited
+        return {*by_name, *(each for each in by_kind if each not in awaited or mentioned & awaited[each])}

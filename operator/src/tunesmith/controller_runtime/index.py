@@ -2,12 +2,14 @@
 
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from tunesmith.manifests.names import OWNER_UID_LABEL, TRAINER_CONTAINER
 from tunesmith.manifests.objects import Body, with_first_deletion_request
+from tunesmith.manifests.verdict_records import VERDICTS_OWNER, verdicts_group
 
-from .kept import Kept, Packed, may_mention, packed, stripped, unpacked, version_of_kept
+from .kept import Kept, Packed, packed, stripped, unpacked, version_of_kept
+from .mentions import Mentions, hashes_of, mentioned_in
 from .tombstones import Tombstones
 
 logger = logging.getLogger(__name__)
@@ -32,8 +34,11 @@ OnChange = Callable[[str], None]
 
 OnPod = Callable[[Body, bool], None]
 """Receiver of a pod that has changed, with all that the API server told of it, and of whether it is deleted."""
+#: Conditions by which a Job has ended, or is about to.
+_ENDS_OF_JOBS = frozenset({"Complete", "Failed", "SuccessCriteriaMet", "FailureTarget"})
 
 _Kind = tuple[str, str]
+_CONFIG_MAP = ("v1", "ConfigMap")
 
 
 class ChildIndex:
@@ -46,25 +51,31 @@ class ChildIndex:
     replaces a newer one (resource versions of one kind are ordered). What is known to be deleted never comes back: the
     response to a write may be handled after the watch has told of the deletion.
 
-    What a list brought and nobody has read yet, and the children of resources that have ended, are kept packed.
+    What a list brought and nobody has read yet, and the children of resources that have ended, are kept packed; so are
+    the verdicts on artifacts, which belong to no resource: each ConfigMap is found by ``verdicts_group`` of its name.
 
     Args:
         clock: monotonic seconds.
         on_pod: is told of each pod, with the members that are not kept.
+        on_step: receiver of changes by which nothing has ended, such as a pod that was scheduled: more of them follow
+            within a moment. None: ``on_change``.
     """
 
     def __init__(
         self,
         on_change: OnChange,
         clock: Callable[[], float] = time.monotonic,
+        on_step: OnChange | None = None,
         on_pod: OnPod | None = None,
     ) -> None:
         self._on_change = on_change
         self._on_pod = on_pod
+        self._on_step = on_step or on_change
         self._synced: dict[_Kind, Callable[[], bool]] = {}
         self._objects: dict[_Kind, dict[str, dict[str, Kept]]] = {}
         self._removed_pods: dict[str, dict[str, Body]] = {}
         self._ended: set[str] = set()
+        self._mentions: Mentions[str] = Mentions()
         self._deleted = Tombstones(clock)
 
     def follow(self, api_version: str, kind: str, synced: Callable[[], bool]) -> None:
@@ -78,16 +89,17 @@ class ChildIndex:
             return None
         children = self._objects[api_version, kind].get(owner_uid, {})
         found = {uid: unpacked(kept) for uid, kept in children.items()}
-        if owner_uid not in self._ended:
+        if not self._stays_packed(owner_uid):
             children.update(found)
         return tuple(found.values())
 
-    def may_mention(self, api_version: str, kind: str, owner_uid: str, texts: Collection[str]) -> bool:
-        """False where no object with this owner's label holds one of these digests and URIs."""
-        if not self._is_synced(api_version, kind):
-            return True
-        children = self._objects[api_version, kind].get(owner_uid, {})
-        return any(may_mention(kept, texts) for kept in children.values())
+    def owners_mentioning(self, texts: Iterable[str]) -> Iterator[str] | None:
+        """Owners of ConfigMaps that hold one of these digests and URIs, and maybe others; None as for ``find``."""
+        return self._mentions.find(hashes_of(texts)) if self._is_synced(*_CONFIG_MAP) else None
+
+    def mentioned_by(self, owner_uid: str) -> frozenset[int]:
+        """Hashes of the digests and URIs in the owner's ConfigMaps."""
+        return self._mentions.of(owner_uid)
 
     def put(self, api_version: str, kind: str, body: Body) -> bool:
         """Keep the object unless it is deleted, or this version or a newer one is stored; returns whether it was."""
@@ -102,7 +114,10 @@ class ChildIndex:
         if earlier is not None and int(body["metadata"]["resourceVersion"]) <= version_of_kept(earlier):
             return False
         earlier = None if earlier is None else unpacked(earlier)
-        children[uid] = with_first_deletion_request(stripped(api_version, kind, body), earlier)
+        stored = with_first_deletion_request(stripped(api_version, kind, body), earlier)
+        children[uid] = packed(stored) if self._stays_packed(owner) else stored
+        if (api_version, kind) == _CONFIG_MAP:
+            self._mentions.add(owner, mentioned_in(stored))
         if kind == "Pod" and self._on_pod is not None:
             self._on_pod(body, False)
         return True
@@ -185,7 +200,8 @@ class ChildIndex:
             self.drop(api_version, kind, body)
             self._on_change(owner)
         elif self.put(api_version, kind, body):
-            self._on_change(owner)
+            tell = self._on_change if _has_an_end(kind, body) else self._on_step
+            tell(owner)
 
     def _remove(self, api_version: str, kind: str, body: Body) -> None:
         owner = _owner(body)
@@ -194,8 +210,13 @@ class ChildIndex:
             children[owner].pop(body["metadata"]["uid"], None)
             if not children[owner]:
                 del children[owner]
+                if (api_version, kind) == _CONFIG_MAP:
+                    self._mentions.drop(owner)
         if kind == "Pod" and self._on_pod is not None:
             self._on_pod(body, True)
+
+    def _stays_packed(self, owner: str) -> bool:
+        return owner in self._ended or owner.startswith(VERDICTS_OWNER)
 
 
 class IndexListing:
@@ -253,8 +274,9 @@ class IndexListing:
 
 
 def _owner(body: Body) -> str | None:
-    owner: str | None = (body["metadata"].get("labels") or {}).get(OWNER_UID_LABEL)
-    return owner
+    metadata = body["metadata"]
+    owner: str | None = (metadata.get("labels") or {}).get(OWNER_UID_LABEL)
+    return verdicts_group(metadata["namespace"], metadata["name"]) if owner == VERDICTS_OWNER else owner
 
 
 def _reference(kind: str, body: Body) -> dict[str, str]:
@@ -265,6 +287,17 @@ def _reference(kind: str, body: Body) -> dict[str, str]:
 def _namespace(kept: Kept) -> str | None:
     namespace: str | None = kept.namespace if isinstance(kept, Packed) else kept["metadata"].get("namespace")
     return namespace
+
+
+def _has_an_end(kind: str, body: Body) -> bool:
+    """True for a Job that has ended or is about to, for a pod of which a container has, and for what is deleted."""
+    status = body.get("status") or {}
+    if "deletionTimestamp" in body["metadata"]:
+        return True
+    if kind == "Job":
+        conditions = status.get("conditions") or ()
+        return any(item["type"] in _ENDS_OF_JOBS and item["status"] == "True" for item in conditions)
+    return kind == "Pod" and (status.get("phase") in {"Succeeded", "Failed"} or _has_terminated(body))
 
 
 def _has_terminated(pod: Body) -> bool:

@@ -10,6 +10,9 @@ from .backoff import Backoff
 Key = TypeVar("Key", bound=Hashable)
 
 BACKOFF = Backoff(first=0.1, longest=300.0)
+#: A key that is not urgent and has waited for longer is taken after so many urgent ones at the latest.
+PATIENCE_SECONDS = 5.0
+URGENT_IN_A_ROW = 3
 
 
 class Timer(Protocol):
@@ -32,6 +35,9 @@ class WorkQueue(Generic[Key]):
     A key that is added while it waits is worked on once; one that is added while it is worked on, once more
     afterwards, and never by two workers at a time.
 
+    Urgent keys go first. So that they can't keep the others waiting for ever, one that has waited for more than
+    ``PATIENCE_SECONDS`` follows after ``URGENT_IN_A_ROW`` of them.
+
     Args:
         clock: the event loop.
         backoff: delays after failures.
@@ -40,11 +46,13 @@ class WorkQueue(Generic[Key]):
     def __init__(self, clock: Clock, backoff: Backoff = BACKOFF) -> None:
         self._clock = clock
         self._backoff = backoff
-        self._waiting: deque[Key] = deque()
+        self._waiting: deque[tuple[float, Key]] = deque()
         self._urgent: deque[Key] = deque()
+        self._urgent_in_a_row = 0
         self._dirty: set[Key] = set()
         self._working: set[Key] = set()
         self._timers: dict[Key, Timer] = {}
+        self._soon: dict[Key, Timer] = {}
         self._failures: dict[Key, int] = {}
         self._ready = asyncio.Event()
         self._is_stopped = False
@@ -61,6 +69,14 @@ class WorkQueue(Generic[Key]):
         if key not in self._working:
             self._push(key, urgent)
 
+    def add_soon(self, key: Key, seconds: float) -> None:
+        """Work on this key after so many seconds, once for all that happens until then.
+
+        Work that begins earlier, for whatever cause, counts: it sees what has happened before its begin.
+        """
+        if key not in self._dirty and key not in self._soon:
+            self._soon[key] = self._clock.call_later(seconds, self._due, self._soon, key)
+
     def add_after(self, key: Key, seconds: float) -> None:
         """Work on this key after so many seconds at the latest; a timer that is due earlier stays."""
         if seconds <= 0:
@@ -71,7 +87,7 @@ class WorkQueue(Generic[Key]):
             if timer.when() <= self._clock.time() + seconds:
                 return
             timer.cancel()
-        self._timers[key] = self._clock.call_later(seconds, self._due, key)
+        self._timers[key] = self._clock.call_later(seconds, self._due, self._timers, key)
 
     def back_off(self, key: Key, at_least: float = 0.0, at_most: float | None = None) -> float:
         """Work on this key again after a delay that grows with each failure in a row; returns the seconds."""
@@ -91,20 +107,20 @@ class WorkQueue(Generic[Key]):
         self._failures.pop(key, None)
 
     def forget(self, key: Key) -> None:
-        """Drop the key's timer and its failures: the resource is gone."""
+        """Drop the key's timers and its failures: the resource is gone."""
         self.succeeded(key)
-        timer = self._timers.pop(key, None)
-        if timer is not None:
-            timer.cancel()
+        for timers in (self._timers, self._soon):
+            _cancel(timers, key)
 
     async def get(self) -> Key:
         """The next key; the caller alone works on it until ``done``."""
         while self._is_stopped or not len(self):
             self._ready.clear()
             await self._ready.wait()
-        key = (self._urgent or self._waiting).popleft()
+        key = self._take()
         self._dirty.discard(key)
         self._working.add(key)
+        _cancel(self._soon, key)
         return key
 
     def done(self, key: Key) -> None:
@@ -124,14 +140,31 @@ class WorkQueue(Generic[Key]):
 
     def close(self) -> None:
         """Cancel all timers."""
-        for timer in self._timers.values():
-            timer.cancel()
-        self._timers.clear()
+        for timers in (self._timers, self._soon):
+            for key in [*timers]:
+                _cancel(timers, key)
 
     def _push(self, key: Key, urgent: bool = False) -> None:
-        (self._urgent if urgent else self._waiting).append(key)
+        if urgent:
+            self._urgent.append(key)
+        else:
+            self._waiting.append((self._clock.time(), key))
         self._ready.set()
 
-    def _due(self, key: Key) -> None:
-        self._timers.pop(key, None)
+    def _take(self) -> Key:
+        is_overdue = bool(self._waiting) and self._clock.time() - self._waiting[0][0] > PATIENCE_SECONDS
+        if self._urgent and not (is_overdue and self._urgent_in_a_row >= URGENT_IN_A_ROW):
+            self._urgent_in_a_row += 1
+            return self._urgent.popleft()
+        self._urgent_in_a_row = 0
+        return self._waiting.popleft()[1]
+
+    def _due(self, timers: dict[Key, Timer], key: Key) -> None:
+        timers.pop(key, None)
         self.add(key)
+
+
+def _cancel(timers: dict[Key, Timer], key: Key) -> None:
+    timer = timers.pop(key, None)
+    if timer is not None:
+        timer.cancel()

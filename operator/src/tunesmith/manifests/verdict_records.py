@@ -50,6 +50,11 @@ def verdicts_name(digest: str) -> str:
     return f"verdicts-{digest.removeprefix('sha256:')[:40]}"
 
 
+def verdicts_group(namespace: str, name: str) -> str:
+    """What stands for an owner's UID where the ConfigMap of this name is kept among the children of resources."""
+    return f"{VERDICTS_OWNER}/{namespace}/{name}"
+
+
 def build_verdicts(namespace: str, digest: str, record: VerdictRecord) -> KubernetesObject:
     """The ConfigMap of an artifact with its first verdict."""
     labels = {MANAGED_BY_LABEL: "tunesmith", OWNER_UID_LABEL: VERDICTS_OWNER}

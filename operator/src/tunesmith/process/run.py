@@ -142,7 +142,9 @@ class Operator:
             tuple(Price(price.resource, price.perHour, price.currency) for price in settings.gpu_prices),
         )
         self._metrics.registry.register(gpu_time)
-        self._index = ChildIndex(self._child_changed, on_pod=gpu_time.pod_changed)
+        self._index = ChildIndex(
+            self._child_changed, on_step=self._child_stepped, on_pod=gpu_time.pod_changed
+        )
         self._connection = Connection()
         self._client = Client(self._connection, self._metrics, self._index, settings.watch_namespaces)
         self._recorder = EventRecorder(self._client, self._metrics, settings.pod_name)
@@ -291,6 +293,10 @@ class Operator:
             return None
         key = self._controller.bodies.key(uid)
         return None if key is None else self._controller.bodies.get(key)
+
+    def _child_stepped(self, owner_uid: str) -> None:
+        if self._controller is not None:
+            self._controller.child_stepped(owner_uid)
 
     async def _wait_for_api(self) -> None:
         """Wait until discovery lists the operator's kinds, which kopf reads only once; see which platform it is."""

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import kopf
+from kopf._core.reactor.inventory import ResourceMemories, ResourceMemory
 
 from tunesmith.controller_runtime.backoff import Backoff
 from tunesmith.controller_runtime.connection import Connection
@@ -24,6 +25,8 @@ REQUEST_SECONDS = 60.0
 #: A whole number: kopf writes it into the URL as it is, and the API server refuses ``600.0``.
 SERVER_SECONDS = 600
 SILENCE_SECONDS = 90.0
+#: kopf keeps the last body of an object as long after its event: at the start that is all of them.
+IDLE_SECONDS = 0.1
 #: kopf gets a new session so often: certificates may have been replaced.
 SESSION_SECONDS = 600.0
 #: Without one kopf asks the system for the user's name, and the UID of a pod has none.
@@ -70,6 +73,14 @@ class NoProgress(kopf.ProgressStorage):
         return essence
 
 
+class NoMemories(ResourceMemories):
+    """kopf's records of objects, of which none is kept: only state-changing handlers and daemons need them."""
+
+    async def recall(self, *args: Any, **fields: Any) -> ResourceMemory:
+        """A record for one event."""
+        return await super().recall(*args, **fields | {"ephemeral": True})
+
+
 def build_kopf_settings(backoff: Backoff = BACKOFF) -> kopf.OperatorSettings:
     """kopf's settings: no scanning, no posting, no peering, no annotations."""
     settings = kopf.OperatorSettings()
@@ -84,6 +95,7 @@ def build_kopf_settings(backoff: Backoff = BACKOFF) -> kopf.OperatorSettings:
     settings.watching.server_timeout = SERVER_SECONDS
     settings.watching.inactivity_timeout = SILENCE_SECONDS
     settings.watching.chunk_size = 500
+    settings.queueing.idle_timeout = IDLE_SECONDS
     settings.persistence.finalizer = f"{GROUP}/operator"
     settings.persistence.progress_storage = NoProgress()
     settings.persistence.diffbase_storage = NoDiffs()
@@ -143,6 +155,7 @@ async def watch_resources(
         clusterwide=not namespaces,
         namespaces=namespaces,
         stop_flag=asyncio.Event(),
+        memories=NoMemories(),
     )
     started()
     try:
