@@ -96,6 +96,8 @@ class Listed:
 class Watched:
     """Receiver of a watch's lists and events, and of the delays between its requests."""
 
+    watch: Watch
+
     def __init__(self) -> None:
         self.received: asyncio.Queue[tuple[str, Any]] = asyncio.Queue()
         self.delays: list[float] = []
@@ -123,6 +125,7 @@ async def watching(server: FaultyServer) -> AsyncIterator[Watched]:
         watch = Watch(
             client, "v1", "Pod", None, "label", watched.begin_list, watched.seen, backoff, watched.sleep
         )
+        watched.watch = watch
         task = asyncio.create_task(watch.run())
         yield watched
         assert not task.done()
@@ -169,6 +172,17 @@ async def test_versions_that_went_back_lead_to_a_new_list() -> None:
     async with watching(server) as watched:
         assert await watched.take(3) == [("LISTED", ["a"]), ("LISTED BACK", []), ("ADDED", "b")]
     assert [query["resourceVersion"] for query in server.requests if "watch" in query][:2] == ["50", "21"]
+
+
+async def test_told_that_the_server_went_back_it_lists_anew_whatever_the_versions_are() -> None:
+    server = FaultyServer()
+    server.lists = [listing(50, build_pod("a", 40)), listing(2000)]
+    server.watches = [silence, stream(("ADDED", build_pod("b", 2001)))]
+    async with watching(server) as watched:
+        assert await watched.take(1) == [("LISTED", ["a"])]
+        await until(lambda: any("watch" in query for query in server.requests))
+        watched.watch.list_anew()
+        assert await watched.take(2) == [("LISTED BACK", []), ("ADDED", "b")]
 
 
 def answering(answer: Any) -> Answer:

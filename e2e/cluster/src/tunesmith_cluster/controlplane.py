@@ -209,6 +209,9 @@ def _apiserver_flags(setting: Setting, authority: Authority) -> Flags:
         "allow-privileged": "true",
         "authorization-mode": "Node,RBAC",
         "enable-admission-plugins": "NodeRestriction",
+        # With policies tests change pods as a service mesh does, without a webhook.
+        "feature-gates": "MutatingAdmissionPolicy=true",
+        "runtime-config": "admissionregistration.k8s.io/v1beta1=true",
         "tls-cert-file": authority.path("kube-apiserver"),
         "tls-private-key-file": authority.path("kube-apiserver", "key"),
         "client-ca-file": authority.path("ca"),

@@ -205,6 +205,7 @@ class Operator:
         """Run all tasks of the leader; none ends by itself."""
         watches = tuple(self._watches())
         kinds = tuple(controller.reconcilers)
+        lease.on_went_back = partial(_list_anew, watches, controller)
         async with asyncio.TaskGroup() as group:
             group.create_task(lease.hold(), name="lease")
             if claim := self._claim():
@@ -322,6 +323,13 @@ class Operator:
                 await lease.release()
         except (TimeoutError, ApiError) as error:
             logger.warning("lease not released: %s", error)
+
+
+def _list_anew(watches: Sequence[Watch], controller: Controller) -> None:
+    """Take over everything as it is: the API server's data went back."""
+    for watch in watches:
+        watch.list_anew()
+    controller.resync_soon()
 
 
 def _all_synced(watches: Sequence[Watch]) -> bool:
