@@ -254,6 +254,18 @@ async def test_what_exists_counts_as_created_and_other_refusals_do_not() -> None
         await client.delete("v1", "Pod", "ns", "a", "uid")
 
 
+async def not_found_page(_: web.Request) -> web.Response:
+    return web.Response(text="404 page not found", status=404)
+
+
+@pytest.mark.parametrize("answer", [not_found_page, refuse(404, ""), refuse(410, "Expired")])
+async def test_only_the_api_server_s_own_word_means_that_an_object_is_not_there(answer: Answer) -> None:
+    """A load balancer may answer in its place: what is taken for deleted would be forgotten."""
+    async with connected(answer) as client:
+        with pytest.raises(Retryable):
+            await client.get("v1", "Pod", "ns", "a")
+
+
 @pytest.mark.parametrize(
     ("header", "seconds"),
     [
