@@ -36,7 +36,7 @@ def tell(world: FaultyWorld) -> None:
 
 
 def calm_plan() -> FaultPlan:
-    return FaultPlan(random.SystemRandom().randrange(2**32), share=0.0, watch_share=0.0)
+    return FaultPlan(random.SystemRandom().randrange(2**32), active=False)
 
 
 @pytest.mark.many_cases

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import json
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -99,6 +99,7 @@ class FaultProxy:
         self._folder, self._plan, self._before, self._after = folder, plan, before, after
         self._kill: _Kill | None = None
         self._away = threading.Event()
+        self._streams: set[asyncio.Task[web.StreamResponse]] = set()
         self._started = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="proxy", daemon=True)
         self.life = 0
@@ -125,9 +126,10 @@ class FaultProxy:
         self._kill = None
 
     @contextlib.contextmanager
-    def away(self) -> Any:
+    def away(self) -> Iterator[None]:
         """Within the block the API server can't be reached; streams that were open are cut."""
         self._away.set()
+        self._loop.call_soon_threadsafe(self._cut_streams)
         try:
             yield
         finally:
@@ -169,7 +171,7 @@ class FaultProxy:
         stroke = self._plan.draw(request)
         try:
             if request.is_watch:
-                return await self._stream(http, stroke)
+                return await self._stream_until_away(http, stroke)
             return await self._answer(http, request, stroke)
         except (aiohttp.ClientError, ConnectionError, TimeoutError):
             # The API server is away.
@@ -227,6 +229,23 @@ class FaultProxy:
             body: dict[str, Any] = json.loads(await response.read())
             return body
 
+    async def _stream_until_away(self, http: web.BaseRequest, stroke: Stroke) -> web.StreamResponse:
+        streaming = asyncio.create_task(self._stream(http, stroke))
+        self._streams.add(streaming)
+        try:
+            return await streaming
+        except asyncio.CancelledError:
+            if not self._away.is_set():
+                raise
+            return _cut(http)
+        finally:
+            self._streams.discard(streaming)
+            streaming.cancel()
+
+    def _cut_streams(self) -> None:
+        for streaming in self._streams:
+            streaming.cancel()
+
     async def _stream(self, http: web.BaseRequest, stroke: Stroke) -> web.StreamResponse:
         if (answer := _answer_instead(http, stroke)) is not None:
             return answer
@@ -234,11 +253,7 @@ class FaultProxy:
             response = web.StreamResponse(status=upstream.status)
             response.content_type = "application/json"
             await response.prepare(http)
-            lines = self._lines(upstream.content, stroke)
-            async for line in lines:
-                await response.write(line)
-            if self._away.is_set():
-                return _cut(http)
+            await self._pass_lines(upstream.content, response, stroke)
             match stroke.fault:
                 case Fault.STREAM_CUT:
                     await response.write(b'{"type":"MODIFIED","object":{"kind":')
@@ -250,24 +265,21 @@ class FaultProxy:
                     await response.write(_error_event(stroke.fault))
             return response
 
-    async def _lines(self, content: aiohttp.StreamReader, stroke: Stroke) -> AsyncIterator[bytes]:
-        """Whole lines of a watch, until a fault strikes, the API server ends it, or it is away."""
-        ends = self._loop.time() + stroke.seconds if stroke is not NOTHING else float("inf")
+    async def _pass_lines(
+        self, content: aiohttp.StreamReader, response: web.StreamResponse, stroke: Stroke
+    ) -> None:
+        """Pass on whole lines of a watch, until a fault strikes or the API server ends it."""
+        ends = None if stroke is NOTHING else self._loop.time() + stroke.seconds
         count, rest = 0, b""
-        while not self._away.is_set() and self._loop.time() < ends:
-            try:
-                async with asyncio.timeout(0.2):
-                    chunk = await content.readany()
-            except TimeoutError:
-                continue
-            if not chunk:
-                return
-            *lines, rest = (rest + chunk).split(b"\n")
-            for line in lines:
-                yield line + b"\n"
-                count += 1
-                if stroke is not NOTHING and count > stroke.lines:
-                    return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(ends):
+                async for chunk in content.iter_any():
+                    *lines, rest = (rest + chunk).split(b"\n")
+                    for line in lines:
+                        await response.write(line + b"\n")
+                        count += 1
+                        if stroke is not NOTHING and count > stroke.lines:
+                            return
 
     def _url(self, http: web.BaseRequest) -> URL:
         return self._server.join(URL(http.raw_path, encoded=True))

@@ -89,7 +89,8 @@ class FaultPlan:
     """Draws a fault for each request.
 
     Attributes:
-        share: share of requests with a fault.
+        share: share of reads with a fault.
+        write_share: the same of writes.
         watch_share: the same of watches.
         slow_seconds: longest time for which a slow request is held up.
         stall_seconds: how long a stalled one stands still.
@@ -98,7 +99,8 @@ class FaultPlan:
     """
 
     seed: int
-    share: float = 0.08
+    share: float = 0.06
+    write_share: float = 0.2
     watch_share: float = 0.5
     slow_seconds: float = 0.5
     stall_seconds: float = 3.0
@@ -111,10 +113,10 @@ class FaultPlan:
     def draw(self, request: Request) -> Stroke:
         """The fault of this request."""
         chance = self._random.random()
-        share = self.watch_share if request.is_watch else self.share
+        share = self.watch_share if request.is_watch else self.write_share if request.is_write else self.share
         # A lease that is not renewed ends the process, which would hide all other faults.
         if LEASES in request.path:
-            share /= 8
+            share /= 10
         if not self.active or chance >= share:
             return NOTHING
         choices = WATCH_FAULTS if request.is_watch else WRITE_FAULTS if request.is_write else READ_FAULTS

@@ -185,6 +185,7 @@ class FaultyWorld:
                 error.add_note(f"{key}: {status}")
             raise
         self.rollouts.stop(END_SECONDS)
+        eventually(self.rollouts.is_settled, END_SECONDS, what="a settled alias")
 
     def find_losses(self) -> list[str]:
         """What is not as it should be, now that all is over."""

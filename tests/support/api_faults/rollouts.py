@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from agents.scripted_agent import ScriptedAgent
 from control_plane.restartable_operator import RestartableOperator
-from control_plane.served_adapters import ROLLOUT, Serving
+from control_plane.served_adapters import KIND, ROLLOUT, Serving
 from simulation.serving_world import build_adapter, digest_of
 
 from tunesmith_cluster.api import ApiError
@@ -65,6 +65,13 @@ class Rollouts:
             raise TimeoutError(
                 f"no end of {self.wanted.keys() - self.outcomes.keys()}: {self._serving.status}"
             )
+
+    def is_settled(self) -> bool:
+        """Whether the resource says of its last generation that nothing of the alias is under way."""
+        body = self._serving.server.get(KIND, "ad", self.namespace)
+        generation, status = body["metadata"]["generation"], body["status"]
+        observed = {each["observedGeneration"] for each in status["conditions"]}
+        return observed == {generation} and status["adapters"][0]["phase"] in ("Stable", "RolledBack")
 
     def _run(self) -> None:
         # The pod comes once the operator has made the Deployment.

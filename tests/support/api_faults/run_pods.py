@@ -18,7 +18,7 @@ from tunesmith_cluster.fake import ControlPlane
 from tunesmith_contract.exit_codes import ExitCode
 from tunesmith_contract.report import RunReport
 
-LOOK_SECONDS = 0.1
+LOOK_SECONDS = 0.25
 #: Stages that runs have; other pods are left alone.
 STAGES = ("prepare", "train", "evaluate")
 
