@@ -17,6 +17,8 @@ log = logging.getLogger(__name__)
 #: Kills of one world; the long form has ten worlds.
 KILLS = cases(8, 50)
 WORLDS = cases(1, 10)
+#: How long one operator lives with faults and without kills.
+FAULTY_SECONDS = cases(5, 60)
 AT_WORK = 6
 
 
@@ -47,6 +49,7 @@ def test_nothing_is_stuck_lost_or_made_twice(server: ControlPlane, tmp_path: Pat
     log.info("seed %d", seed)
     with faulty_world(server, tmp_path, FaultPlan(seed), releases=cases(1, 20)) as world:
         world.live_and_die(KILLS, AT_WORK)
+        world.endure(FAULTY_SECONDS, AT_WORK)
         world.calm_down()
         tell(world)
         assert not world.find_losses()
@@ -65,10 +68,9 @@ def test_an_api_server_that_is_away_for_minutes_costs_one_restart(
         for _ in range(times):
             exits = world.exits
             with world.proxy.away():
-                world.keep_alive_for(150 / times)
+                world.endure(150 / times, at_work=0)
             assert world.exits - exits <= 1
-            world.make_runs(2)
-            world.keep_alive_for(20)
+            world.endure(20, AT_WORK)
         world.calm_down()
         assert not world.find_losses()
         world.wipe_and_compare()

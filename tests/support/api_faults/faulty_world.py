@@ -135,12 +135,14 @@ class FaultyWorld:
             self.free_lease()
             self.start()
 
-    def keep_alive_for(self, seconds: float) -> None:
-        """Start the operator again whenever it ends, for so long."""
+    def endure(self, seconds: float, at_work: int) -> None:
+        """Let the operator live for so long, with about so many runs that have not ended; it may end by itself."""
         ends = time.monotonic() + seconds
         while time.monotonic() < ends:
+            if len(self.unfinished()) < at_work:
+                self.make_runs(2)
             self.keep_alive()
-            time.sleep(0.2)
+            time.sleep(0.5)
 
     def take_turns(self, kills: int, at_work: int) -> None:
         """Kill the leader so many times at a random write; another replica waits for its lease each time."""
