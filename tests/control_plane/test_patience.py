@@ -106,6 +106,7 @@ def test_a_pod_that_a_proxy_keeps_alive_is_removed_and_its_result_counts(begun: 
     runs.wait_for_no_pods(begun.held)
 
 
+@pytest.mark.long
 def test_a_freed_quota_is_used_within_half_a_minute(begun: Begun) -> None:
     runs = begun.quota
     told = runs.wait_for_reason(JOB, "refused", "PodNotCreated")
