@@ -7,6 +7,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from tunesmith_cluster.client import eventually
 from tunesmith_cluster.cluster import Cluster, Shape
@@ -15,7 +16,10 @@ from tunesmith_cluster.fake import ControlPlane
 
 #: They hold versions of what is restored; whoever restores a cluster starts them anew.
 CONTROLLERS = ("kube-controller-manager", "kube-scheduler", "kwok")
-GRACE_SECONDS = 1.0
+NODE = "gpu-0"
+#: Writes that are under way while a backup is put in place.
+MARGIN = 50
+_NOTHING = base64.b64encode(b"/nothing").decode()
 
 
 class RestorableCluster:
@@ -28,31 +32,47 @@ class RestorableCluster:
     def __init__(self, cluster: Cluster) -> None:
         self.server = ControlPlane(cluster.kubeconfig)
         self._cluster = cluster
+        flags = Path(f"/proc/{self._pid('etcd')}/cmdline").read_text().split("\0")
+        self._etcd = next(
+            flag.partition("=")[2] for flag in flags if flag.startswith("--listen-client-urls=")
+        )
+
+    def _pid(self, name: str) -> int:
+        return next(record.pid for record in self._cluster.processes.records() if record.name == name)
 
     def back_up(self, folder: Path) -> None:
         """Copy etcd's data as they are at this moment."""
         with self._cluster.processes.paused("etcd"):
             shutil.copytree(self._data, folder)
 
-    def restore(self, folder: Path, later: int = 0) -> None:
+    def restore(self, folder: Path, caught_up: bool = False) -> None:
         """Put the data of a backup in place, and start all components.
 
         Args:
-            later: by how many the present version is higher than in the backup.
+            caught_up: the present version is higher afterwards than it was before.
         """
         processes = self._cluster.processes
-        stopped = {name: processes.stop(name, GRACE_SECONDS) for name in ("kube-apiserver", *CONTROLLERS)}
-        etcd = processes.stop("etcd", GRACE_SECONDS)
+        before = self._version()
+        stopped = {name: processes.stop(name, 0) for name in (*CONTROLLERS, "kube-apiserver", "etcd")}
         shutil.rmtree(self._data)
         shutil.copytree(folder, self._data)
-        processes.start("etcd", etcd, bound=True)
-        url = next(value for value in etcd if value.startswith("--listen-client-urls=")).partition("=")[2]
-        eventually(lambda: _answers(url), what="etcd")
-        processes.start("kube-apiserver", stopped.pop("kube-apiserver"), bound=True)
-        _raise_version(url, later)
+        processes.start("etcd", stopped["etcd"], bound=True)
+        eventually(self._version, what="etcd")
+        processes.start("kube-apiserver", stopped["kube-apiserver"], bound=True)
+        while caught_up and self._version() <= before + MARGIN:
+            _post(f"{self._etcd}/v3/kv/put", {"key": _NOTHING, "value": _NOTHING})
         eventually(lambda: exists(self.server.api, "/readyz"), 60, what="the API server")
-        for name, command in stopped.items():
-            processes.start(name, command, bound=True)
+        # The next kwok would wait until the lease of the former one has run out.
+        self.server.api.delete(f"/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{NODE}")
+        for name in CONTROLLERS:
+            processes.start(name, stopped[name], bound=True)
+
+    def _version(self) -> int:
+        """etcd's present version; 0 while it does not answer."""
+        try:
+            return int(_post(f"{self._etcd}/v3/maintenance/status", {})["header"]["revision"])
+        except OSError:
+            return 0
 
     @property
     def _data(self) -> Path:
@@ -66,28 +86,13 @@ def restorable_cluster(folder: Path) -> Iterator[RestorableCluster]:
     cluster.up()
     try:
         restorable = RestorableCluster(cluster)
-        restorable.server.add_node("gpu-0")
+        restorable.server.add_node(NODE)
         yield restorable
     finally:
         cluster.down()
 
 
-def _raise_version(url: str, later: int) -> None:
-    """Write something of no interest so many times."""
-    key = base64.b64encode(b"/raised").decode()
-    for _ in range(later):
-        _post(f"{url}/v3/kv/put", {"key": key, "value": key})
-
-
-def _answers(url: str) -> bool:
-    try:
-        _post(f"{url}/v3/maintenance/status", {})
-    except OSError:
-        return False
-    return True
-
-
-def _post(url: str, body: dict[str, str]) -> None:
+def _post(url: str, body: dict[str, str]) -> Any:
     request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=5) as response:
-        response.read()
+        return json.load(response)

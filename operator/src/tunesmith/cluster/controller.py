@@ -166,6 +166,9 @@ class Controller:
                 async with asyncio.timeout(seconds):
                     await self._resync_soon.wait()
             went_back = self._resync_soon.is_set()
+            if went_back:
+                # Each watch asks for it.
+                await asyncio.sleep(SETTLE_SECONDS)
             self._resync_soon.clear()
             for kind in self.reconcilers:
                 # What is known of an API server that went back is wrong until the list has come.
