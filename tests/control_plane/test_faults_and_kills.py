@@ -64,7 +64,7 @@ def test_an_api_server_that_is_away_for_minutes_costs_one_restart(
     """The lease is lost, so the process ends; the next one waits for the API server, however long that takes."""
     with faulty_world(server, tmp_path, calm_plan(), releases=3) as world:
         world.make_runs(AT_WORK)
-        world.start()
+        world.operator.start()
         for _ in range(times):
             exits = world.exits
             with world.proxy.away():

@@ -54,26 +54,14 @@ class _Kill:
     strike: Callable[[], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Write:
-    """A write that the API server has carried out.
+Read = Callable[[str], Awaitable[dict[str, Any]]]
+"""Reader of an API server's object or list by its path."""
 
-    Attributes:
-        life: number of the operator's life that sent it.
-        sent: what was sent; None for nothing.
-        answer: what the API server answered.
-    """
+BeforeWrite = Callable[[Request, Read], Awaitable[None]]
+"""Look at a write that is about to be carried out."""
 
-    life: int
-    method: str
-    path: str
-    sent: dict[str, Any] | None
-    answer: dict[str, Any]
-
-
-#: Look at a write that is about to be carried out; the function reads by path.
-BeforeWrite = Callable[[Request, Callable[[str], Awaitable[dict[str, Any]]]], Awaitable[None]]
-AfterWrite = Callable[[Write], None]
+AfterWrite = Callable[[Request, dict[str, Any]], None]
+"""Look at a write that was carried out, with the answer."""
 
 
 class FaultProxy:
@@ -87,7 +75,6 @@ class FaultProxy:
 
     Attributes:
         kubeconfig: the kubeconfig of the operator.
-        life: number of the operator's life; whoever starts it sets this.
     """
 
     def __init__(
@@ -102,8 +89,6 @@ class FaultProxy:
         self._streams: set[asyncio.Task[web.StreamResponse]] = set()
         self._started = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="proxy", daemon=True)
-        self.life = 0
-        self.requests = 0
         self.kubeconfig = folder / "proxied.kubeconfig"
 
     def __enter__(self) -> Self:
@@ -164,7 +149,6 @@ class FaultProxy:
         self.kubeconfig.write_text(yaml.safe_dump(document))
 
     async def _handle(self, http: web.BaseRequest) -> web.StreamResponse:
-        self.requests += 1
         if self._away.is_set():
             return _cut(http)
         request = Request(http.method, http.path, "watch" in http.query)
@@ -210,15 +194,7 @@ class FaultProxy:
         ) as upstream:
             body = await upstream.read()
             if request.is_work and upstream.status < 300:
-                self._after(
-                    Write(
-                        self.life,
-                        http.method,
-                        http.path,
-                        json.loads(sent) if sent else None,
-                        json.loads(body),
-                    )
-                )
+                self._after(request, json.loads(body))
             headers = {
                 key: value for key, value in upstream.headers.items() if key.lower() not in _HOP_BY_HOP
             }

@@ -83,7 +83,7 @@ class RunPods:
         self._running_since: dict[str, float] = {}
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="run pods", daemon=True)
-        self.ended: dict[tuple[str, str, int], list[str]] = defaultdict(list)
+        self.ended: dict[tuple[str, str, int], set[str]] = defaultdict(set)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -112,7 +112,7 @@ class RunPods:
             end = plan_end(self._seed, owner, stage, attempt)
             if time.monotonic() - began >= end.seconds:
                 self._finish(pod, end)
-                self.ended[owner, stage, attempt].append(pod["metadata"]["name"])
+                self.ended[owner, stage, attempt].add(pod["metadata"]["name"])
 
     def _finish(self, pod: dict[str, Any], end: End) -> None:
         message = end.report.to_termination_message().decode() if end.report else ""

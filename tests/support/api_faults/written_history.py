@@ -3,10 +3,9 @@
 import re
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable
 from typing import Any
 
-from api_faults.fault_proxy import Write
+from api_faults.fault_proxy import Read
 from api_faults.faults import Request
 
 from tunesmith.decide.serving.records.record import AliasRecord
@@ -15,7 +14,6 @@ from tunesmith.manifests.serving_config_maps import RECORD_KEY
 from tunesmith_contract.agent import Version
 
 Body = dict[str, Any]
-Read = Callable[[str], Awaitable[Body]]
 
 _JOBS = re.compile(r"/apis/batch/v1/namespaces/[^/]+/jobs$")
 _STATUS = re.compile(r"/apis/tunesmith.dev/v1alpha1/namespaces/[^/]+/[^/]+/[^/]+/status$")
@@ -65,19 +63,17 @@ class WrittenHistory:
                 self._alive = [_labels(job) for job in jobs if not _has_ended(job)]
                 self._alive += [_labels(pod) for pod in pods if _is_active(pod)]
 
-    def after(self, write: Write) -> None:
+    def after(self, request: Request, answer: Body) -> None:
         """Look at a write that was carried out."""
-        kind = write.answer.get("kind", "")
+        kind, is_status = answer.get("kind", ""), bool(_STATUS.match(request.path))
         with self._lock:
-            self.writes[f"{write.method} {kind}{'/status' if _STATUS.match(write.path) else ''}"] += 1
-            if write.method == "POST" and _JOBS.match(write.path):
-                self._see_job(write.answer)
-            elif _STATUS.match(write.path):
-                self._see_status(write.answer)
-            elif _CONFIG_MAPS.match(write.path) and ALIAS_LABEL in (
-                write.answer["metadata"].get("labels") or {}
-            ):
-                self._see_alias(write.answer)
+            self.writes[f"{request.method} {kind}{'/status' if is_status else ''}"] += 1
+            if request.method == "POST" and _JOBS.match(request.path):
+                self._see_job(answer)
+            elif is_status:
+                self._see_status(answer)
+            elif _CONFIG_MAPS.match(request.path) and ALIAS_LABEL in (answer["metadata"].get("labels") or {}):
+                self._see_alias(answer)
 
     def _see_job(self, job: Body) -> None:
         owner, stage, attempt = _labels(job)
