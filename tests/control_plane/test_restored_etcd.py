@@ -60,7 +60,13 @@ def restart_if_ended(operator: ForkedOperator) -> None:
         operator.start()
 
 
-@pytest.mark.parametrize("caught_up", [False, True], ids=["versions are behind", "versions have caught up"])
+@pytest.mark.parametrize(
+    "caught_up",
+    [
+        pytest.param(True, id="versions have caught up"),
+        pytest.param(False, id="versions are behind", marks=pytest.mark.long),
+    ],
+)
 def test_it_goes_on_from_the_backup(cluster: RestorableCluster, tmp_path: Path, caught_up: bool) -> None:
     server, runs, history = cluster.server, Runs(cluster.server, tmp_path), WrittenHistory(WEIGHTS)
     plan = FaultPlan(1, active=False)
