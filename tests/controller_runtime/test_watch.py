@@ -101,6 +101,12 @@ class Watched:
     def __init__(self) -> None:
         self.received: asyncio.Queue[tuple[str, Any]] = asyncio.Queue()
         self.delays: list[float] = []
+        self.told = 0
+
+    def went_back(self) -> None:
+        self.told += 1
+        # Whoever is told tells all watches: this one knows already.
+        self.watch.list_anew()
 
     def begin_list(self, went_back: bool) -> Listed:
         return Listed(self.received, "LISTED BACK" if went_back else "LISTED")
@@ -125,7 +131,7 @@ async def watching(server: FaultyServer) -> AsyncIterator[Watched]:
         watch = Watch(
             client, "v1", "Pod", None, "label", watched.begin_list, watched.seen, backoff, watched.sleep
         )
-        watched.watch = watch
+        watched.watch, watch.on_went_back = watch, watched.went_back
         task = asyncio.create_task(watch.run())
         yield watched
         assert not task.done()
@@ -171,6 +177,7 @@ async def test_versions_that_went_back_lead_to_a_new_list() -> None:
     server.watches = [stream(), stream(("ADDED", build_pod("b", 22)))]
     async with watching(server) as watched:
         assert await watched.take(3) == [("LISTED", ["a"]), ("LISTED BACK", []), ("ADDED", "b")]
+        assert watched.told == 1
     assert [query["resourceVersion"] for query in server.requests if "watch" in query][:2] == ["50", "21"]
 
 
@@ -182,6 +189,8 @@ async def test_told_that_the_server_went_back_it_lists_anew_whatever_the_version
         assert await watched.take(1) == [("LISTED", ["a"])]
         await until(lambda: any("watch" in query for query in server.requests))
         watched.watch.list_anew()
+        # Until then nothing that is known counts.
+        assert not watched.watch.synced.is_set()
         assert await watched.take(2) == [("LISTED BACK", []), ("ADDED", "b")]
 
 

@@ -167,7 +167,7 @@ class Controller:
                     await self._resync_soon.wait()
             went_back = self._resync_soon.is_set()
             if went_back:
-                # Each watch asks for it.
+                # Lease and watches notice it one after the other.
                 await asyncio.sleep(SETTLE_SECONDS)
             self._resync_soon.clear()
             for kind in self.reconcilers:

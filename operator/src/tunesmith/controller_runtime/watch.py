@@ -51,6 +51,10 @@ class Watch:
 
     Args:
         sleep: waits between requests.
+
+    Attributes:
+        synced: set while the objects that are known are those of the API server.
+        on_went_back: called when this watch is the one that has noticed it.
     """
 
     def __init__(
@@ -69,6 +73,7 @@ class Watch:
         self.kind = kind
         self.namespace = namespace
         self.synced = asyncio.Event()
+        self.on_went_back: Callable[[], None] = lambda: None
         self._clock = asyncio.get_running_loop().time
         self._last_answer = self._clock()
         self._client = client
@@ -105,7 +110,9 @@ class Watch:
 
     def list_anew(self) -> None:
         """List now, whatever the versions: the API server's data went back."""
-        self._told.set()
+        if not self._went_back:
+            self.synced.clear()
+            self._told.set()
 
     def silence(self) -> float:
         """Seconds since the API server's last answer."""
@@ -149,9 +156,11 @@ class Watch:
                 "the API server went back from version %d to %d: %s is listed anew", last, current, self.kind
             )
             self._forget_version()
+            self.on_went_back()
 
     def _forget_version(self) -> None:
         self._version, self._last_version, self._went_back = None, None, True
+        self.synced.clear()
 
     async def _list(self) -> int:
         async with self._client.lists_of_watches:
