@@ -59,7 +59,7 @@ class RestorableCluster:
         processes.start("etcd", stopped["etcd"], bound=True)
         eventually(self._version, what="etcd")
         processes.start("kube-apiserver", stopped["kube-apiserver"], bound=True)
-        while caught_up and self._version() <= before + MARGIN:
+        for _ in range(before + MARGIN - self._version() if caught_up else 0):
             _post(f"{self._etcd}/v3/kv/put", {"key": _NOTHING, "value": _NOTHING})
         eventually(lambda: exists(self.server.api, "/readyz"), 60, what="the API server")
         # The next kwok would wait until the lease of the former one has run out.
