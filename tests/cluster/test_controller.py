@@ -315,6 +315,24 @@ async def test_resync_takes_over_older_data_of_a_restored_server() -> None:
         await asyncio.gather(resync, return_exceptions=True)
 
 
+async def test_a_resync_that_was_asked_for_takes_over_older_data_though_versions_have_caught_up() -> None:
+    async with running() as harness:
+        harness.add()
+        await until(lambda: harness.status == {"phase": "Made"})
+        key = "FineTuneJob", "ns", "job"
+        backup = {**harness.api.objects[key], "status": {}}
+        backup["metadata"] = {**backup["metadata"], "resourceVersion": "1"}
+        harness.api.version += 1000
+        harness.api.objects[key] = backup
+        harness.api.failures["list", "FineTuneJob"] = [Retryable("the API server starts")]
+        resync = asyncio.create_task(harness.controller.resync())
+        harness.controller.resync_soon()
+        await until(lambda: harness.status == {"phase": "Made"})
+        assert harness.controller.went_back.is_set()
+        resync.cancel()
+        await asyncio.gather(resync, return_exceptions=True)
+
+
 def build_labeled(name: str, owner: str) -> dict[str, Any]:
     metadata = {"namespace": "ns", "name": name, "labels": {OWNER_UID_LABEL: owner}}
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata}

@@ -183,3 +183,13 @@ async def test_an_object_of_somebody_else_is_left_alone_and_does_not_count_as_do
 async def test_an_own_object_counts_as_created(wanted: Any) -> None:
     setting = Setting()
     await setting.execute(Create(wanted), Create(wanted), Apply(wanted))
+
+
+async def test_an_object_that_is_gone_when_its_owner_is_asked_for_is_not_taken_for_made() -> None:
+    """Between the two answers the garbage collector has removed one of an earlier resource, or a proxy has answered."""
+    setting = Setting()
+    setting.api.failures["create", "ConfigMap"] = [Conflict("exists already", 409, "AlreadyExists")]
+    with pytest.raises(Conflict):
+        await setting.execute(Create(config_map("record")))
+    await setting.execute(Create(config_map("record")))
+    assert setting.names() == {"record"}

@@ -182,6 +182,20 @@ def test_pods_that_ended_before_their_removal_are_kept_until_they_are_forgotten(
     assert index.removed_pods("owner") == ()
 
 
+def test_pods_that_a_backup_has_brought_back_no_longer_count_as_removed() -> None:
+    """They run again: how they ended later never was."""
+    index = ChildIndex(lambda uid: None)
+    index.follow("v1", "Pod", lambda: True)
+    index.handle_event("v1", "Pod", "ADDED", build_pod("back", 30, exit_code=143))
+    index.handle_event("v1", "Pod", "DELETED", build_pod("back", 31, exit_code=143))
+    assert index.removed_pods("owner")
+    listing = index.begin_list("v1", "Pod", "ns", went_back=True)
+    listing.add([build_pod("back", 20)], 25)
+    listing.end()
+    assert not index.removed_pods("owner")
+    assert [pod["metadata"]["resourceVersion"] for pod in index.find("v1", "Pod", "owner") or ()] == ["20"]
+
+
 def test_a_pod_has_ended_when_its_trainer_has_whatever_runs_beside_it() -> None:
     index = ChildIndex(lambda uid: None)
     index.follow("v1", "Pod", lambda: True)

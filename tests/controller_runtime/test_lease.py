@@ -1,20 +1,34 @@
 """One leader at a time, whatever fails."""
 
 import asyncio
-from typing import Any
+import copy
+from typing import Any, cast
 
 import pytest
-from api_server.fake_api import FakeApi, FakeClock
+from api_server.fake_api import FakeApi, FakeClock, until
 
 from tunesmith.controller_runtime.errors import Retryable
 from tunesmith.controller_runtime.lease import LeaderLease, LeaseLost, LeaseTimes
+from tunesmith.manifests.objects import Body
 
 TIMES = LeaseTimes(duration=15, deadline=10, retry=0)
 UNREACHABLE = Retryable("the API server can't be reached")
 
 
-def candidate(api: Any, clock: FakeClock, identity: str) -> LeaderLease:
-    return LeaderLease(api, "system", "tunesmith", identity, TIMES, clock)
+def candidate(api: Any, clock: FakeClock, identity: str, times: LeaseTimes = TIMES) -> LeaderLease:
+    return LeaderLease(api, "system", "tunesmith", identity, times, clock)
+
+
+class StalledApi(FakeApi):
+    """Some of its next reads are never answered."""
+
+    stalled = 0
+
+    async def get(self, api_version: str, kind: str, namespace: str | None, name: str) -> Body | None:
+        if self.stalled:
+            self.stalled -= 1
+            await asyncio.sleep(3600)
+        return await super().get(api_version, kind, namespace, name)
 
 
 async def leads(lease: LeaderLease) -> bool:
@@ -86,3 +100,40 @@ async def test_a_race_for_the_same_lease_has_one_winner() -> None:
     api, clock = FakeApi(), FakeClock()
     outcomes = await asyncio.gather(*(leads(candidate(api, clock, f"c{n}")) for n in range(5)))
     assert sum(outcomes) == 1
+
+
+async def test_one_request_without_an_answer_does_not_cost_the_lead() -> None:
+    api, times = StalledApi(), LeaseTimes(duration=1.5, deadline=1.0, retry=0.0)
+    lease = LeaderLease(cast(Any, api), "system", "tunesmith", "first", times)
+    assert await leads(lease)
+    api.stalled = 1
+    holding = asyncio.create_task(lease.hold())
+    await asyncio.sleep(1.2)
+    assert not holding.done()
+    holding.cancel()
+    await asyncio.gather(holding, return_exceptions=True)
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["older", "younger than the backup"])
+async def test_a_lease_as_it_was_earlier_tells_that_the_api_server_went_back(kept: bool) -> None:
+    api, clock = FakeApi(), FakeClock()
+    lease = candidate(api, clock, "first")
+    told: list[None] = []
+    lease.on_went_back = lambda: told.append(None)
+    assert await leads(lease)
+    backup = copy.deepcopy(api.objects["Lease", "system", "tunesmith"])
+    holding = asyncio.create_task(lease.hold())
+    await until(lambda: api.calls.count(("replace", "Lease")) > 3)
+    assert not told
+    # Versions of other objects have caught up, so that the present version tells nothing.
+    api.version += 1000
+    if kept:
+        api.objects["Lease", "system", "tunesmith"] = backup
+    else:
+        del api.objects["Lease", "system", "tunesmith"]
+    await until(lambda: bool(told))
+    renewed = api.calls.count(("replace", "Lease"))
+    await until(lambda: api.calls.count(("replace", "Lease")) > renewed + 3)
+    assert len(told) == 1
+    holding.cancel()
+    await asyncio.gather(holding, return_exceptions=True)

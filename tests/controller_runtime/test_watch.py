@@ -96,9 +96,17 @@ class Listed:
 class Watched:
     """Receiver of a watch's lists and events, and of the delays between its requests."""
 
+    watch: Watch
+
     def __init__(self) -> None:
         self.received: asyncio.Queue[tuple[str, Any]] = asyncio.Queue()
         self.delays: list[float] = []
+        self.told = 0
+
+    def went_back(self) -> None:
+        self.told += 1
+        # Whoever is told tells all watches: this one knows already.
+        self.watch.list_anew()
 
     def begin_list(self, went_back: bool) -> Listed:
         return Listed(self.received, "LISTED BACK" if went_back else "LISTED")
@@ -123,6 +131,7 @@ async def watching(server: FaultyServer) -> AsyncIterator[Watched]:
         watch = Watch(
             client, "v1", "Pod", None, "label", watched.begin_list, watched.seen, backoff, watched.sleep
         )
+        watched.watch, watch.on_went_back = watch, watched.went_back
         task = asyncio.create_task(watch.run())
         yield watched
         assert not task.done()
@@ -168,7 +177,21 @@ async def test_versions_that_went_back_lead_to_a_new_list() -> None:
     server.watches = [stream(), stream(("ADDED", build_pod("b", 22)))]
     async with watching(server) as watched:
         assert await watched.take(3) == [("LISTED", ["a"]), ("LISTED BACK", []), ("ADDED", "b")]
+        assert watched.told == 1
     assert [query["resourceVersion"] for query in server.requests if "watch" in query][:2] == ["50", "21"]
+
+
+async def test_told_that_the_server_went_back_it_lists_anew_whatever_the_versions_are() -> None:
+    server = FaultyServer()
+    server.lists = [listing(50, build_pod("a", 40)), listing(2000)]
+    server.watches = [silence, stream(("ADDED", build_pod("b", 2001)))]
+    async with watching(server) as watched:
+        assert await watched.take(1) == [("LISTED", ["a"])]
+        await until(lambda: any("watch" in query for query in server.requests))
+        watched.watch.list_anew()
+        # Until then nothing that is known counts.
+        assert not watched.watch.synced.is_set()
+        assert await watched.take(2) == [("LISTED BACK", []), ("ADDED", "b")]
 
 
 def answering(answer: Any) -> Answer:
@@ -238,6 +261,18 @@ async def test_what_exists_counts_as_created_and_other_refusals_do_not() -> None
     async with connected(refuse(404, "NotFound")) as client:
         assert await client.get("v1", "Pod", "ns", "a") is None
         await client.delete("v1", "Pod", "ns", "a", "uid")
+
+
+async def not_found_page(_: web.Request) -> web.Response:
+    return web.Response(text="404 page not found", status=404)
+
+
+@pytest.mark.parametrize("answer", [not_found_page, refuse(404, ""), refuse(410, "Expired")])
+async def test_only_the_api_server_s_own_word_means_that_an_object_is_not_there(answer: Answer) -> None:
+    """A load balancer may answer in its place: what is taken for deleted would be forgotten."""
+    async with connected(answer) as client:
+        with pytest.raises(Retryable):
+            await client.get("v1", "Pod", "ns", "a")
 
 
 @pytest.mark.parametrize(

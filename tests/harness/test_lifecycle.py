@@ -91,6 +91,17 @@ def test_a_process_that_ignores_sigterm_is_killed(table: ProcessTable) -> None:
     assert not is_alive(stubborn)
 
 
+def test_a_process_that_was_stopped_starts_again_by_its_command(table: ProcessTable) -> None:
+    first = table.start("sleeper", SLEEP)
+    command = table.stop("sleeper", grace=5)
+    assert not is_alive(first)
+    with pytest.raises(ClusterError, match="sleeper does not run"):
+        table.stop("sleeper", grace=5)
+    second = table.start("sleeper", command)
+    assert is_alive(second)
+    assert table.records() == [second]
+
+
 def test_a_bound_process_dies_with_its_starter(tmp_path: Path) -> None:
     code = f"""
 import os, pathlib, signal

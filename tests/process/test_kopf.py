@@ -176,6 +176,8 @@ async def test_kopf_starts_anew_after_an_error_and_when_it_is_asked_to(
         while await news.get() != ("ADDED", "restored"):
             pass
         assert not task.done()
+        waiters = [each for each in asyncio.all_tasks() if each.get_name() == "stop-flag waiter"]
+        assert len(waiters) == 1
 
 
 async def test_kopf_keeps_nothing_of_the_objects() -> None:

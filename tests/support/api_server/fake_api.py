@@ -58,7 +58,12 @@ class FakeApi:
         )
 
     async def create(self, manifest: Mapping[str, Any]) -> Body | None:
-        self._count("create", manifest["kind"])
+        try:
+            self._count("create", manifest["kind"])
+        except Conflict as error:
+            if error.reason == "AlreadyExists":
+                return None
+            raise
         return None if _key(manifest) in self.objects else self.add(dict(manifest))
 
     async def apply(self, manifest: Mapping[str, Any]) -> Body:

@@ -5,6 +5,7 @@ from typing import Any
 
 from tunesmith.api import GROUP, VERSION
 from tunesmith.manifests.names import OWNER_UID_LABEL
+from tunesmith.manifests.result_config_map import recorded_attempt
 from tunesmith_cluster.api import ApiError
 from tunesmith_cluster.client import eventually
 from tunesmith_cluster.fake import ControlPlane
@@ -40,6 +41,11 @@ class Runs:
     def read(self, kind: str, name: str) -> Body:
         """The resource as it is."""
         return self.server.api.get(self._path(kind, name))
+
+    def resources(self, kind: str) -> list[Body]:
+        """All resources of a kind."""
+        found: list[Body] = self.server.api.get(self._path(kind))["items"]
+        return found
 
     def status(self, kind: str, name: str) -> Body:
         """The resource's status."""
@@ -132,9 +138,24 @@ class Runs:
             found += [f"{path.rsplit('/', 1)[-1]}/{item['metadata']['name']}" for item in listed]
         return found
 
+    def recorded_attempts(self, run: Body) -> list[str]:
+        """Stage and attempt of each record of the resource, as ``train-1``."""
+        selector = f"labelSelector={OWNER_UID_LABEL}%3D{run['metadata']['uid']}"
+        maps = self.server.api.get(f"/api/v1/namespaces/{self.namespace}/configmaps?{selector}")["items"]
+        attempts = filter(None, (recorded_attempt(body) for body in maps))
+        return [f"{stage}-{attempt}" for stage, attempt in attempts]
+
     def wait_for_no_children(self, name: str, run: Body, timeout: float) -> None:
         """Return once nothing is left of what the resource and its Jobs owned."""
         eventually(lambda: not self.children(run), timeout, what=f"the end of {name}'s children")
+
+    def wait_for_no_pods(self, run: Body) -> None:
+        """Return once no pod of the resource is left."""
+
+        def are_gone() -> bool:
+            return not [path for path in self.children(run) if path.startswith("pods/")]
+
+        eventually(are_gone, 60, what="the end of the pods")
 
     def exists(self, kind: str, name: str) -> bool:
         """Whether the resource is there."""

@@ -19,6 +19,12 @@ JSON = "application/json"
 
 Document = dict[str, Any]
 
+#: A new kind is served before its storage is ready: until then its lists are answered with 429.
+_RETRIES = urllib3.Retry(
+    total=5, connect=0, read=0, redirect=0, other=0, allowed_methods=["GET"], status_forcelist=[429],
+    raise_on_status=False,
+)  # fmt: skip
+
 
 class ApiError(Exception):
     """The API server refused a request."""
@@ -37,7 +43,7 @@ class ApiClient:
         context = current_context(yaml.safe_load(kubeconfig.read_text()))
         self._server = context.cluster["server"].rstrip("/")
         self._pool = urllib3.PoolManager(
-            ssl_context=_tls(context, kubeconfig), timeout=timeout, retries=False, maxsize=8
+            ssl_context=tls_context(context, kubeconfig), timeout=timeout, retries=_RETRIES, maxsize=8
         )
 
     def get(self, path: str) -> Document:
@@ -108,7 +114,7 @@ def _named(kubeconfig: Mapping[str, Any], section: str, name: str) -> Mapping[st
     )
 
 
-def _tls(context: Context, kubeconfig: Path) -> ssl.SSLContext:
+def tls_context(context: Context, kubeconfig: Path) -> ssl.SSLContext:
     """TLS context; Python loads client certificates from files only, so embedded ones are written to files."""
     authority = _material(context.cluster, "certificate-authority", kubeconfig)
     tls = ssl.create_default_context(cadata=authority.decode())

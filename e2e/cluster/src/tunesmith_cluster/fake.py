@@ -109,6 +109,23 @@ class ControlPlane(ClusterClient):
         status = build_finished_status(pod, {container: end}, now)
         self.api.merge(f"{_pod_path(namespace, name)}/status", {"status": status})
 
+    def finish_container(
+        self, namespace: str, name: str, container: str, exit_code: int, message: str
+    ) -> None:
+        """End one container of a running pod, which its other containers keep alive.
+
+        Raises:
+            TimeoutError: the pod did not start running.
+        """
+        pod = eventually(lambda: self._running_pod(namespace, name), what=f"pod {name} to run")
+        now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        end = {"exitCode": exit_code, "reason": "Error" if exit_code else "Completed", "message": message}
+        statuses = [
+            _ended(status, {container: end}, now) if status["name"] == container else status
+            for status in pod["status"]["containerStatuses"]
+        ]
+        self.api.merge(f"{_pod_path(namespace, name)}/status", {"status": {"containerStatuses": statuses}})
+
     def set_pod_waiting(self, namespace: str, name: str, reason: str, message: str) -> None:
         """Make a pod look as if its containers could not start, for example with ImagePullBackOff."""
         pod = eventually(lambda: self._running_pod(namespace, name), what=f"pod {name} to run")

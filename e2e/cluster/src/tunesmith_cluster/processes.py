@@ -212,6 +212,21 @@ class ProcessTable:
             signal.pidfd_send_signal(handle, signal.SIGCONT)
             os.close(handle)
 
+    def stop(self, name: str, grace: float) -> list[str]:
+        """End one process and forget it; returns its command.
+
+        Raises:
+            ClusterError: it does not run.
+        """
+        running = (record for record in self.records() if record.name == name and is_alive(record))
+        record = next(running, None)
+        if record is None:
+            raise ClusterError(f"{name} does not run: there is nothing to stop")
+        command = Path(f"/proc/{record.pid}/cmdline").read_text().rstrip("\0").split("\0")
+        stop_process(record, grace)
+        self.replace([other for other in self.records() if other != record])
+        return command
+
     def stop_all(self, grace: float, keep: str = "") -> None:
         """End what we started, last first, and forget it; all but the process named `keep`."""
         records = self.records()

@@ -179,34 +179,48 @@ class Controller:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
                     await self._resync_soon.wait()
+            went_back = self._resync_soon.is_set()
+            if went_back:
+                # Lease and watches notice it one after the other.
+                await asyncio.sleep(SETTLE_SECONDS)
             self._resync_soon.clear()
             for kind in self.reconcilers:
-                try:
-                    await self.resync_kind(kind)
-                except ApiError as error:
-                    logger.warning("resync of %s failed: %s", kind, error.message)
+                # What is known of an API server that went back is wrong until the list has come.
+                for delay in LOAD_BACKOFF:
+                    try:
+                        await self.resync_kind(kind, went_back)
+                    except ApiError as error:
+                        logger.warning("resync of %s failed: %s", kind, error.message)
+                    else:
+                        break
+                    if not went_back:
+                        break
+                    await asyncio.sleep(delay)
 
     def resync_soon(self) -> None:
-        """Let ``resync`` begin now: the API server's data may have gone back."""
+        """Let ``resync`` begin now: the API server's data went back."""
         self._resync_soon.set()
 
-    async def resync_kind(self, kind: str) -> None:
+    async def resync_kind(self, kind: str, went_back: bool = False) -> None:
         """List one kind: reconcile all of it, forget what was deleted.
 
         Where the list is older than the one before, the API server's etcd was restored from a backup: then the list
         counts, whatever its versions, and ``went_back`` is set.
+
+        Args:
+            went_back: something else has told so already; versions may have caught up since.
         """
         present: set[str] = set()
         last, version = self._versions.get(kind, 0), 0
         async for bodies, version in self._client.pages(API_VERSION, kind, None):
-            went_back = version < last
+            went_back = went_back or version < last
             if went_back and not present:
                 self.bodies.go_back()
             for body in bodies:
                 present.add(body["metadata"]["uid"])
                 self._take_listed(body, went_back)
-        if version < last:
-            logger.warning("the API server went back from version %d to %d", last, version)
+        if went_back:
+            logger.warning("the API server went back: %s is at version %d after %d", kind, version, last)
             self.went_back.set()
         self._versions[kind] = version
         await self._forget_missing(kind, present)

@@ -139,7 +139,10 @@ async def _create(client: Client, manifest: Body) -> bool:
     if await client.create(manifest) is not None:
         return True
     existing = await _find(client, manifest)
-    if existing is not None and not _is_ours(existing, manifest):
+    if existing is None:
+        # Removed meanwhile: the next pass makes it.
+        raise _exists_already(manifest)
+    if not _is_ours(existing, manifest):
         raise _name_taken(manifest)
     return False
 
@@ -159,9 +162,7 @@ async def _replace(client: Client, manifest: Body) -> None:
     if manifest["metadata"].get("resourceVersion"):
         await client.replace(manifest)
     elif not await _create(client, manifest):
-        raise Conflict(
-            f"{manifest['kind']} {manifest['metadata']['name']} exists already", 409, "AlreadyExists"
-        )
+        raise _exists_already(manifest)
 
 
 async def _find(client: Client, manifest: Body) -> Body | None:
@@ -183,6 +184,10 @@ def _is_ours(existing: Body, manifest: Body) -> bool:
         (body["metadata"].get("labels") or {}).get(MANAGED_BY_LABEL) for body in (manifest, existing)
     )
     return manager in (None, found)
+
+
+def _exists_already(manifest: Body) -> Conflict:
+    return Conflict(f"{manifest['kind']} {manifest['metadata']['name']} exists already", 409, "AlreadyExists")
 
 
 def _name_taken(manifest: Body) -> NameTaken:

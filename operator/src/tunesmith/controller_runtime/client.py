@@ -77,11 +77,13 @@ class Client:
         await self._connection.__aexit__(*exception)
 
     async def get(self, api_version: str, kind: str, namespace: str | None, name: str) -> Body | None:
-        """The object; None when it is not there."""
+        """The object; None when the API server says that it is not there, and not when a proxy knows no such page."""
         try:
             return await self._call("get", "GET", path_of(api_version, kind, namespace, name), kind)
-        except Gone:
-            return None
+        except Gone as error:
+            if error.reason == "NotFound":
+                return None
+            raise Retryable(error.message, error.code, error.reason) from error
 
     async def list(
         self,

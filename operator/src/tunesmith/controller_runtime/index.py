@@ -176,6 +176,9 @@ class ChildIndex:
         """
         if went_back:
             self._deleted.clear()
+            if kind == "Pod":
+                # They may have come back, and run.
+                self._removed_pods.clear()
         return IndexListing(self, (api_version, kind), namespace, went_back, owner_uid)
 
     def _is_synced(self, api_version: str, kind: str) -> bool:

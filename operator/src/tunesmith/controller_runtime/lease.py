@@ -14,6 +14,7 @@ from tunesmith.manifests.objects import Body
 
 from .client import Client
 from .errors import ApiError, Conflict
+from .kept import version_of
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +40,11 @@ class LeaderLease:
     Args:
         identity: unique per process.
         clock: monotonic seconds.
+
+    Attributes:
+        on_went_back: called when the lease that this replica holds is older than when it wrote it last, or is gone:
+            the API server's etcd was restored from a backup. The versions of other objects tell that only until they
+            have caught up.
     """
 
     def __init__(
@@ -59,6 +65,8 @@ class LeaderLease:
         self._watched: tuple[str, float] | None = None
         self._known_holder: str | None = None
         self._renewed = float("-inf")
+        self._written = 0
+        self.on_went_back: Callable[[], None] = lambda: None
         #: Number of times that the lease had changed hands when this replica took it.
         self.term = 0
 
@@ -80,7 +88,8 @@ class LeaderLease:
             await asyncio.sleep(self._times.retry)
             seconds_left = self._renewed + self._times.deadline - self._clock()
             try:
-                async with asyncio.timeout(max(0.0, seconds_left)):
+                # A request without an answer leaves time for another one, on another connection.
+                async with asyncio.timeout(max(0.0, min(seconds_left, self._times.deadline / 2))):
                     renewed = await self._try()
             except TimeoutError:
                 renewed = False
@@ -107,10 +116,13 @@ class LeaderLease:
 
     async def _take(self) -> bool:
         lease = await self._client.get(API_VERSION, "Lease", self._namespace, self._name)
+        self._compare(lease)
         if lease is None:
             first = self._build(None)
-            if await self._client.create(first) is None:
+            created = await self._client.create(first)
+            if created is None:
                 return False
+            self._written = version_of(created)
             self.term = first["spec"]["leaseTransitions"]
             return True
         if not self._is_free(lease):
@@ -119,11 +131,18 @@ class LeaderLease:
             return False
         taken = self._build(lease)
         try:
-            await self._client.replace(taken)
+            self._written = version_of(await self._client.replace(taken))
         except Conflict:
             return False
         self.term = taken["spec"].get("leaseTransitions", 0)
         return True
+
+    def _compare(self, lease: Body | None) -> None:
+        version = version_of(lease) if lease else 0
+        if version < self._written:
+            logger.warning("the lease %s went back from version %d to %d", self._name, self._written, version)
+            self._written = version
+            self.on_went_back()
 
     def _is_free(self, lease: Body) -> bool:
         holder = _spec(lease).get("holderIdentity")

@@ -47,10 +47,14 @@ class Watch:
 
     A server whose etcd was restored from a backup would stay silent until its versions have caught up. So each watch
     request but the first begins with the server's present version: where that is lower than the last one that was
-    seen, everything is listed anew.
+    seen, everything is listed anew. Where versions have caught up, somebody else has to tell (``list_anew``).
 
     Args:
         sleep: waits between requests.
+
+    Attributes:
+        synced: set while the objects that are known are those of the API server.
+        on_went_back: called when this watch is the one that has noticed it.
     """
 
     def __init__(
@@ -69,6 +73,7 @@ class Watch:
         self.kind = kind
         self.namespace = namespace
         self.synced = asyncio.Event()
+        self.on_went_back: Callable[[], None] = lambda: None
         self._clock = asyncio.get_running_loop().time
         self._last_answer = self._clock()
         self._client = client
@@ -80,6 +85,7 @@ class Watch:
         self._version: int | None = None
         self._last_version: int | None = None
         self._went_back = False
+        self._told = asyncio.Event()
         self._failures = 0
 
     async def run(self) -> None:
@@ -87,7 +93,7 @@ class Watch:
         while True:
             asked_wait = 0.0
             try:
-                if await self._follow():
+                if await self._follow_until_told():
                     self._failures = 0
                     continue
             except Gone:
@@ -102,9 +108,30 @@ class Watch:
             self._failures += 1
             await self._sleep(delay)
 
+    def list_anew(self) -> None:
+        """List now, whatever the versions: the API server's data went back."""
+        if not self._went_back:
+            self.synced.clear()
+            self._told.set()
+
     def silence(self) -> float:
         """Seconds since the API server's last answer."""
         return self._clock() - self._last_answer
+
+    async def _follow_until_told(self) -> bool:
+        """The same as ``_follow``, but end it for ``list_anew``."""
+        if self._told.is_set():
+            self._told.clear()
+            self._forget_version()
+        following = asyncio.ensure_future(self._follow())
+        told = asyncio.ensure_future(self._told.wait())
+        try:
+            await asyncio.wait((following, told), return_when=asyncio.FIRST_COMPLETED)
+            return await following if following.done() else True
+        finally:
+            following.cancel()
+            told.cancel()
+            await asyncio.gather(following, told, return_exceptions=True)
 
     async def _follow(self) -> bool:
         """List if necessary, then run one watch request; returns False if that ended without an event."""
@@ -128,7 +155,12 @@ class Watch:
             logger.warning(
                 "the API server went back from version %d to %d: %s is listed anew", last, current, self.kind
             )
-            self._version, self._last_version, self._went_back = None, None, True
+            self._forget_version()
+            self.on_went_back()
+
+    def _forget_version(self) -> None:
+        self._version, self._last_version, self._went_back = None, None, True
+        self.synced.clear()
 
     async def _list(self) -> int:
         async with self._client.lists_of_watches:

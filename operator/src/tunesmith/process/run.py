@@ -21,7 +21,7 @@ from tunesmith.controller_runtime.client import Client
 from tunesmith.controller_runtime.connection import Connection, NoCredentials
 from tunesmith.controller_runtime.errors import ApiError, Refused
 from tunesmith.controller_runtime.events import EventRecorder
-from tunesmith.controller_runtime.index import WATCHED_KINDS, ChildIndex, IndexListing
+from tunesmith.controller_runtime.index import WATCHED_KINDS, ChildIndex
 from tunesmith.controller_runtime.lease import LeaderLease, LeaseLost, LeaseTimes
 from tunesmith.controller_runtime.metrics import Metrics
 from tunesmith.controller_runtime.tls import ensure_material, load_into
@@ -223,6 +223,9 @@ class Operator:
         """Run all tasks of the leader; none ends by itself."""
         watches = tuple(self._watches())
         kinds = tuple(controller.reconcilers)
+        lease.on_went_back = partial(_list_anew, watches, controller)
+        for watch in watches:
+            watch.on_went_back = lease.on_went_back
         async with asyncio.TaskGroup() as group:
             group.create_task(lease.hold(), name="lease")
             if claim := self._claim():
@@ -269,20 +272,13 @@ class Operator:
             on_event = partial(self._index.handle_event, api_version, kind)
             of_kind = []
             for namespace in namespaces:
-                begin_list = partial(self._begin_list, api_version, kind, namespace)
+                begin_list = partial(self._index.begin_list, api_version, kind, namespace)
                 of_kind.append(
                     Watch(self._client, api_version, kind, namespace, OWNER_UID_LABEL, begin_list, on_event)
                 )
             self._index.follow(api_version, kind, partial(_all_synced, of_kind))
             watches += of_kind
         return watches
-
-    def _begin_list(
-        self, api_version: str, kind: str, namespace: str | None, went_back: bool
-    ) -> IndexListing:
-        if went_back and self._controller is not None:
-            self._controller.resync_soon()
-        return self._index.begin_list(api_version, kind, namespace, went_back)
 
     def _child_changed(self, owner_uid: str) -> None:
         if self._controller is not None:
@@ -354,6 +350,13 @@ class Operator:
                 await lease.release()
         except (TimeoutError, ApiError) as error:
             logger.warning("lease not released: %s", error)
+
+
+def _list_anew(watches: Sequence[Watch], controller: Controller) -> None:
+    """Take over everything as it is: the API server's data went back."""
+    for watch in watches:
+        watch.list_anew()
+    controller.resync_soon()
 
 
 def _all_synced(watches: Sequence[Watch]) -> bool:

@@ -147,6 +147,7 @@ async def watch_resources(
     Raises:
         RuntimeError: kopf ended by itself.
     """
+    stop = asyncio.Event()
     tasks = await kopf.spawn_tasks(
         registry=build_kopf_registry(kinds, on_event, connection),
         settings=build_kopf_settings(backoff),
@@ -154,7 +155,7 @@ async def watch_resources(
         identity=IDENTITY,
         clusterwide=not namespaces,
         namespaces=namespaces,
-        stop_flag=asyncio.Event(),
+        stop_flag=stop,
         memories=NoMemories(),
     )
     started()
@@ -166,6 +167,8 @@ async def watch_resources(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        # kopf leaves a task behind that waits for it.
+        stop.set()
 
 
 async def keep_watching(
