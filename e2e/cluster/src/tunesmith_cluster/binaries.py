@@ -12,6 +12,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from tunesmith_cluster.errors import ClusterError
 from tunesmith_cluster.paths import cache_dir
@@ -24,6 +27,8 @@ GO_TOOLCHAIN = f"golang.org/toolchain@v0.0.1-go{GO_VERSION}.linux-amd64"
 
 MULTICALL_SOURCE = Path(__file__).parents[2] / "multicall"
 GITOPS_SOURCE = Path(__file__).parents[2] / "gitops"
+KUEUE_SOURCE = Path(__file__).parents[2] / "kueue"
+KUEUE_MODULE = "sigs.k8s.io/kueue"
 MULTICALL_NAMES = (
     "etcd",
     "kube-apiserver",
@@ -92,6 +97,7 @@ def go_builds() -> dict[str, GoBuild]:
         GoBuild(("pause",), (*local, "-s -w", "./pause"), MULTICALL_SOURCE),
         GoBuild(("probe",), (*local, "-s -w", "./probe"), MULTICALL_SOURCE),
         GoBuild(("gitops",), (*local, "-s -w", "."), GITOPS_SOURCE),
+        GoBuild(("kueue",), (*local, "-s -w", f"{KUEUE_MODULE}/cmd/kueue"), KUEUE_SOURCE),
         *(
             GoBuild((name,), ("install", "-trimpath", "-ldflags", "-s -w", package))
             for name, package in GO_TOOLS.items()
@@ -113,6 +119,23 @@ def program(name: str) -> str:
     if not path.exists():
         _build(build)
     return str(path)
+
+
+def kueue_manifests(place: str) -> list[dict[str, Any]]:
+    """The objects of a file, or of the files of a folder, below ``config/components`` of Kueue's module.
+
+    Raises:
+        ClusterError: the module could not be had.
+    """
+    command = [find_go(), "mod", "download", "-json", KUEUE_MODULE]
+    result = subprocess.run(command, cwd=KUEUE_SOURCE, capture_output=True, text=True, check=False)
+    if result.returncode:
+        raise ClusterError(
+            f"{' '.join(command)} ended with {result.returncode}:\n{result.stdout}{result.stderr}"
+        )
+    path = Path(json.loads(result.stdout)["Dir"], "config", "components", place)
+    files = sorted(path.glob("*.yaml")) if path.is_dir() else [path]
+    return [body for file in files for body in yaml.safe_load_all(file.read_text()) if body]
 
 
 def build_programs(names: Iterable[str]) -> None:

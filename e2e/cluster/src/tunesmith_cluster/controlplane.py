@@ -230,8 +230,8 @@ def _apiserver_flags(setting: Setting, authority: Authority) -> Flags:
         "allow-privileged": "true",
         "authorization-mode": "Node,RBAC",
         "enable-admission-plugins": "NodeRestriction",
-        # By default from Kubernetes 1.36 on. With policies tests change pods without a webhook, as a service mesh does, and as
-        # OpenShift assigns users.
+        # By default from Kubernetes 1.36 on. With policies tests change pods without a webhook, as a service mesh does,
+        # and as OpenShift assigns users.
         "feature-gates": "MutatingAdmissionPolicy=true",
         "runtime-config": "admissionregistration.k8s.io/v1beta1=true",
         "tls-cert-file": authority.path("kube-apiserver"),

@@ -33,6 +33,7 @@ from tunesmith.decide.run.summary import (
     ended_conditions,
     waiting_conditions,
 )
+from tunesmith.decide.run.suspension import describe_queue
 from tunesmith.manifests.objects import Body
 from tunesmith.manifests.run_snapshots import Inputs
 from tunesmith_contract.evaluation import Gate, Side
@@ -199,7 +200,7 @@ def build_evaluation_status(run: EvalRun, view: EvaluationView, now: datetime) -
         attempts=view.step.attempt,
         disruptions=view.step.children.disruptions,
     )
-    updates = [*_conditions(view, judgement), *adopted_condition(last, run.kind)]
+    updates = [*_conditions(run, view, judgement), *adopted_condition(last, run.kind)]
     conditions = merge_conditions(conditions_of(run.status.conditions), updates, run.metadata.generation, now)
     return status.to_dict() | {"conditions": conditions}
 
@@ -427,8 +428,8 @@ _REFUSED = frozenset(
 )
 
 
-def _conditions(view: EvaluationView, judgement: Judgement | None) -> list[ConditionUpdate]:
-    return [*_progress_conditions(view, judgement), *_fit_conditions(view)]
+def _conditions(run: EvalRun, view: EvaluationView, judgement: Judgement | None) -> list[ConditionUpdate]:
+    return [*_progress_conditions(run, view, judgement), *_fit_conditions(view)]
 
 
 def _fit_conditions(view: EvaluationView) -> list[ConditionUpdate]:
@@ -443,7 +444,9 @@ def _fit_conditions(view: EvaluationView) -> list[ConditionUpdate]:
     return [ConditionUpdate(ConditionType.FITS, "True" if fit.fits else "Unknown", fit.reason, fit.message)]
 
 
-def _progress_conditions(view: EvaluationView, judgement: Judgement | None) -> list[ConditionUpdate]:
+def _progress_conditions(
+    run: EvalRun, view: EvaluationView, judgement: Judgement | None
+) -> list[ConditionUpdate]:
     last = view.step.last_record(Stage.EVALUATE)
     if view.candidate_missing is not None:
         return waiting_conditions(EvalRunReason.WAITING_FOR_CANDIDATE, view.candidate_missing)
@@ -452,7 +455,7 @@ def _progress_conditions(view: EvaluationView, judgement: Judgement | None) -> l
     if view.step.state is StageState.FAILED and last is not None:
         return ended_conditions(False, last.reason, last.failure.message if last.failure else "")
     if view.step.state is StageState.QUEUED:
-        queued = (RunReason.QUEUED, f"Attempt {view.step.attempt} waits in its queue.")
+        queued = (RunReason.QUEUED, f"Attempt {view.step.attempt} {describe_queue(run)}")
         return attempt_conditions(view.step, last, queued)
     running = (EvalRunReason.EVALUATING, f"Attempt {view.step.attempt} runs.")
     return attempt_conditions(view.step, last, running)

@@ -29,6 +29,7 @@ from tunesmith.decide.run.summary import (
     stage_condition,
     waiting_conditions,
 )
+from tunesmith.decide.run.suspension import describe_queue
 from tunesmith.decide.search.status import build_search_status, describe_search
 from tunesmith_contract.progress import (
     EVAL_REWARD,
@@ -341,7 +342,7 @@ def _activity(job: FineTuneJob, view: TrainingView, phase: FineTuneJobPhase) -> 
         case FineTuneJobPhase.SUSPENDED:
             return RunReason.SUSPENDED, "Suspended by spec.suspend; write false to resume."
         case FineTuneJobPhase.QUEUED:
-            return RunReason.QUEUED, f"{name} waits in its queue."
+            return RunReason.QUEUED, f"{name} {describe_queue(job)}"
     if view.search is not None and view.search.in_jobs:
         return FineTuneJobReason.SEARCHING, describe_search(view.search.settings, view.search.trials)
     if job.spec.suspend:

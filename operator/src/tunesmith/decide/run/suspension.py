@@ -2,7 +2,7 @@
 
 from tunesmith.api.reasons import RunReason
 from tunesmith.decide.plan import Action, Event, Patch, owned_by
-from tunesmith.manifests.names import GROUP
+from tunesmith.manifests.names import GROUP, QUEUE_LABEL, Owner
 from tunesmith.manifests.objects import Body, KubernetesObject
 
 from .attempt import Attempt
@@ -28,6 +28,14 @@ def suspend_or_resume(attempt: Attempt, job: Body) -> Change:
         return (resume,), (Event(RunReason.RESUMED, f"Job {name} is resumed."),)
     hold = Patch.of(job, {"spec": {"suspend": True}, **_usage_annotation(attempt)})
     return (hold,), (Event(RunReason.SUSPENDED, f"Job {name} is suspended."),)
+
+
+def describe_queue(owner: Owner) -> str:
+    """What a run waits for whose Job its queue holds, as the end of a sentence."""
+    queue = owner.metadata.labels.get(QUEUE_LABEL)
+    if queue is None:
+        return "waits in its queue."
+    return f"waits in the queue {queue}. kubectl describe workloads -n {owner.metadata.namespace} tells for what."
 
 
 def _usage_annotation(attempt: Attempt) -> KubernetesObject:
