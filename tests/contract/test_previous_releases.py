@@ -109,6 +109,8 @@ def test_the_spec_in_the_inputs_holds_no_defaults() -> None:
     assert not {"suspend", "ttlSecondsAfterFinished", "checkpoints", "hyperparameters"} & spec.keys()
 
 
+#: Fields whose default became a value of the installation; it is the same there (``defaults.gpuResource``).
+INSTALLED = (".gpuResource",)
 BEGUN: dict[str, Any] = json.loads((PREVIOUS / "latest.jobs.json").read_text())
 
 
@@ -119,7 +121,8 @@ def test_the_default_of_a_field_of_the_api_never_changes() -> None:
     assert len(before) > 100
     shared = before.keys() & now.keys()
     # A field that was added within a default value has one of its own.
-    assert [name for name in shared if _differences(before[name], now[name])] == []
+    changed = [each for name in shared for each in _differences(before[name], now[name], name)]
+    assert [path for path in changed if not path.endswith(INSTALLED)] == []
 
 
 @pytest.mark.parametrize("name", BEGUN)
@@ -133,7 +136,8 @@ def test_a_job_that_began_under_an_earlier_release_keeps_its_values(name: str) -
     assert cluster.status["resolved"] == frozen["resolved"]
     inputs = parse_inputs(cluster.objects["ConfigMap", "expenses-0f3c9d-inputs"])
     job = apply_snapshot(FineTuneJob.parse(cluster.resource), inputs)
-    assert _differences(frozen["spec"], job.spec.to_dict()) == []
+    changed = _differences(frozen["spec"], job.spec.to_dict())
+    assert [path for path in changed if not path.endswith(INSTALLED)] == []
     assert cluster.job()["metadata"]["labels"]["tunesmith.dev/stage"] == "train"
 
 

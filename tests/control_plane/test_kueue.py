@@ -70,7 +70,6 @@ def test_a_job_of_a_higher_class_takes_the_place_and_gives_it_back(runs: Runs) -
     finish(runs, high)
     runs.wait(KIND, "low", "Training")
     finish(runs, low)
-    print(runs.status(KIND, "low"))
     assert runs.status(KIND, "low")["attempts"] == 1
 
 

@@ -17,8 +17,6 @@ _CUT_DIGEST = re.compile(r"(sha256[:-])([0-9a-f]*)…")
 _PATH = re.compile(r"(?<=[ \"])\./")
 #: Members of the YAML that pipelines have, which is no manifest.
 _PIPELINES = ({"permissions", "steps"}, {"evaluation"})
-#: Members of values of the chart, which are none either.
-_VALUES = ({"defaults"},)
 #: Members of the spec of a FineTuneJob, by which a part of one is told from a part of an EvalRun.
 _JOB_MEMBERS = {"dataset", "method", "search"}
 #: The same for AdapterDeployments.
@@ -59,7 +57,7 @@ def _manifests() -> Iterator[DocumentedManifest]:
         text, paths = _PATH.subn("pvc://data/", text)
         documents = read_documents(text)
         for number, shown in enumerate(documents, start=1):
-            if set(shown) not in (*_PIPELINES, *_VALUES):
+            if set(shown) not in _PIPELINES:
                 place = title if len(documents) == 1 else f"{title}.{number}"
                 # The command writes into a folder of its own; in a cluster the report needs a place.
                 output = {"output": {"uri": "pvc://reports"}} if paths else {}

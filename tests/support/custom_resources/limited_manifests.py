@@ -40,6 +40,18 @@ _EVALUATION: dict[str, dict[str, Any]] = {
     "safety.judge.endpoint.url": {"safety": {"judge": _JUDGE}},
     "activeDeadlineSeconds": {"activeDeadlineSeconds": 604800, "compute": {"gpus": 1}},
 }
+_PROXY = "http://elsewhere.example.com:3128"
+#: Members of a pod template: how many names of the path, and what to write.
+_OUTBOUND: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
+    "hfEndpoint": (("hfEndpoint",), {"hfEndpoint": "https://elsewhere.example.com"}),
+    "httpProxy": (("proxy", "httpProxy"), {"proxy": {"httpProxy": _PROXY}}),
+    "httpsProxy": (("proxy", "httpsProxy"), {"proxy": {"httpsProxy": _PROXY}}),
+}
+_FULL = {
+    "finetunejobs": "finetunejob-full",
+    "evalruns": "evalrun-artifact",
+    "adapterdeployments": "adapterdeployment",
+}
 _REWARD_MODEL = {"uri": "pvc://artifacts/reward", "baseModel": {"uri": "hf://elsewhere/base"}}
 _REWARDS: dict[str, list[dict[str, Any]]] = {
     "endpoint.url": [{"name": "endpoint", "endpoint": {"url": _ENDPOINT["url"]}}],
@@ -71,6 +83,12 @@ def _patched(plural: str, field: str) -> dict[str, Any] | None:
 
 def _patch(plural: str, field: str) -> tuple[str, dict[str, Any] | None]:
     """A good manifest, and what gives its spec the field."""
+    if (name := field.rpartition(".")[2]) in _OUTBOUND:
+        parts = field.removeprefix("spec.").split(".")[: -len(_OUTBOUND[name][0])]
+        patch: dict[str, Any] = _OUTBOUND[name][1]
+        for part in reversed(parts):
+            patch = {part: patch}
+        return _FULL[plural], patch
     if plural == "adapterdeployments":
         image = {"engine": {"image": "elsewhere.example.com/engine:1"}}
         return "adapterdeployment", image if field == "spec.engine.image" else None

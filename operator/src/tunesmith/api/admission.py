@@ -31,6 +31,10 @@ _ENDINGS: tuple[tuple[tuple[str, ...], Limit], ...] = (
     (("image",), Limit.IMAGES),
     (("url",), Limit.ENDPOINTS),
     (("traces", "endpoint"), Limit.ENDPOINTS),
+    # A mirror or a proxy decides what an admitted name stands for.
+    (("hfEndpoint",), Limit.ENDPOINTS),
+    (("httpProxy",), Limit.ENDPOINTS),
+    (("httpsProxy",), Limit.ENDPOINTS),
     (("baseModel", "uri"), Limit.BASE_MODELS),
     (("model", "uri"), Limit.BASE_MODELS),
     (("teacher", "uri"), Limit.BASE_MODELS),
