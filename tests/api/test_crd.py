@@ -29,16 +29,10 @@ def test_the_checks_of_admission_policies_are_current() -> None:
 
 #: URIs that no list of admitted values limits: data, artifacts, answers, and places to write to.
 UNLIMITED = (
-    "train.uri",
-    "train.uris[]",
-    "validation.uri",
-    "prompts.uri",
-    "rows.uri",
-    "seeds.uri",
-    "dataset.uri",
+    *("train.uri", "train.uris[]", "validation.uri", "prompts.uri", "rows.uri", "seeds.uri", "dataset.uri"),
+    *("fewShotFrom.uri", "answers.uri", "output.uri", "workspace.uri", "source.uri"),
+    *("baseline.uri", "candidate.uri", "references[].uri"),
 )
-UNLIMITED += ("fewShotFrom.uri", "answers.uri", "output.uri", "workspace.uri", "source.uri")
-UNLIMITED += ("baseline.uri", "candidate.uri", "references[].uri")
 
 
 @kinds

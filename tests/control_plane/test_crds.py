@@ -38,6 +38,7 @@ BUILT_IN = {
     "ServiceAccount": "serviceaccounts",
     "PersistentVolumeClaim": "persistentvolumeclaims",
     "HorizontalPodAutoscaler": "horizontalpodautoscalers",
+    "ResourceQuota": "resourcequotas",
 }
 
 

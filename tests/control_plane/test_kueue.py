@@ -11,6 +11,7 @@ from control_plane.kueue import QUEUE, add_queue, running_kueue
 from control_plane.restartable_operator import RestartableOperator
 from simulation.simulated_cluster import fine_tune_job, success
 
+from tunesmith.decide.run.usage import USED_ANNOTATION
 from tunesmith_cluster.client import eventually
 from tunesmith_cluster.fake import ControlPlane
 
@@ -48,6 +49,11 @@ def finish(runs: Runs, made: dict[str, Any], attempt: int = 1) -> None:
     runs.wait(KIND, made["metadata"]["name"], "Succeeded")
 
 
+def used(runs: Runs, path: str) -> str | None:
+    """The Job's note of what its pods used before they were suspended."""
+    return (runs.read_child(path)["metadata"].get("annotations") or {}).get(USED_ANNOTATION)
+
+
 def test_the_second_job_waits_for_the_quota_of_the_first(runs: Runs) -> None:
     first = queued(runs, "first")
     runs.wait(KIND, "first", "Training")
@@ -70,7 +76,9 @@ def test_a_job_of_a_higher_class_takes_the_place_and_gives_it_back(runs: Runs) -
     finish(runs, high)
     runs.wait(KIND, "low", "Training")
     finish(runs, low)
-    assert runs.status(KIND, "low")["attempts"] == 1
+    # One attempt of prepare and one of train: what was taken away and given back costs none.
+    status = runs.status(KIND, "low")
+    assert (status["attempts"], status.get("disruptions", 0)) == (2, 0), status
 
 
 def test_a_job_that_a_person_suspends_gives_its_place_to_the_next(runs: Runs) -> None:
@@ -80,6 +88,9 @@ def test_a_job_that_a_person_suspends_gives_its_place_to_the_next(runs: Runs) ->
     eventually(lambda: datetime.now(UTC) - started > timedelta(seconds=2), what="something to note")
     runs.patch(KIND, "held", {"spec": {"suspend": True}})
     runs.wait(KIND, "held", "Suspended")
+    path = next(name for name in runs.children(made) if "jobs/" in name and name.endswith("train-1"))
+    noted = eventually(lambda: used(runs, path), what="the note of what ran")
+    assert '"gpu"' in noted
     other = queued(runs, "other")
     runs.wait(KIND, "other", "Training")
     runs.patch(KIND, "held", {"spec": {"suspend": False}})

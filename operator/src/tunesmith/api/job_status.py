@@ -391,7 +391,7 @@ class FineTuneJobStatus(StatusModel):
     attempts: int = Field(
         0,
         ge=0,
-        description="The number of training attempts. One attempt starts all training pods of the job.",
+        description="The number of attempts of all stages. One attempt starts all pods of a stage.",
     )
     disruptions: int = Field(
         0, ge=0, description="The number of attempts that ended by a preemption and not by a fault."
