@@ -86,8 +86,9 @@ class Server:
         self._socket = _open_listener(host, port)
         self._socket.setblocking(False)
         self._check_deadlines()
-        address: tuple[str, int] = self._socket.getsockname()
-        return address[1]
+        # An address of IPv6 has more than two members, which compiled code would not take for a pair.
+        taken: int = self._socket.getsockname()[1]
+        return taken
 
     async def accept(self) -> None:
         """Serve the connections that wait, and all later ones."""
