@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from rows.filled_sheets import fill
+from servers.azure_storage import AzureAccount, run_azure
 from servers.google_storage import run_gcs
 from servers.scripted_server import Received, Reply, serve
 from servers.scripted_teacher import Teacher
@@ -18,6 +19,7 @@ from servers.storage_servers import BUCKET, Registry, run_registry, run_s3
 from trainer_image.image_matrix import BASE_MODEL, DPO_LOSS_RUNS, RUNS, Servers, TrainingRun, make_data_sets
 from trainer_image.image_pods import Ended, PodHost
 
+from tunesmith_cluster.certificates import Authority
 from tunesmith_contract.evaluation import Metric
 from tunesmith_contract.methods import Method, Reward
 from tunesmith_contract.report import RunReport
@@ -56,11 +58,17 @@ class World:
     """Pods of the trainer image, and the servers around them."""
 
     def __init__(
-        self, host: PodHost, servers: Servers, registry: Registry, buckets: dict[Scheme, Path]
+        self,
+        host: PodHost,
+        servers: Servers,
+        registry: Registry,
+        azure: AzureAccount,
+        buckets: dict[Scheme, Path],
     ) -> None:
         self.host = host
         self.servers = servers
         self.registry = registry
+        self.azure = azure
         self._buckets = buckets
 
     def place(self, run: TrainingRun) -> dict[str, str]:
@@ -150,6 +158,8 @@ class World:
         """The first bytes of an artifact's files, by name, as they lie in the store."""
         if run.store is Scheme.OCI:
             return self._read_image(artifact.uri)
+        if run.store is Scheme.AZ:
+            return self.azure.first_bytes(artifact.uri.partition("://")[2], 4)
         root = self.host.claim("artifacts").parent if run.store is Scheme.PVC else self._buckets[run.store]
         folder = root / artifact.uri.partition("://")[2]
         return {file.name: file.read_bytes()[:4] for file in folder.iterdir() if file.is_file()}
@@ -200,16 +210,18 @@ def world(trainer_image: Image, tmp_path_factory: pytest.TempPathFactory) -> Ite
         s3 = stack.enter_context(run_s3(_made(folder / "s3")))
         account = stack.enter_context(run_gcs(_made(folder / "gs")))
         registry = stack.enter_context(run_registry(folder / "oci"))
+        azure = stack.enter_context(run_azure(_made(folder / "azure"), Authority(folder / "azure-pki")))
         teacher = stack.enter_context(serve(Teacher()))
         rewards = stack.enter_context(serve(_score))
         host.write_secret(Scheme.S3, s3.secret())
         host.write_secret(Scheme.GS, {"credentials.json": account})
+        host.write_secret(Scheme.AZ, azure.secret())
         host.write_secret(Scheme.OCI, {"plainHTTP": "true"})
         for name, rows in make_data_sets().items():
             _write_rows(host.claim("data") / f"{name}.jsonl", rows)
         _make_models(host, image, folder)
         servers = Servers(teacher=f"{teacher.url}/v1", rewards=rewards.url)
-        yield World(host, servers, registry, {Scheme.S3: s3.root, Scheme.GS: folder / "gs/buckets"})
+        yield World(host, servers, registry, azure, {Scheme.S3: s3.root, Scheme.GS: folder / "gs/buckets"})
 
 
 def _made(folder: Path) -> Path:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import parse_qs, urlencode
+from urllib.parse import parse_qs, quote, urlencode
+from xml.etree.ElementTree import fromstring
 
 from servers.ports import free_port
 from servers.storage_servers import BUCKET, running
@@ -66,6 +67,28 @@ class AzureAccount:
         signature = hmac.digest(base64.b64decode(ACCOUNT_KEY), "\n".join(signed).encode(), "sha256")
         fields = {"sv": _VERSION, "ss": "b", "srt": "sco", "sp": rights, "se": ends}
         return urlencode(fields | {"sig": base64.b64encode(signature).decode()})
+
+    def first_bytes(self, path: str, size: int) -> dict[str, bytes]:
+        """The first bytes of the blobs in a folder, by their names.
+
+        Args:
+            path: container and folder.
+        """
+        container, _, folder = path.partition("/")
+        found = self._read(container, {"restype": "container", "comp": "list", "prefix": f"{folder}/"})
+        names = [name.text or "" for name in fromstring(found).iter("Name")]
+        return {
+            name.rpartition("/")[2]: self._read(f"{container}/{name}", {})[:size]
+            for name in names
+            if name.rpartition("/")[0] == folder
+        }
+
+    def _read(self, path: str, fields: dict[str, str]) -> bytes:
+        url = f"{self.endpoint}/{quote(path)}?{urlencode(fields)}&{self.sas_token()}"
+        trust = ssl.create_default_context(cafile=self.authority)
+        with urllib.request.urlopen(url, timeout=_START_SECONDS, context=trust) as answer:
+            content: bytes = answer.read()
+        return content
 
     def pod_environment(self, token_file: Path) -> dict[str, str]:
         """Variables that the webhook of AKS workload identity sets in a pod."""

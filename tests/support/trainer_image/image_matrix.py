@@ -126,7 +126,7 @@ RUNS = (
         "sft", "chats", _fixed({"sft": _MAX_LENGTH}), "LoRA", ("Adapter", "Merged", "GGUF"), Scheme.PVC
     ),
     TrainingRun(
-        "pretraining", "texts", _fixed({"pretraining": _MAX_LENGTH}), None, ("Adapter", "GGUF"), Scheme.S3
+        "pretraining", "texts", _fixed({"pretraining": _MAX_LENGTH}), None, ("Adapter", "GGUF"), Scheme.AZ
     ),
     TrainingRun("kto", "judged", _fixed({"kto": _MAX_LENGTH}), "DoRA", ("Adapter", "Merged"), Scheme.GS),
     TrainingRun(
