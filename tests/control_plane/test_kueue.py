@@ -1,4 +1,4 @@
-"""FineTuneJobs and EvalRuns in queues of Kueue itself."""
+"""FineTuneJobs in queues of Kueue itself; in the long form, since Kueue has to be built for it."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -14,6 +14,9 @@ from simulation.simulated_cluster import fine_tune_job, success
 from tunesmith.decide.run.usage import USED_ANNOTATION
 from tunesmith_cluster.client import eventually
 from tunesmith_cluster.fake import ControlPlane
+
+# Kueue takes minutes to build, once.
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 
 KIND = "FineTuneJob"
 LABELS = {"kueue.x-k8s.io/queue-name": QUEUE}

@@ -1,13 +1,14 @@
-"""Budgets, chains, Secrets and lost nodes, on a real API server with real controllers."""
+"""Budgets, chains, queues, Secrets and lost nodes, on a real API server with real controllers."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from control_plane.cluster_runs import Runs, condition
 from control_plane.restartable_operator import RestartableOperator
+from control_plane.served_jobs import wait_established
 from simulation.simulated_cluster import fine_tune_job, success
 from simulation.training_world import preempted
 
@@ -16,7 +17,40 @@ from tunesmith_cluster.fake import ControlPlane
 from tunesmith_contract.exit_codes import ExitCode
 
 KIND = "FineTuneJob"
+QUEUE = "kueue.x-k8s.io/queue-name"
 LOST_SECONDS = 3
+
+WORKLOAD_CRD = {
+    "apiVersion": "apiextensions.k8s.io/v1",
+    "kind": "CustomResourceDefinition",
+    "metadata": {
+        "name": "workloads.kueue.x-k8s.io",
+        "annotations": {"api-approved.kubernetes.io": "https://github.com/kubernetes-sigs/kueue"},
+    },
+    "spec": {
+        "group": "kueue.x-k8s.io",
+        "scope": "Namespaced",
+        "names": {"kind": "Workload", "plural": "workloads", "singular": "workload"},
+        "versions": [
+            {
+                "name": "v1beta2",
+                "served": True,
+                "storage": True,
+                "schema": {
+                    "openAPIV3Schema": {
+                        "type": "object",
+                        "properties": {
+                            "spec": {
+                                "type": "object",
+                                "properties": {"active": {"type": "boolean", "default": True}},
+                            }
+                        },
+                    }
+                },
+            }
+        ],
+    },
+}
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +148,55 @@ def test_claims_that_nodes_can_not_share_are_refused(runs: Runs) -> None:
     status = runs.wait(KIND, "wide", "Failed")
     assert condition(status, "Stalled")["reason"] == "ClaimNotShared"
     assert 'PersistentVolumeClaim "artifacts" is ReadWriteOnce' in status["failure"]["message"]
+
+
+def test_a_queued_job_is_held_through_its_workload(runs: Runs) -> None:
+    runs.server.apply(WORKLOAD_CRD)
+    wait_established(runs.server, "workloads.kueue.x-k8s.io")
+    made = train(runs, "queued", {QUEUE: "gpus"})
+    path = job_name(runs, made)
+    job = runs.read_child(path)
+    assert job["metadata"]["labels"][QUEUE] == "gpus"
+    owner = {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "name": job["metadata"]["name"],
+        "uid": job["metadata"]["uid"],
+    }
+    labels = {"kueue.x-k8s.io/job-uid": job["metadata"]["uid"]}
+    metadata = {"name": "workload", "labels": labels, "ownerReferences": [owner]}
+    workloads = f"/apis/kueue.x-k8s.io/v1beta2/namespaces/{runs.namespace}/workloads"
+    workload = {"apiVersion": "kueue.x-k8s.io/v1beta2", "kind": "Workload", "metadata": metadata, "spec": {}}
+    eventually(lambda: runs.server.api.create(workloads, workload), what="the Workload")
+
+    def is_active() -> bool:
+        active: bool = runs.server.api.get(f"{workloads}/workload")["spec"]["active"]
+        return active
+
+    def play_kueue(suspend: bool) -> None:
+        runs.server.api.merge(
+            f"/apis/batch/v1/namespaces/{runs.namespace}/{path}", {"spec": {"suspend": suspend}}
+        )
+
+    runs.patch(KIND, "queued", {"spec": {"suspend": True}})
+    eventually(lambda: not is_active(), what="the Workload's end")
+    assert runs.read_child(path)["spec"]["suspend"] is False
+    started = datetime.fromisoformat(runs.pod(made, "train", 1)["status"]["startTime"])
+    eventually(lambda: datetime.now(UTC) - started > timedelta(seconds=3), what="something to note")
+    play_kueue(True)
+    runs.wait(KIND, "queued", "Suspended")
+
+    def is_noted() -> bool:
+        return "tunesmith.dev/used" in runs.read_child(path)["metadata"].get("annotations", {})
+
+    eventually(is_noted, what="the note of what ran")
+    runs.patch(KIND, "queued", {"spec": {"suspend": False}})
+    eventually(is_active, what="the Workload's return")
+    runs.wait(KIND, "queued", "Queued")
+    play_kueue(False)
+    runs.wait(KIND, "queued", "Training")
+    runs.finish(made, "train", 1, 0, success("train"))
+    runs.wait(KIND, "queued", "Succeeded")
 
 
 @pytest.mark.usefixtures("patient")

@@ -41,11 +41,14 @@ def running_kueue(server: ControlPlane, folder: Path) -> Iterator[None]:
     config = folder / "kueue.yaml"
     config.write_text(yaml.safe_dump(_configuration(folder / "pki", webhook, health, metrics)))
     crds = [_with_one_version(crd) for crd in kueue_manifests("crd/bases")]
+    # Another test has a stand-in for one of them.
+    names = [crd["metadata"]["name"] for crd in crds]
+    server.kubectl("delete", "crd", "--ignore-not-found", *names)
     for crd in crds:
         # They are larger than an annotation of kubectl apply may be.
         server.api.create("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", crd)
-    for crd in crds:
-        wait_established(server, crd["metadata"]["name"])
+    for name in names:
+        wait_established(server, name)
     command = [program("setpriv"), "--pdeathsig", "KILL", "--", *_with_certificates(folder / "pki")]
     command += [program("kueue"), f"--config={config}", "--feature-gates=VisibilityOnDemand=false"]
     with (folder / "kueue.log").open("w") as log:
@@ -61,8 +64,7 @@ def running_kueue(server: ControlPlane, folder: Path) -> Iterator[None]:
             server.kubectl("delete", each["kind"], each["metadata"]["name"], "--ignore-not-found")
         process.send_signal(signal.SIGKILL)
         process.wait()
-        for crd in crds:
-            server.kubectl("delete", "crd", crd["metadata"]["name"], "--wait=false")
+        server.kubectl("delete", "crd", "--wait=false", *names)
 
 
 def add_queue(server: ControlPlane, namespace: str, gpus: int) -> None:
