@@ -16,7 +16,9 @@ def describe_job(job: Resource) -> str:
     progress = status.get("progress", {})
     parts = [status.get("phase", "Pending")]
     if "percent" in progress:
-        steps = f" (step {progress['step']} of {progress['totalSteps']})" if "totalSteps" in progress else ""
+        # The number of steps is known before the first one has ended.
+        is_counted = {"step", "totalSteps"} <= progress.keys()
+        steps = f" (step {progress['step']} of {progress['totalSteps']})" if is_counted else ""
         parts.append(f"{progress['percent']}{steps}")
     if "loss" in progress:
         parts.append(f"loss {float(progress['loss']):.3f}")
