@@ -15,14 +15,12 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from tunesmith.api.common import GPU_NAMES
 from tunesmith.decide.run.usage import is_active
 from tunesmith.manifests.names import OWNER_UID_LABEL, QUEUE_LABEL
 from tunesmith.manifests.objects import Body
 
-#: Extended resources that are GPUs, or slices of GPUs.
-_GPU_RESOURCE = re.compile(
-    r"(nvidia\.com/(gpu|mig-).*|amd\.com/gpu.*|gpu\.intel\.com/.*|habana\.ai/gaudi.*|[^/]+/gpu)"
-)
+_GPU_NAMES = re.compile(GPU_NAMES)
 _NOT_OF_LABELS = re.compile(r"[^a-zA-Z0-9_]")
 _HOUR = 3600.0
 
@@ -155,7 +153,7 @@ def held_gpus(pod: Body) -> dict[str, float]:
     )
     for container in (*containers, *sidecars):
         for name, quantity in ((container.get("resources") or {}).get("limits") or {}).items():
-            if _GPU_RESOURCE.fullmatch(name) and float(quantity):
+            if _GPU_NAMES.search(name) and float(quantity):
                 gpus[name] += float(quantity)
     return dict(gpus)
 
