@@ -12,7 +12,7 @@ import pytest
 import yaml
 from control_plane.restartable_operator import RestartableOperator
 from control_plane.served_jobs import collection, wait_established
-from custom_resources.manifest_cases import load_good, merge, read_documents
+from custom_resources.manifest_cases import merge, read_documents
 from custom_resources.schema_nodes import walk
 
 from tunesmith.api import GROUP, KINDS
@@ -71,6 +71,21 @@ def previous_chart(folder: Path) -> Path:
     return chart
 
 
+def install_previous(server: ControlPlane, helm: Helm, folder: Path) -> tuple[str, str]:
+    """Install the release before; returns its namespace and one for resources."""
+    system, team = server.namespace("system"), server.namespace("team")
+    values = f"--values={PREVIOUS / 'values.yaml'}"
+    helm("install", "tunesmith", str(previous_chart(folder)), f"--namespace={system}", values)
+    for crd in CRDS:
+        wait_established(server, crd)
+    return system, team
+
+
+def previous_resources() -> list[dict[str, Any]]:
+    """A manifest of each kind as that release took it; those of today may have newer fields."""
+    return read_documents((PREVIOUS / "resources.yaml").read_text())
+
+
 def crd_of(server: ControlPlane, name: str) -> dict[str, Any]:
     """A stored CRD."""
     return server.api.get(f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}")
@@ -92,12 +107,8 @@ def _without_gpu_resource(value: Any) -> Any:
 def test_an_upgrade_changes_the_crds_and_keeps_resources(
     control_plane: ControlPlane, helm: Helm, tmp_path: Path
 ) -> None:
-    system, team = control_plane.namespace("system"), control_plane.namespace("team")
-    values = f"--values={PREVIOUS / 'values.yaml'}"
-    helm("install", "tunesmith", str(previous_chart(tmp_path)), f"--namespace={system}", values)
-    for crd in CRDS:
-        wait_established(control_plane, crd)
-    bodies = read_documents((PREVIOUS / "resources.yaml").read_text())
+    system, team = install_previous(control_plane, helm, tmp_path)
+    bodies = previous_resources()
     for body in bodies:
         control_plane.apply(body, team)
     before = [spec_of(control_plane, team, body) for body in bodies]
@@ -140,12 +151,8 @@ def test_an_upgrade_changes_the_crds_and_keeps_resources(
 def test_the_operator_goes_on_with_resources_of_the_release_before(
     control_plane: ControlPlane, helm: Helm, tmp_path: Path
 ) -> None:
-    system, team = control_plane.namespace("system"), control_plane.namespace("team")
-    values = f"--values={PREVIOUS / 'values.yaml'}"
-    helm("install", "tunesmith", str(previous_chart(tmp_path)), f"--namespace={system}", values)
-    for crd in CRDS:
-        wait_established(control_plane, crd)
-    body = load_good("finetunejob-rewards")
+    system, team = install_previous(control_plane, helm, tmp_path)
+    body = previous_resources()[0]
     control_plane.apply(body, team)
     helm("upgrade", "tunesmith", str(CHART), f"--namespace={system}", "--reuse-values")
     with RestartableOperator(control_plane, tmp_path, team):
