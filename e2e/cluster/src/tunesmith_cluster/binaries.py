@@ -45,6 +45,8 @@ GO_TOOLS = {
     "coredns": "github.com/coredns/coredns@v1.15.0",
     "versitygw": "github.com/versity/versitygw/cmd/versitygw@v1.8.0",
     "registry": "github.com/distribution/distribution/v3/cmd/registry@v3.1.2",
+    # In the long form of the tests alone.
+    "cosign": "github.com/sigstore/cosign/v3/cmd/cosign@v3.1.3",
     # Another operator, for benchmarks side by side.
     "trainer-controller-manager": "github.com/kubeflow/trainer/v2/cmd/trainer-controller-manager@v2.0.0",
 }
