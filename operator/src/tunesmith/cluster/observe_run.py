@@ -108,6 +108,8 @@ async def observe_missing_config_maps(
 ) -> tuple[str, ...]:
     """ConfigMaps of URIs and of authorities that do not exist; read only while a container can't be created.
 
+    One of authorities that lacks the key which is mounted is told as ``name/key``.
+
     A pod's status does not name them. It names claims and Secrets, so the operator needs no right to read those.
     """
     pods = _pods_without_container(children)
@@ -115,9 +117,20 @@ async def observe_missing_config_maps(
         return ()
     parsed = (parse_uri_or_none(uri) for uri in uris if uri)
     named = {uri.name for uri in parsed if uri is not None and uri.scheme is Scheme.CONFIGMAP}
-    names = sorted(named | {name for pod in pods if (name := mounted_authorities(pod))})
-    bodies = [await client.get("v1", "ConfigMap", namespace, name) for name in names]
-    return tuple(name for name, body in zip(names, bodies, strict=True) if body is None)
+    mounted = {authorities for pod in pods for authorities in mounted_authorities(pod)}
+    names = sorted(named | {name for name, _ in mounted})
+    bodies = {name: await client.get("v1", "ConfigMap", namespace, name) for name in names}
+    absent = [name for name, body in bodies.items() if body is None]
+    keyless = [
+        f"{name}/{key}"
+        for name, key in sorted(mounted)
+        if (body := bodies[name]) is not None and key not in _keys_of(body)
+    ]
+    return (*absent, *keyless)
+
+
+def _keys_of(config_map: Body) -> set[str]:
+    return {*(config_map.get("data") or ()), *(config_map.get("binaryData") or ())}
 
 
 async def observe_claims(client: Client, namespace: str, names: Iterable[str]) -> dict[str, tuple[str, ...]]:
