@@ -291,6 +291,7 @@ class Controller:
         self.live.progress.forget(uid)
         self.live.agents.forget(uid)
         self._reader.mounts.forget(uid)
+        self._reader.workloads.forget(uid)
         self._reconciled_at.pop(uid, None)
         self._first_seen_at.pop(uid, None)
 

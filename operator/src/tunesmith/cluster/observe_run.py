@@ -25,11 +25,8 @@ from tunesmith_contract.stages import Stage
 from tunesmith_contract.uris import Scheme, parse_uri_or_none
 
 from .children import observe_children, observe_pods
-from .cluster_reads import KUEUE
 from .live import Progress
 from .reconciler import Reader
-
-WORKLOAD_JOB_LABEL = f"{KUEUE}/job-uid"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,16 +88,15 @@ def _removed_pods(
     return tuple(pod for pod in client.index.removed_pods(owner.uid) if pod["metadata"]["uid"] not in present)
 
 
-async def observe_workloads(reader: Reader, owner: Metadata, jobs: Iterable[Body]) -> tuple[Body, ...] | None:
+async def observe_workloads(
+    reader: Reader, owner: Metadata, jobs: Iterable[Body], suspend: bool
+) -> tuple[Body, ...] | None:
     """Kueue's Workloads of the run's live Jobs; None where there is no Kueue."""
-    client = reader.client
-    version = await reader.cluster.kueue_version(client)
+    version = await reader.cluster.kueue_version(reader.client)
     if version is None:
         return None
-    live = [job["metadata"]["uid"] for job in jobs if job_end(job) is None]
-    selectors = [f"{WORKLOAD_JOB_LABEL}={uid}" for uid in live]
-    lists = [await client.list(version, "Workload", owner.namespace, selector) for selector in selectors]
-    return tuple(workload for workloads in lists for workload in workloads)
+    live = (job["metadata"]["uid"] for job in jobs if job_end(job) is None)
+    return await reader.workloads.observe(reader.client, version, owner, live, suspend, reader.now())
 
 
 async def observe_missing_config_maps(
