@@ -37,6 +37,10 @@ def state(generation: int, **weights: int) -> DesiredState:
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 
 
+async def proceed() -> None:
+    pass
+
+
 class Setting:
     """An API server in memory, and the hub with one connected agent."""
 
@@ -50,7 +54,7 @@ class Setting:
     async def execute(self, *actions: Any) -> None:
         client = cast(Client, self.api)
         recorder = EventRecorder(client, Metrics(), "pod")
-        await execute(client, self.hub, recorder, BODY, Plan(actions=actions), NOW)
+        await execute(client, self.hub, recorder, BODY, Plan(actions=actions), NOW, proceed)
 
     def names(self) -> set[str]:
         return {name for _, _, name in self.api.objects}
@@ -118,7 +122,7 @@ async def test_a_refused_action_with_a_condition_of_its_own_withholds_nothing_el
     )
     told = (Event("Training", "runs", condition="JobCreated"), Event("Prepared", "done"))
     plan = Plan(actions, {"phase": "Training", "conditions": [ready]}, told)
-    executed = await execute(client, setting.hub, recorder, body, plan, NOW)
+    executed = await execute(client, setting.hub, recorder, body, plan, NOW, proceed)
     assert executed.refused is not None
     assert {"record", "note"} <= setting.names()
     assert "after the job" not in setting.names()
@@ -131,7 +135,7 @@ async def test_a_refused_action_with_a_condition_of_its_own_withholds_nothing_el
     await recorder.flush(1)
     events = [event["reason"] for key, event in setting.api.objects.items() if key[0] == "Event"]
     assert sorted(events) == ["Prepared", "Refused"]
-    again = await execute(client, setting.hub, recorder, executed.body, plan, NOW)
+    again = await execute(client, setting.hub, recorder, executed.body, plan, NOW, proceed)
     assert again.refused is None
     assert "after the job" in setting.names()
 
@@ -149,6 +153,7 @@ async def test_a_record_that_is_refused_withholds_the_status_that_follows_from_i
             body,
             Plan((Create(config_map("record")),), {"phase": "Succeeded"}),
             NOW,
+            proceed,
         )
     assert ("status", "AdapterDeployment") not in setting.api.calls
 

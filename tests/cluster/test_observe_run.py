@@ -228,13 +228,16 @@ async def test_events_are_asked_for_once_per_pod_and_only_after_it_has_hung(api:
 async def test_authorities_are_looked_for_while_their_pod_waits(api: Any, reader: Reader) -> None:
     job = FineTuneJob.parse(fine_tune_job())
     waiting = {"name": "trainer", "state": {"waiting": {"reason": "PodInitializing"}}}
-    volumes = [{"name": "authorities", "configMap": {"name": "trust"}}]
+    volumes = [{"name": "authorities", "configMap": {"name": "trust", "items": [{"key": "ca.crt"}]}}]
     pod = {**build_pod(job, 1, containerStatuses=[waiting]), "spec": {"volumes": volumes}}
     index(api, {**ended_job(job, 1), "status": {}}, pod)
     observed = await observe_finetunejob(reader, job)
     assert observed.related.missing_config_maps == ("rows", "trust")
     metadata = {"namespace": job.metadata.namespace, "name": "trust"}
-    api.add({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata})
+    trust = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"root.pem": "pem"}}
+    api.add(trust)
+    assert (await observe_finetunejob(reader, job)).related.missing_config_maps == ("rows", "trust/ca.crt")
+    api.add({**trust, "binaryData": {"ca.crt": "cGVt"}})
     assert (await observe_finetunejob(reader, job)).related.missing_config_maps == ("rows",)
 
 

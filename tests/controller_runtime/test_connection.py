@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 from aiohttp import web
 from api_server.api_connections import (
     connection_to,
@@ -36,6 +37,7 @@ from tunesmith.controller_runtime.connection import (
 from tunesmith.controller_runtime.errors import Retryable
 from tunesmith.controller_runtime.index import ChildIndex
 from tunesmith.controller_runtime.metrics import Metrics
+from tunesmith.process.loop_thread import LoopThread
 from tunesmith_cluster.certificates import Authority
 
 FAR, PAST = "2999-01-01T00:00:00Z", "2001-01-01T00:00:00Z"
@@ -350,6 +352,22 @@ async def test_a_plugins_token_is_kept_until_it_expires_or_is_rejected(
             await call(client)
     assert server.headers == [f"Bearer {token}" for token in ("one", "one", "one", "one", "two", "three")]
     assert runs.read_text().splitlines() == ["run"] * 3
+
+
+def test_a_plugin_runs_in_the_thread_of_the_lease(tmp_path: Path, kubeconfig: Path) -> None:
+    """The main thread has a loop of another kind, as in the operator."""
+    server = ApiServer()
+    write_plugin_answer(tmp_path, "one", FAR)
+
+    async def ask() -> None:
+        async with serving(server.answer) as url:
+            write_kubeconfig(kubeconfig, {"server": url}, {"exec": exec_plugin(tmp_path)})
+            client = Client(Connection(), Metrics(), ChildIndex(lambda uid: None))
+            async with LoopThread("lease") as thread, thread.opened(client):
+                await thread.run(call(client))
+
+    uvloop.run(ask())
+    assert server.headers == ["Bearer one"]
 
 
 async def test_a_failing_plugin_leaves_the_old_token_in_use(

@@ -194,6 +194,25 @@ async def test_told_that_the_server_went_back_it_lists_anew_whatever_the_version
         assert await watched.take(2) == [("LISTED BACK", []), ("ADDED", "b")]
 
 
+@pytest.mark.parametrize(
+    "end",
+    [
+        stream(("ADDED", build_pod("b", 6)), drop=True),
+        stream(("ADDED", build_pod("b", 6))),
+        stream(("ADDED", build_pod("b", 6)), ("ERROR", {"kind": "Status", "code": 410, "reason": "Expired"})),
+    ],
+    ids=["cut", "ended", "too old"],
+)
+async def test_the_end_of_a_watch_is_told_before_anything_is_listed_anew(end: Answer) -> None:
+    server = FaultyServer()
+    server.lists = [listing(5), listing(7)]
+    server.watches = [end, stream(("ADDED", build_pod("c", 8)))]
+    async with watching(server) as watched:
+        watched.watch.on_end = lambda: watched.received.put_nowait(("END", ""))
+        seen = await watched.take(4)
+        assert seen[:3] == [("LISTED", []), ("ADDED", "b"), ("END", "")]
+
+
 def answering(answer: Any) -> Answer:
     async def json(_: web.Request) -> web.Response:
         return web.json_response(answer)

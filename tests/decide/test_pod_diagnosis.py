@@ -1,5 +1,7 @@
 """One diagnosis of pods, told by runs and by serving pods in their own words."""
 
+from dataclasses import replace
+
 import pytest
 from simulation.run_objects import after, build_job, build_pod
 
@@ -188,6 +190,13 @@ def test_a_missing_config_map_of_authorities_is_named_by_where_it_was_written(
     assert waiting is not None
     assert waiting.message == (
         f'ConfigMap "trust" does not exist in namespace team: create it, or correct {field}.'
+    )
+    keyless = replace(references, missing_config_maps=("trust/ca.crt",))
+    waiting = find_waiting(build_job(), [waiting_pod("ContainerCreating")], keyless, after(1))
+    assert waiting is not None
+    assert waiting.reason is RunReason.CONFIG_MAP_NOT_FOUND
+    assert waiting.message == (
+        f'ConfigMap "trust" in namespace team has no key "ca.crt": add it, or correct {field}.'
     )
     assert not authority_fields(template and PodTemplate(), Outbound())
 

@@ -241,7 +241,7 @@ CLUSTER = ("--claim-namespace", "shared", "--namespace")
 async def test_one_installation_of_a_name_acts_on_the_cluster() -> None:
     def claim(*arguments: str) -> LeaderLease | None:
         operator = Operator(read_settings(arguments, {}), (), lambda: None)
-        operator._client = api
+        operator._lease_client = api
         return operator._claim()
 
     api: Any = FakeApi()

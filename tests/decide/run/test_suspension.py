@@ -69,6 +69,39 @@ def test_a_workload_that_others_hold_is_left_alone() -> None:
     assert not suspend(cluster, False).actions
 
 
+def unmet(kind: str, message: str) -> dict[str, str]:
+    return {"type": kind, "status": "False", "reason": "Pending", "message": message}
+
+
+def test_a_queued_job_repeats_what_kueue_says() -> None:
+    cluster = queued()
+    cluster.job()["spec"]["suspend"] = True
+    cluster.reconcile()
+    waits = "Attempt 1 of train waits in the queue gpus"
+    command = "kubectl describe workloads -n team"
+    assert cluster.condition("Ready")["message"] == f"{waits}. {command} tells for what."
+    told = cluster.objects[("Workload", "job-x")]["status"] = {
+        "conditions": [
+            unmet("Admitted", "The workload has no reservation"),
+            unmet("QuotaReserved", "insufficient unused quota for nvidia.com/gpu,\n8 more needed"),
+        ]
+    }
+    plan = cluster.reconcile()
+    words = "insufficient unused quota for nvidia.com/gpu, 8 more needed"
+    assert cluster.condition("Ready")["message"] == f'{waits}: "{words}". {command} tells more.'
+    assert plan.requeue_after == 30
+    told["conditions"][1] = unmet("QuotaReserved", "ä" * 1000)
+    cluster.reconcile()
+    message = cluster.condition("Ready")["message"]
+    assert "ä…" in message
+    assert len(message.encode()) < 520
+    told["conditions"][1] |= {"status": "True"}
+    cluster.pass_time(3600)
+    plan = cluster.reconcile()
+    assert "The workload has no reservation" in cluster.condition("Ready")["message"]
+    assert plan.requeue_after == 600
+
+
 def test_without_a_workload_it_is_said_and_the_job_is_left_to_its_queue() -> None:
     cluster = queued()
     cluster.workloads = None

@@ -85,7 +85,7 @@ class FaultProxy:
         self._tls = tls_context(context, kubeconfig)
         self._folder, self._plan, self._before, self._after = folder, plan, before, after
         self._kill: _Kill | None = None
-        self._away = threading.Event()
+        self._away: list[str] = []
         self._streams: set[asyncio.Task[web.StreamResponse]] = set()
         self._started = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="proxy", daemon=True)
@@ -110,15 +110,25 @@ class FaultProxy:
         """Kill nobody."""
         self._kill = None
 
+    @property
+    def streams(self) -> int:
+        """Number of watches that are open."""
+        return len(self._streams)
+
     @contextlib.contextmanager
-    def away(self) -> Iterator[None]:
-        """Within the block the API server can't be reached; streams that were open are cut."""
-        self._away.set()
-        self._loop.call_soon_threadsafe(self._cut_streams)
+    def away(self, part: str = "") -> Iterator[None]:
+        """Within the block the API server can't be reached; streams that were open are cut.
+
+        Args:
+            part: for requests whose path has this part.
+        """
+        self._away.append(part)
+        if not part:
+            self._loop.call_soon_threadsafe(self._cut_streams)
         try:
             yield
         finally:
-            self._away.clear()
+            self._away.remove(part)
 
     # -- in the thread
 
@@ -149,7 +159,7 @@ class FaultProxy:
         self.kubeconfig.write_text(yaml.safe_dump(document))
 
     async def _handle(self, http: web.BaseRequest) -> web.StreamResponse:
-        if self._away.is_set():
+        if any(part in http.path for part in self._away):
             return _cut(http)
         request = Request(http.method, http.path, "watch" in http.query)
         stroke = self._plan.draw(request)
@@ -211,7 +221,7 @@ class FaultProxy:
         try:
             return await streaming
         except asyncio.CancelledError:
-            if not self._away.is_set():
+            if "" not in self._away:
                 raise
             return _cut(http)
         finally:

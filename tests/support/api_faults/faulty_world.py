@@ -17,6 +17,7 @@ from api_faults.run_pods import RunPods, attempts_of, fails_for_good
 from api_faults.written_history import ENDED, WrittenHistory
 from control_plane.cluster_runs import Body, Runs, lasting
 from control_plane.forked_operator import ForkedOperator, Life
+from control_plane.restartable_operator import odd_ends
 from simulation.simulated_cluster import DIGEST, EVALUATION, eval_run, fine_tune_job
 
 from tunesmith_cluster.api import ApiError
@@ -188,7 +189,7 @@ class FaultyWorld:
 
     def find_losses(self) -> list[str]:
         """What is not as it should be, now that all is over."""
-        found = [*self.history.violations, *self._odd_exits()]
+        found = [*self.history.violations, *odd_ends(self.operator.log)]
         for (kind, name), body in self.made.items():
             found += self._judge(kind, name, body)
         wrong = {
@@ -201,11 +202,6 @@ class FaultyWorld:
             if len(names) > 1
         ]
         return found
-
-    def _odd_exits(self) -> list[str]:
-        """Reasons for which the operator has ended itself, but for the loss of its lease, which has to end it."""
-        ends = [line for line in self.operator.log.splitlines() if '"the operator ends' in line]
-        return [line for line in ends if "could not be renewed" not in line and "leads now" not in line]
 
     def _judge(self, kind: str, name: str, body: Body) -> Iterator[str]:
         body = self.runs.read(kind, name)

@@ -7,7 +7,6 @@ import contextlib
 import copy
 import multiprocessing
 import os
-import signal
 import sys
 import weakref
 from pathlib import Path
@@ -74,17 +73,17 @@ class ForkedOperator(RestartableOperator):
         """Whether its process has not ended."""
         return self.life is not None and self.life.exit_code is None
 
-    @property
-    def log(self) -> str:
-        """What all lives have logged."""
-        return self._log.read_text() if self._log.exists() else ""
-
     def watch(self, *namespaces: str) -> None:
         """Watch these namespaces from the next start on."""
         self._watch_namespace = ",".join(namespaces)
 
     def start(self, *more: str) -> None:
         """Start it, with more arguments if given."""
+        self._arguments = more
+        self._launch()
+        self._is_wanted = True
+
+    def _launch(self) -> None:
         self.lives += 1
         arguments = [
             f"--namespace={self.namespace}",
@@ -93,22 +92,19 @@ class ForkedOperator(RestartableOperator):
             f"--tls-port={self.tls_port}",
             "--host=127.0.0.1",
             f"--pod-name=operator-{self._http_port}-{self.lives}",
-            *more,
+            *self._arguments,
         ]
         self.life = Life(self._kubeconfig, self._log, arguments)
 
-    def stop(self) -> None:
-        """End it as a kubelet does."""
-        self._end(signal.SIGTERM)
-
-    def kill(self) -> None:
-        """End it as a lost node does, in the middle of anything."""
-        self._end(signal.SIGKILL)
+    def _has_ended(self) -> bool:
+        return not self.is_running
 
     def _end(self, number: int) -> None:
-        if self.life is not None:
-            self.life.send(number)
-            assert self.life.wait(20) is not None
+        with self._lock:
+            self._is_wanted = False
+            if self.life is not None:
+                self.life.send(number)
+                assert self.life.wait(20) is not None
 
 
 def _run_operator(kubeconfig: str, log: str, arguments: list[str]) -> None:

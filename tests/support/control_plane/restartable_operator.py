@@ -1,6 +1,7 @@
-"""The operator as a process of its own that may be killed and started again."""
+"""The operator as a process of its own that may be killed, and is started again as by a kubelet."""
 
 import signal
+import threading
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -11,9 +12,21 @@ from control_plane.pod_credentials import read_authority
 from tunesmith_cluster.controlplane import free_ports
 from tunesmith_cluster.fake import ControlPlane
 
+#: How often the kubelet looks.
+LOOK_SECONDS = 0.5
+
+
+def odd_ends(log: str) -> list[str]:
+    """Lines of a log by which an operator has ended itself, but for the loss of its lease, which has to end it."""
+    ends = [line for line in log.splitlines() if '"the operator ends' in line]
+    return [line for line in ends if "could not be renewed" not in line and "leads now" not in line]
+
 
 class RestartableOperator:
-    """``python -m tunesmith`` in a namespace of its own, watching given namespaces, on the same ports each time."""
+    """``python -m tunesmith`` in a namespace of its own, watching given namespaces, on the same ports each time.
+
+    Within the block it starts again whenever it ends by itself, as in a cluster: a slow machine may cost it its lease.
+    """
 
     def __init__(
         self,
@@ -31,22 +44,36 @@ class RestartableOperator:
         self.host_name = f"tunesmith.{self.namespace}.svc"
         self._watch_namespace = watch_namespace
         self._running: OperatorProcess | None = None
+        self._arguments: tuple[str, ...] = ()
+        self._lock, self._is_wanted, self._over = threading.RLock(), False, threading.Event()
 
     def __enter__(self) -> Self:
         self.start()
+        self._kubelet = threading.Thread(target=self._keep_alive, name="kubelet", daemon=True)
+        self._kubelet.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._over.set()
+        self._kubelet.join()
         self.stop()
+        if kind is None:
+            assert not odd_ends(self.log)
 
     def start(self, *more: str) -> None:
         """Start it, with more arguments if given, and wait until it leads."""
-        arguments = [f"--namespace={self.namespace}", f"--watch-namespaces={self._watch_namespace}", *more]
-        process = launch(self._kubeconfig, self._log, self._http_port, self.tls_port, arguments)
-        self._running = OperatorProcess(process, self._http_port, self.tls_port, self._log)
+        self._arguments = more
+        self._launch()
+        assert self._running is not None
         self._running.wait_leading()
+        self._is_wanted = True
+
+    @property
+    def log(self) -> str:
+        """What all lives have logged."""
+        return self._log.read_text() if self._log.exists() else ""
 
     @property
     def metrics(self) -> str:
@@ -69,12 +96,33 @@ class RestartableOperator:
 
     def stop(self) -> None:
         """End it as a kubelet does."""
-        if self._running is not None:
-            self._running.stop()
-            self._running = None
+        self._end(signal.SIGTERM)
 
     def kill(self) -> None:
         """End it as a lost node does, in the middle of anything."""
-        assert self._running is not None
-        self._running.stop(signal.SIGKILL)
-        self._running = None
+        self._end(signal.SIGKILL)
+
+    def _launch(self) -> None:
+        arguments = [
+            f"--namespace={self.namespace}",
+            f"--watch-namespaces={self._watch_namespace}",
+            *self._arguments,
+        ]
+        process = launch(self._kubeconfig, self._log, self._http_port, self.tls_port, arguments)
+        self._running = OperatorProcess(process, self._http_port, self.tls_port, self._log)
+
+    def _has_ended(self) -> bool:
+        return self._running is not None and self._running.process.poll() is not None
+
+    def _end(self, number: int) -> None:
+        with self._lock:
+            self._is_wanted = False
+            if self._running is not None:
+                self._running.stop(number)
+                self._running = None
+
+    def _keep_alive(self) -> None:
+        while not self._over.wait(LOOK_SECONDS):
+            with self._lock:
+                if self._is_wanted and self._has_ended():
+                    self._launch()

@@ -5,6 +5,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Container, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from tunesmith.controller_runtime.backoff import Backoff
@@ -12,6 +13,7 @@ from tunesmith.controller_runtime.bodies import Bodies, Key, key_of
 from tunesmith.controller_runtime.client import Client
 from tunesmith.controller_runtime.errors import ApiError, Conflict, Gone, NameTaken, Refused, Retryable
 from tunesmith.controller_runtime.events import EventRecorder
+from tunesmith.controller_runtime.fence import Fence
 from tunesmith.controller_runtime.kept import version_of
 from tunesmith.controller_runtime.mentions import mentioned_in
 from tunesmith.controller_runtime.metrics import Metrics
@@ -22,7 +24,7 @@ from tunesmith.manifests.environment import Environment
 from tunesmith.manifests.names import API_VERSION, children_selector, controller_of
 from tunesmith.manifests.objects import Body
 
-from .execute import execute
+from .execute import Proceed, execute
 from .live import AgentHub, Live, ProgressBoard
 from .reconciler import Now, Reader, Reconciler, utc_now
 
@@ -54,6 +56,7 @@ class Controller:
         name: the resources of this value of the controller's label are reconciled; empty: those without the label.
 
     Attributes:
+        fence: held by all passes.
         went_back: set once the API server's data are older than before: whoever watches the resources starts anew.
     """
 
@@ -72,6 +75,7 @@ class Controller:
         self.bodies = Bodies(_has_ended)
         self.queue: WorkQueue[Key] = WorkQueue(asyncio.get_running_loop())
         self.live = Live(ProgressBoard(self.wake), AgentHub(self.wake))
+        self.fence = Fence()
         self._client = client
         self._reader = Reader(client, self.bodies, self.live, now=now)
         self._recorder = recorder
@@ -196,9 +200,13 @@ class Controller:
                     if not went_back:
                         break
                     await asyncio.sleep(delay)
+            if went_back and not self._resync_soon.is_set():
+                self.fence.catch_up()
 
     def resync_soon(self) -> None:
-        """Let ``resync`` begin now: the API server's data went back."""
+        """Let ``resync`` begin now, and no pass before its end: the API server's data went back."""
+        self.fence.go_back()
+        self._client.index.go_back()
         self._resync_soon.set()
 
     async def resync_kind(self, kind: str, went_back: bool = False) -> None:
@@ -283,25 +291,28 @@ class Controller:
         self.live.progress.forget(uid)
         self.live.agents.forget(uid)
         self._reader.mounts.forget(uid)
+        self._reader.workloads.forget(uid)
         self._reconciled_at.pop(uid, None)
         self._first_seen_at.pop(uid, None)
 
     async def _reconcile_counted(self, key: Key) -> None:
+        await self.fence.wait()
         body = self.bodies.get(key)
         if body is None or "deletionTimestamp" in body["metadata"] or not self._is_ours(body):
             return
         started = self._reconciled_at[body["metadata"]["uid"]] = time.monotonic()
-        outcome = await self._reconcile_guarded(key, body)
+        proceed = partial(self.fence.wait_since, self.fence.setbacks)
+        outcome = await self._reconcile_guarded(key, body, proceed)
         self._metrics.reconciles.labels(key.kind, outcome).inc()
         self._metrics.reconcile_seconds.labels(key.kind).observe(time.monotonic() - started)
 
     def _is_ours(self, body: Body) -> bool:
         return controller_of(body["metadata"].get("labels") or {}) == self._name
 
-    async def _reconcile_guarded(self, key: Key, body: Body) -> str:
+    async def _reconcile_guarded(self, key: Key, body: Body, proceed: Proceed) -> str:
         """One pass; any failure schedules another one. Returns the outcome."""
         try:
-            outcome = await self._reconcile(key, body)
+            outcome = await self._reconcile(key, body, proceed)
         except Conflict:
             await self._reread(key)
             return "retried"
@@ -309,7 +320,7 @@ class Controller:
             self.queue.back_off(key, REFUSED_SECONDS, MAX_REFUSED_SECONDS)
             taken = isinstance(error, NameTaken)
             reason = RefusalReason.NAME_TAKEN if taken else RefusalReason.REFUSED
-            await self._show_failure(body, reason, error.message)
+            await self._show_failure(body, reason, error.message, proceed)
             return "refused"
         except ApiError as error:
             if isinstance(error, Gone):
@@ -319,40 +330,40 @@ class Controller:
                 asked_wait = error.retry_after if isinstance(error, Retryable) else None
                 self.queue.back_off(key, asked_wait or 0.0)
             if self.queue.failures(key) >= FAILURES_SHOWN:
-                await self._show_failure(body, RefusalReason.UNAVAILABLE, error.message)
+                await self._show_failure(body, RefusalReason.UNAVAILABLE, error.message, proceed)
             return "retried"
         except Exception as error:
             logger.exception("reconcile failed", extra={"resource": _reference(body)})
             self.queue.back_off(key, 1.0)
             # The exception's text may hold values that readers of the status may not see.
             await self._show_failure(
-                body, RefusalReason.INTERNAL, f"{type(error).__name__} in the operator; see its log"
+                body, RefusalReason.INTERNAL, f"{type(error).__name__} in the operator; see its log", proceed
             )
             return "failed"
         if outcome != "refused":
             self.queue.succeeded(key)
         return outcome
 
-    async def _reconcile(self, key: Key, body: Body) -> str:
+    async def _reconcile(self, key: Key, body: Body, proceed: Proceed) -> str:
         """Parse, observe, plan, execute."""
         reconciler = self.reconcilers[key.kind]
         try:
             resource = reconciler.parse(without_invalid(body))
         except ValueError as error:
-            await self._carry_out(key, body, plan_invalid(body, error, self._now()))
+            await self._carry_out(key, body, plan_invalid(body, error, self._now()), proceed)
             return "invalid"
         # Before the observation: what changes from now on leads to another pass.
         self.bodies.set_references(key, reconciler.references(resource))
         observed = await reconciler.observe(self._reader, resource)
         plan = reconciler.plan(resource, observed, self._now(), self.environment)
-        refused = await self._carry_out(key, body, plan)
+        refused = await self._carry_out(key, body, plan, proceed)
         if refused is None:
             return "done"
         logger.warning("refused: %s", refused.message, extra={"resource": _reference(body)})
         self.queue.back_off(key, REFUSED_SECONDS, MAX_REFUSED_SECONDS)
         return "refused"
 
-    async def _carry_out(self, key: Key, body: Body, plan: Plan) -> ApiError | None:
+    async def _carry_out(self, key: Key, body: Body, plan: Plan, proceed: Proceed) -> ApiError | None:
         """Execute; returns the error of an action that status shows by itself."""
         uid = body["metadata"]["uid"]
         makes_children = any(isinstance(action, Create | Apply) for action in plan.actions)
@@ -366,6 +377,7 @@ class Controller:
                 body,
                 plan,
                 self._now(),
+                proceed,
                 status_later=status_later,
             )
             after = executed.body
@@ -396,12 +408,14 @@ class Controller:
             if held is not None:
                 self.handle_event("MODIFIED", held)
 
-    async def _show_failure(self, body: Body, reason: RefusalReason, message: str) -> None:
+    async def _show_failure(self, body: Body, reason: RefusalReason, message: str, proceed: Proceed) -> None:
         """Write the failure into the log, the status and an event."""
         logger.warning("%s: %s", reason, message, extra={"resource": _reference(body)})
         try:
             plan = plan_refusal(body, reason, message, self._now())
-            executed = await execute(self._client, self.live.agents, self._recorder, body, plan, self._now())
+            executed = await execute(
+                self._client, self.live.agents, self._recorder, body, plan, self._now(), proceed
+            )
         except Conflict:
             await self._reread(key_of(body))
         except ApiError as error:

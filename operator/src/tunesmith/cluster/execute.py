@@ -1,5 +1,6 @@
 """Execution of a plan: actions in their order, then the status, then the events."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -28,6 +29,9 @@ from tunesmith.manifests.serving_config_maps import with_desired
 
 from .live import AgentHub
 
+Proceed = Callable[[], Awaitable[None]]
+"""What comes before each write; raises ``ApiError`` where the plan is outdated."""
+
 
 @dataclass(frozen=True, slots=True)
 class Executed:
@@ -49,11 +53,13 @@ async def execute(
     body: Body,
     plan: Plan,
     now: datetime,
+    proceed: Proceed,
     status_later: bool = False,
 ) -> Executed:
     """Carry out a plan for the resource.
 
     Args:
+        proceed: called before each action and the status.
         status_later: the status is left to another pass, unless it has to show that an action was refused.
 
     Raises:
@@ -68,6 +74,7 @@ async def execute(
         condition = action.condition if isinstance(action, Create) and plan.status is not None else ""
         if alias in unwritten or condition in refused:
             continue
+        await proceed()
         try:
             await act(client, agents, body, action, frozenset(unwritten))
         except Conflict:
@@ -89,6 +96,7 @@ async def execute(
     elif status_later:
         status = None
     if status is not None and status != body.get("status"):
+        await proceed()
         body = await client.replace_status(body, status)
     told = [Event(condition.reason, condition.message, "Warning") for condition in conditions]
     for event in (*(event for event in plan.events if event.condition not in refused), *told):

@@ -54,7 +54,7 @@ async def observe_finetunejob(reader: Reader, job: FineTuneJob) -> ObservedTrain
         jobs=run.jobs,
         pods=run.pods,
         services=await observe_children(client, "v1", "Service", metadata) if several_nodes else (),
-        workloads=await observe_workloads(reader, metadata, run.jobs) if _is_queued(job, run) else None,
+        workloads=await _observe_workloads(reader, job, run),
     )
     related = await _observe_related(reader, job, run)
     progress = live_progress(reader.live.progress.latest(metadata.uid))
@@ -81,6 +81,15 @@ def _reads_finished_work(job: FineTuneJob, children: RunChildren) -> bool:
     """True before the job begins, and once it has trained."""
     begun = any(body["metadata"]["name"] == inputs_name(job) for body in children.config_maps)
     return not begun or has_ended(children, Stage.TRAIN)
+
+
+async def _observe_workloads(
+    reader: Reader, job: FineTuneJob, children: RunChildren
+) -> tuple[Body, ...] | None:
+    if not _is_queued(job, children):
+        reader.workloads.forget(job.metadata.uid)
+        return None
+    return await observe_workloads(reader, job.metadata, children.jobs, job.spec.suspend)
 
 
 def _is_queued(job: FineTuneJob, children: RunChildren) -> bool:

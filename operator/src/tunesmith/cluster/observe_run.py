@@ -25,11 +25,8 @@ from tunesmith_contract.stages import Stage
 from tunesmith_contract.uris import Scheme, parse_uri_or_none
 
 from .children import observe_children, observe_pods
-from .cluster_reads import KUEUE
 from .live import Progress
 from .reconciler import Reader
-
-WORKLOAD_JOB_LABEL = f"{KUEUE}/job-uid"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,22 +88,23 @@ def _removed_pods(
     return tuple(pod for pod in client.index.removed_pods(owner.uid) if pod["metadata"]["uid"] not in present)
 
 
-async def observe_workloads(reader: Reader, owner: Metadata, jobs: Iterable[Body]) -> tuple[Body, ...] | None:
+async def observe_workloads(
+    reader: Reader, owner: Metadata, jobs: Iterable[Body], suspend: bool
+) -> tuple[Body, ...] | None:
     """Kueue's Workloads of the run's live Jobs; None where there is no Kueue."""
-    client = reader.client
-    version = await reader.cluster.kueue_version(client)
+    version = await reader.cluster.kueue_version(reader.client)
     if version is None:
         return None
-    live = [job["metadata"]["uid"] for job in jobs if job_end(job) is None]
-    selectors = [f"{WORKLOAD_JOB_LABEL}={uid}" for uid in live]
-    lists = [await client.list(version, "Workload", owner.namespace, selector) for selector in selectors]
-    return tuple(workload for workloads in lists for workload in workloads)
+    live = (job["metadata"]["uid"] for job in jobs if job_end(job) is None)
+    return await reader.workloads.observe(reader.client, version, owner, live, suspend, reader.now())
 
 
 async def observe_missing_config_maps(
     client: Client, namespace: str, children: RunChildren, uris: Iterable[str | None]
 ) -> tuple[str, ...]:
     """ConfigMaps of URIs and of authorities that do not exist; read only while a container can't be created.
+
+    One of authorities that lacks the key which is mounted is told as ``name/key``.
 
     A pod's status does not name them. It names claims and Secrets, so the operator needs no right to read those.
     """
@@ -115,9 +113,20 @@ async def observe_missing_config_maps(
         return ()
     parsed = (parse_uri_or_none(uri) for uri in uris if uri)
     named = {uri.name for uri in parsed if uri is not None and uri.scheme is Scheme.CONFIGMAP}
-    names = sorted(named | {name for pod in pods if (name := mounted_authorities(pod))})
-    bodies = [await client.get("v1", "ConfigMap", namespace, name) for name in names]
-    return tuple(name for name, body in zip(names, bodies, strict=True) if body is None)
+    mounted = {authorities for pod in pods for authorities in mounted_authorities(pod)}
+    names = sorted(named | {name for name, _ in mounted})
+    bodies = {name: await client.get("v1", "ConfigMap", namespace, name) for name in names}
+    absent = [name for name, body in bodies.items() if body is None]
+    keyless = [
+        f"{name}/{key}"
+        for name, key in sorted(mounted)
+        if (body := bodies[name]) is not None and key not in _keys_of(body)
+    ]
+    return (*absent, *keyless)
+
+
+def _keys_of(config_map: Body) -> set[str]:
+    return {*(config_map.get("data") or ()), *(config_map.get("binaryData") or ())}
 
 
 async def observe_claims(client: Client, namespace: str, names: Iterable[str]) -> dict[str, tuple[str, ...]]:

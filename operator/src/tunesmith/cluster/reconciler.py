@@ -14,6 +14,7 @@ from tunesmith.manifests.objects import Body
 from .cluster_reads import ClusterReads
 from .live import Live
 from .mount_failures import MountFailures
+from .workloads import Workloads
 
 Resource = TypeVar("Resource")
 Observed = TypeVar("Observed")
@@ -36,6 +37,7 @@ class Reader:
         bodies: all resources of the operator's kinds.
         live: latest reports of pods.
         mounts: what nodes told of volumes that they can't mount.
+        workloads: Kueue's Workloads of resources that wait in a queue.
         cluster: reads that resources share.
         now: the current time.
     """
@@ -44,6 +46,7 @@ class Reader:
     bodies: Bodies
     live: Live
     mounts: MountFailures = field(default_factory=MountFailures)
+    workloads: Workloads = field(default_factory=Workloads)
     cluster: ClusterReads = field(default_factory=ClusterReads)
     now: Now = utc_now
 

@@ -26,7 +26,7 @@ Bodies = list[Body]
 SILENCE_SECONDS = 150.0
 WATCH_SECONDS = 600
 PAGE = 500
-#: Far below the connections that calls share: while all watches list anew, the lease is still renewed.
+#: Far below the connections that calls share: while all watches list anew, passes still go on.
 LISTS_OF_WATCHES = 16
 USER_AGENT = FIELD_MANAGER
 

@@ -175,11 +175,13 @@ class ChildIndex:
             owner_uid: the list holds this owner's objects only.
         """
         if went_back:
-            self._deleted.clear()
-            if kind == "Pod":
-                # They may have come back, and run.
-                self._removed_pods.clear()
+            self.go_back()
         return IndexListing(self, (api_version, kind), namespace, went_back, owner_uid)
+
+    def go_back(self) -> None:
+        """Forget what was deleted and removed: the API server's data went back, and it may be there again, and run."""
+        self._deleted.clear()
+        self._removed_pods.clear()
 
     def _is_synced(self, api_version: str, kind: str) -> bool:
         synced = self._synced.get((api_version, kind))

@@ -5,7 +5,9 @@ carry the resourceVersion that was read, so two replicas can't both win.
 """
 
 import asyncio
+import contextlib
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,6 +21,8 @@ from .kept import version_of
 logger = logging.getLogger(__name__)
 
 API_VERSION = "coordination.k8s.io/v1"
+#: Time until the next try after a failed one, while the whole operator waits for it (``doubt``).
+URGENT_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +43,13 @@ class LeaderLease:
 
     Args:
         identity: unique per process.
-        clock: monotonic seconds.
+        clock: monotonic seconds, in any thread.
 
     Attributes:
         on_went_back: called when the lease that this replica holds is older than when it wrote it last, or is gone:
             the API server's etcd was restored from a backup. The versions of other objects tell that only until they
             have caught up.
+        on_confirmed: called after each renewal, with the number of the last doubt before it began.
     """
 
     def __init__(
@@ -54,19 +59,23 @@ class LeaderLease:
         name: str,
         identity: str,
         times: LeaseTimes = LeaseTimes(),
-        clock: Callable[[], float] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._client = client
         self._namespace = namespace
         self._name = name
         self._identity = identity
         self._times = times
-        self._clock = clock or asyncio.get_running_loop().time
+        self._clock = clock
         self._watched: tuple[str, float] | None = None
         self._known_holder: str | None = None
         self._renewed = float("-inf")
         self._written = 0
-        self.on_went_back: Callable[[], None] = lambda: None
+        self._doubt = 0
+        self._confirmed = 0
+        self._doubted = asyncio.Event()
+        self.on_went_back: Callable[[], object] = lambda: None
+        self.on_confirmed: Callable[[int], object] = lambda number: None
         #: Number of times that the lease had changed hands when this replica took it.
         self.term = 0
 
@@ -84,8 +93,9 @@ class LeaderLease:
         Raises:
             LeaseLost: another replica leads, or this one could not renew within the deadline.
         """
+        renewed = True
         while True:
-            await asyncio.sleep(self._times.retry)
+            await self._until_due(renewed)
             seconds_left = self._renewed + self._times.deadline - self._clock()
             try:
                 # A request without an answer leaves time for another one, on another connection.
@@ -96,6 +106,20 @@ class LeaderLease:
             if not renewed and self._clock() >= self._renewed + self._times.deadline:
                 raise LeaseLost(f"the lease {self._name} could not be renewed in time")
 
+    def doubt(self, number: int) -> None:
+        """Renew now: the API server's data may have gone back."""
+        self._doubt = number
+        self._doubted.set()
+
+    async def _until_due(self, renewed: bool) -> None:
+        """Wait for the next try, which a doubt makes due at once, unless the last one has failed."""
+        if not renewed and self._confirmed != self._doubt:
+            await asyncio.sleep(min(URGENT_SECONDS, self._times.retry))
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._times.retry):
+                await self._doubted.wait()
+
     async def release(self) -> None:
         """Let another replica lead at once."""
         lease = await self._client.get(API_VERSION, "Lease", self._namespace, self._name)
@@ -104,14 +128,16 @@ class LeaderLease:
 
     async def _try(self) -> bool:
         """Take or renew the lease once; False when that failed, or another replica holds it."""
-        started = self._clock()
+        started, doubt = self._clock(), self._doubt
+        self._doubted.clear()
         try:
             leads = await self._take()
         except ApiError as error:
             logger.warning("lease %s not renewed: %s", self._name, error.message)
             return False
         if leads:
-            self._renewed = started
+            self._renewed, self._confirmed = started, doubt
+            self.on_confirmed(doubt)
         return leads
 
     async def _take(self) -> bool:

@@ -55,6 +55,7 @@ class Watch:
     Attributes:
         synced: set while the objects that are known are those of the API server.
         on_went_back: called when this watch is the one that has noticed it.
+        on_end: called at the end of each watch request, whatever has ended it: the API server may be another one since.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Watch:
         self.namespace = namespace
         self.synced = asyncio.Event()
         self.on_went_back: Callable[[], None] = lambda: None
+        self.on_end: Callable[[], None] = lambda: None
         self._clock = asyncio.get_running_loop().time
         self._last_answer = self._clock()
         self._client = client
@@ -95,6 +97,7 @@ class Watch:
             try:
                 if await self._follow_until_told():
                     self._failures = 0
+                    self.on_end()
                     continue
             except Gone:
                 self._version = None
@@ -104,6 +107,7 @@ class Watch:
             except Exception:
                 # One odd answer must not end the process, again and again.
                 logger.exception("watch of %s failed", self.kind)
+            self.on_end()
             delay = max(asked_wait, self._backoff.seconds(self._failures))
             self._failures += 1
             await self._sleep(delay)

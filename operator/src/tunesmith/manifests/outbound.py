@@ -1,6 +1,6 @@
 """What containers need to reach addresses outside the cluster: proxy, certificate authorities, mirror of the hub."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -149,13 +149,11 @@ class Outbound:
         return ((name, {"value": _BUNDLE}) for name in CA_VARIABLES) if self.ca_bundle else ()
 
 
-def mounted_authorities(pod: Body) -> str | None:
-    """Name of the ConfigMap with authorities that an observed pod mounts."""
-    volumes = pod["spec"].get("volumes", ())
-    found: str | None = next(
-        (each["configMap"]["name"] for each in volumes if each["name"] == AUTHORITIES), None
-    )
-    return found
+def mounted_authorities(pod: Body) -> Iterator[tuple[str, str]]:
+    """Name of the ConfigMap with authorities that an observed pod mounts, with the key of it."""
+    for volume in pod["spec"].get("volumes", ()):
+        if volume["name"] == AUTHORITIES:
+            yield volume["configMap"]["name"], volume["configMap"]["items"][0]["key"]
 
 
 def outbound_of(template: PodTemplate | None, defaults: Outbound) -> Outbound:

@@ -35,6 +35,7 @@ from tunesmith.manifests.operator_certificate import Material
 
 from .health import Health
 from .logs import set_up_logs
+from .loop_thread import LoopThread
 from .pods import PodServer, build_pod_app
 from .registry import RECONCILERS
 from .servers import build_plain_app, serving
@@ -147,6 +148,9 @@ class Operator:
         )
         self._connection = Connection()
         self._client = Client(self._connection, self._metrics, self._index, settings.watch_namespaces)
+        # Hundreds of passes at a time fill the connections and slow the loop down; the lease waits for neither.
+        self._lease_thread = LoopThread("lease")
+        self._lease_client = Client(Connection(), self._metrics, ChildIndex(lambda uid: None))
         self._recorder = EventRecorder(self._client, self._metrics, settings.pod_name)
         self._controller: Controller | None = None
         self._pods = PodServer(TokenReviewer(self._client), self._metrics)
@@ -162,12 +166,13 @@ class Operator:
             material = await self._renew()
             self._health.serving = True
             identity = f"{settings.pod_name}_{uuid.uuid4().hex[:8]}"
-            lease = LeaderLease(self._client, settings.namespace, settings.lease_name, identity)
-            await lease.acquire()
-            # Pods reach the replicas through one Service. Those that do not lead refuse connections, which costs them
-            # and the pods next to nothing, so that a pod tries again at once and finds the leader.
-            async with serving(build_pod_app(self._pods), settings.host, settings.tls_port, self._tls):
-                await self._lead(lease, material)
+            async with self._lease_thread as thread, thread.opened(self._lease_client):
+                lease = LeaderLease(self._lease_client, settings.namespace, settings.lease_name, identity)
+                await thread.run(lease.acquire())
+                # Pods reach the replicas through one Service. Those that do not lead refuse connections, which costs
+                # them and the pods next to nothing, so that a pod tries again at once and finds the leader.
+                async with serving(build_pod_app(self._pods), settings.host, settings.tls_port, self._tls):
+                    await self._lead(lease, material)
 
     async def drain(self) -> None:
         """Finish what a leader has begun, within a short time; what is left is its successor's."""
@@ -223,14 +228,13 @@ class Operator:
         """Run all tasks of the leader; none ends by itself."""
         watches = tuple(self._watches())
         kinds = tuple(controller.reconcilers)
-        lease.on_went_back = partial(_list_anew, watches, controller)
-        for watch in watches:
-            watch.on_went_back = lease.on_went_back
+        self._fence_off(controller, watches, lease)
         async with asyncio.TaskGroup() as group:
-            group.create_task(lease.hold(), name="lease")
+            in_thread = self._lease_thread.run
+            group.create_task(in_thread(lease.hold()), name="lease")
             if claim := self._claim():
-                await claim.acquire()
-                group.create_task(claim.hold(), name="claim")
+                await in_thread(claim.acquire())
+                group.create_task(in_thread(claim.hold()), name="claim")
             for watch in watches:
                 group.create_task(watch.run(), name=f"watch of {watch.kind}@{watch.namespace}")
             await wait_until_loaded(self._client, watches, controller)
@@ -253,6 +257,16 @@ class Operator:
             group.create_task(kopf_watches, name="kopf")
             group.create_task(self._health.check_forever(), name="health")
 
+    def _fence_off(self, controller: Controller, watches: Sequence[Watch], lease: LeaderLease) -> None:
+        """Let watches and the lease tell the controller when what it knows may be outdated."""
+        list_anew, fence = partial(_list_anew, watches, controller), controller.fence
+        for watch in watches:
+            watch.on_went_back, watch.on_end = list_anew, fence.doubt
+        fence.on_doubt = partial(self._lease_thread.call, lease.doubt)
+        call_here = asyncio.get_running_loop().call_soon_threadsafe
+        lease.on_went_back = lambda: call_here(list_anew)
+        lease.on_confirmed = lambda number: call_here(fence.confirm, number)
+
     def _claim(self) -> LeaderLease | None:
         """The lease by which one installation of a controller name acts on all namespaces.
 
@@ -263,7 +277,7 @@ class Operator:
             return None
         name = ".".join(filter(None, (CLAIM_NAME, settings.controller_name)))
         installation = f"{settings.namespace}/{settings.lease_name}"
-        return LeaderLease(self._client, settings.claim_namespace, name, installation, CLAIM_TIMES)
+        return LeaderLease(self._lease_client, settings.claim_namespace, name, installation, CLAIM_TIMES)
 
     def _watches(self) -> list[Watch]:
         watches: list[Watch] = []
@@ -347,7 +361,7 @@ class Operator:
         try:
             async with asyncio.timeout(FLUSH_SECONDS):
                 await self._recorder.flush(FLUSH_SECONDS / 2)
-                await lease.release()
+                await self._lease_thread.run(lease.release())
         except (TimeoutError, ApiError) as error:
             logger.warning("lease not released: %s", error)
 

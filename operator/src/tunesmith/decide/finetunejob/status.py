@@ -342,7 +342,7 @@ def _activity(job: FineTuneJob, view: TrainingView, phase: FineTuneJobPhase) -> 
         case FineTuneJobPhase.SUSPENDED:
             return RunReason.SUSPENDED, "Suspended by spec.suspend; write false to resume."
         case FineTuneJobPhase.QUEUED:
-            return RunReason.QUEUED, f"{name} {describe_queue(job)}"
+            return RunReason.QUEUED, f"{name} {describe_queue(job, view.step.children.workloads or ())}"
     if view.search is not None and view.search.in_jobs:
         return FineTuneJobReason.SEARCHING, describe_search(view.search.settings, view.search.trials)
     if job.spec.suspend:

@@ -63,6 +63,9 @@ SOON_SECONDS = 2.0
 #: more rarely.
 MIN_POLL_SECONDS = 5.0
 MAX_POLL_SECONDS = 60.0
+#: Kueue's words on a job that waits are read so often: thousands may wait, for months.
+MIN_QUEUE_SECONDS = 30.0
+MAX_QUEUE_SECONDS = 600.0
 
 
 def advance(stage: StageDefinition, children: Children, now: datetime) -> Step:
@@ -317,9 +320,11 @@ def _continue(attempt: Attempt, job: Body) -> Step:
         timers.append(attempt.limit.seconds_left)
     held_by_queue = attempt.suspended and not stage.suspended
     all_running = bool(attempt.pods) and all(is_running(pod) and not is_deleting(pod) for pod in attempt.pods)
+    age = (now - created_at(job)).total_seconds()
     if not held_by_queue and not all_running:
-        age = (now - created_at(job)).total_seconds()
         timers.append(min(max(age / 4, MIN_POLL_SECONDS), MAX_POLL_SECONDS))
+    elif held_by_queue and attempt.children.workloads is not None:
+        timers.append(min(max(age / 4, MIN_QUEUE_SECONDS), MAX_QUEUE_SECONDS))
     unschedulable = waiting is not None and waiting.reason is RunReason.UNSCHEDULABLE
     if stage.suspended and (attempt.suspended or not stage.queued):
         state = StageState.SUSPENDED

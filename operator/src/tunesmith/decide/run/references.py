@@ -15,7 +15,7 @@ class References:
     Attributes:
         namespace: where all of them have to be.
         fields: ``pvc://name``, ``configmap://name`` or ``secret://name`` to the field's path.
-        missing_config_maps: ConfigMaps that were looked for and do not exist.
+        missing_config_maps: ConfigMaps that were looked for and do not exist; ``name/key`` where only a key is missing.
         mount_failures: messages of nodes about volumes that they can't mount.
         creation_failures: messages about pods that a Job could not create, by the Job's name.
     """
@@ -51,8 +51,14 @@ class References:
         return self.fields.get(f"{scheme}://{name}", "the spec")
 
     def describe_missing(self, scheme: str, name: str) -> str:
-        """A sentence that names the missing object and the field to correct."""
+        """A sentence that names the missing object, or its missing key as ``name/key``, and the field to correct."""
+        name, _, key = name.partition("/")
         field = self.field_of(scheme, name)
+        if key:
+            return (
+                f'{_KINDS[scheme]} "{name}" in namespace {self.namespace} has no key "{key}": '
+                f"add it, or correct {field}."
+            )
         return (
             f'{_KINDS[scheme]} "{name}" does not exist in namespace {self.namespace}: '
             f"create it, or correct {field}."

@@ -1,6 +1,9 @@
 """Suspension of a live Job: by its own ``suspend``, or through the queue that decides when it runs."""
 
+from collections.abc import Iterable
+
 from tunesmith.api.reasons import RunReason
+from tunesmith.decide.objects import condition_of
 from tunesmith.decide.plan import Action, Event, Patch, owned_by
 from tunesmith.manifests.names import GROUP, QUEUE_LABEL, Owner
 from tunesmith.manifests.objects import Body, KubernetesObject
@@ -10,6 +13,10 @@ from .usage import USED_ANNOTATION, saved_usage
 
 #: Marks a Workload that the operator made inactive: one that its queue or an administrator holds is left alone.
 HELD_ANNOTATION = f"{GROUP}/held"
+
+#: Conditions of a Workload that tell for what it waits, in the order in which Kueue meets them.
+WORKLOAD_CONDITIONS = ("QuotaReserved", "Admitted")
+MAX_WORDS_BYTES = 400
 
 Change = tuple[tuple[Action, ...], tuple[Event, ...]]
 
@@ -30,12 +37,31 @@ def suspend_or_resume(attempt: Attempt, job: Body) -> Change:
     return (hold,), (Event(RunReason.SUSPENDED, f"Job {name} is suspended."),)
 
 
-def describe_queue(owner: Owner) -> str:
-    """What a run waits for whose Job its queue holds, as the end of a sentence."""
+def is_held(workload: Body) -> bool:
+    """True for a Workload that the operator made inactive."""
+    return HELD_ANNOTATION in (workload["metadata"].get("annotations") or {})
+
+
+def describe_queue(owner: Owner, workloads: Iterable[Body] = ()) -> str:
+    """What a run waits for whose Job its queue holds, as the end of a sentence, with Kueue's words if known."""
     queue = owner.metadata.labels.get(QUEUE_LABEL)
     if queue is None:
         return "waits in its queue."
-    return f"waits in the queue {queue}. kubectl describe workloads -n {owner.metadata.namespace} tells for what."
+    waits, command = (
+        f"waits in the queue {queue}",
+        f"kubectl describe workloads -n {owner.metadata.namespace}",
+    )
+    words = next(filter(None, map(_words_of_kueue, workloads)), "")
+    return f'{waits}: "{words}". {command} tells more.' if words else f"{waits}. {command} tells for what."
+
+
+def _words_of_kueue(workload: Body) -> str:
+    """Message of the first condition that is not met, in bounds: it may name each flavor of a queue."""
+    unmet = (condition_of(workload, kind, "False") for kind in WORKLOAD_CONDITIONS)
+    message = " ".join(next((str(each.get("message") or "") for each in unmet if each), "").split())
+    if len(message.encode()) <= MAX_WORDS_BYTES:
+        return message
+    return message.encode()[: MAX_WORDS_BYTES - 3].decode(errors="ignore") + "…"
 
 
 def _usage_annotation(attempt: Attempt) -> KubernetesObject:
@@ -56,7 +82,7 @@ def _change_workloads(attempt: Attempt, job: Body) -> Change:
     actions: list[Action] = []
     events: list[Event] = []
     for workload in attempt.children.workloads or ():
-        held = HELD_ANNOTATION in (workload["metadata"].get("annotations") or {})
+        held = is_held(workload)
         if not owned_by(workload, job["metadata"]["uid"]) or held == suspend:
             continue
         if suspend and not workload["spec"].get("active", True):
