@@ -58,7 +58,7 @@ LISTS = {"ConfigMap": "api/v1", "Pod": "api/v1", "Job": "apis/batch/v1"}
 #: Keeps the UIDs of the EvalRuns apart from those of their jobs in the six digits that names hold.
 OF_EVAL_RUNS = 0x800000
 #: The longest wait for anything that is not a whole step, in seconds.
-PATIENCE = 240.0
+PATIENCE = 400.0
 #: After the last job has ended, what the operator has put off follows within so many seconds.
 SETTLE = 3.0
 #: For so many seconds nobody asks for anything, to see what the operator does by itself.
@@ -67,6 +67,8 @@ IDLE = 20.0
 CALM_SHARE, CALM_SECONDS, CALM_PATIENCE = 0.25, 2.0, 60.0
 #: Programs in Go collect garbage in earnest from here on; for those of test clusters memory is at hand.
 GO_MEMORY = "5GiB"
+#: Room for the pods of all AdapterDeployments.
+ENDLESS = {"cpu": "100000", "memory": "1000Ti", "ephemeral-storage": "1000Ti", "pods": "100000"}
 STAGES = ("prepare", "train", "evaluate")
 #: The operator's metrics.
 PASSES, CALLS, QUEUE = "tunesmith_reconciles_total", "tunesmith_api_calls_total", "tunesmith_queue_depth"
@@ -372,9 +374,9 @@ class Measurement:
         server = ControlPlane(cluster.kubeconfig)
         server.api = ApiClient(cluster.kubeconfig, timeout=PATIENCE)
         install_crds(server)
-        for number in range(2):
-            server.add_node(f"gpu-{number}")
-        runs = Runs(server, folder)
+        # All volumes are on this node, and so are all pods.
+        server.add_node("gpu-0", resources=ENDLESS)
+        runs = Runs(server, folder, patience=PATIENCE)
         with RestartableOperator(server, folder, "") as operator:
             installation = Installation(cluster, operator, runs, deadline)
             installation.live((PLAIN, JUDGED))
