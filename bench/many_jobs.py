@@ -57,6 +57,7 @@ FOLDERS = {
 LISTS = {"ConfigMap": "api/v1", "Pod": "api/v1", "Job": "apis/batch/v1"}
 #: Keeps the UIDs of the EvalRuns apart from those of their jobs in the six digits that names hold.
 OF_EVAL_RUNS = 0x800000
+LATEST = 0x7FFFFF
 #: The longest wait for anything that is not a whole step, in seconds.
 PATIENCE = 400.0
 #: After the last job has ended, what the operator has put off follows within so many seconds.
@@ -123,7 +124,9 @@ class Seed:
         old_digest = DIGEST.removeprefix("sha256:")
         changes = [(old_digest, digest), (old_digest[:40], digest[:40]), (self._name, kept_name(number))]
         for uid, offset in self._uids:
-            prefix = f"{number + offset:06x}"
+            # All have ended in the same second, so that UIDs decide which ended last. It has to be the first ones: the
+            # operator keeps the finished work of the latest 256, and would write it for each one that is later.
+            prefix = f"{LATEST - number + offset:06x}"
             changes += [(uid, prefix + uid[6:]), (f"-{uid[:6]}", f"-{prefix}")]
         changes += [(uid, f"{number:06x}{uid[6:]}") for uid in self._others]
         for kind, text in self._texts:
@@ -189,10 +192,17 @@ class Deadline:
         Raises:
             TimeoutError: none are left.
         """
-        left = self._end - time.monotonic()
-        if left <= 0:
+        self.check()
+        return min(self._end - time.monotonic(), PATIENCE)
+
+    def check(self) -> None:
+        """Raise where no time is left.
+
+        Raises:
+            TimeoutError: none is left.
+        """
+        if time.monotonic() >= self._end:
             raise TimeoutError("the time for the whole run is over")
-        return min(left, PATIENCE)
 
 
 class Installation:
@@ -417,8 +427,8 @@ def keep(etcd: Etcd, seeds: Sequence[Seed], numbers: range, deadline: Deadline) 
     for number in numbers:
         etcd.put([*seeds[number % 2].copy(number)])
         if number % 1000 == 999:
-            # Raises where no time is left.
-            print(f"{number + 1} jobs are kept, {deadline.left:.0f} s or more are left", flush=True)
+            deadline.check()
+            print(f"{number + 1} jobs are kept", flush=True)
     print(f"{len(numbers)} more kept jobs within {time.monotonic() - began:.0f} s", flush=True)
 
 
