@@ -16,3 +16,10 @@ def memory_mib(pid: int) -> dict[str, float]:
     fields = dict(line.split(":", 1) for line in lines)
     names = {"residentMiB": "VmRSS", "peakMiB": "VmHWM"}
     return {name: round(int(fields[field].split()[0]) / 1024, 1) for name, field in names.items()}
+
+
+def proportional_mib(pid: int) -> float:
+    """Memory in MiB that the process holds, with its part of what it shares with others."""
+    lines = (Path("/proc") / str(pid) / "smaps_rollup").read_text().splitlines()[1:]
+    fields = dict(line.split(":", 1) for line in lines)
+    return round(int(fields["Pss"].split()[0]) / 1024, 1)

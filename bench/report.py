@@ -88,38 +88,63 @@ def _processor_table(result: dict[str, Any]) -> list[str]:
 
 def many_jobs_section(result: dict[str, Any]) -> str:
     """Memory, cost of one more job and time to restart, by the number of kept jobs."""
-    rows = [
+    steps = result["steps"]
+    jobs = [
+        (
+            f"{step['jobs']:,}",
+            step["processorMsPerJob"],
+            step["secondsPerJob"],
+            step["firstChildMs"],
+            step["callsPerJob"],
+            step["idle"]["passesPerSecond"],
+            step["idle"]["processorMsPerSecond"],
+            step["loadAverage"],
+        )
+        for step in steps
+    ]
+    restarts = [
         (
             f"{step['jobs']:,}",
             step["memory"]["residentMiB"],
-            step["processorMsPerJob"],
-            step["firstChildMs"],
+            step["memory"]["peakMiB"],
             step["restart"]["readySeconds"],
+            step["restart"]["readyProcessorSeconds"],
             step["restart"]["caughtUpSeconds"],
-            step["restart"]["residentMiB"],
-            step["restart"]["peakMiB"],
-            step["loadAverage"],
+            step["restart"]["processorSeconds"],
+            round(step["clusterMiB"]["kube-apiserver"]),
+            round(step["clusterMiB"]["etcd"]),
         )
-        for step in result["steps"]
+        for step in steps
     ]
-    head = (
+    job_head = (
+        "kept jobs",
+        "one more job: processor ms",
+        "wall s",
+        "first child ms",
+        "API calls",
+        "at rest: passes/s",
+        "processor ms/s",
+        "load average",
+    )
+    restart_head = (
         "kept jobs",
         "resident MiB",
-        "processor ms, one more job",
-        "first child ms",
-        "restart: leads after s",
-        "all looked at after s",
-        "resident MiB",
         "at most MiB",
-        "load average",
+        "restart: works after s",
+        "processor s",
+        "all looked at after s",
+        "processor s",
+        "API server MiB",
+        "etcd MiB",
     )
     return "\n\n".join(
         [
             "## Ten thousand jobs",
             f"{result['machine']}. Half of the jobs have an EvalRun; {result['adapterDeployments']} "
-            "AdapterDeployments serve the first of them, from the step on at which there are enough. One more job is "
-            "one that runs to the end of its pods.",
-            table(head, rows),
+            "AdapterDeployments are there from the step on at which there are jobs for them. One more job is one of "
+            f"{result['jobsPerStep']} that run to the end of their pods, four at a time.",
+            table(restart_head, restarts),
+            table(job_head, jobs),
         ]
     )
 

@@ -403,6 +403,40 @@ async def test_a_pass_that_a_restore_interrupts_ends_before_its_next_action() ->
         await asyncio.gather(resync, return_exceptions=True)
 
 
+def build_named(name: str, **status: Any) -> dict[str, Any]:
+    return {**BODY, "metadata": {**BODY["metadata"], "name": name, "uid": name}, "status": status}
+
+
+async def test_what_has_ended_is_looked_at_after_all_that_has_not() -> None:
+    harness = Harness(plan)
+    for number in range(3):
+        harness.api.add(build_named(f"ended-{number}", phase="Succeeded", observedGeneration=1))
+    harness.api.add(build_named("live", phase="Training", observedGeneration=1))
+    await harness.controller.load()
+    queue = harness.controller.queue
+    order = [(await queue.get()).name for _ in range(4)]
+    assert order == ["live", "ended-0", "ended-1", "ended-2"]
+    queue.close()
+
+
+async def test_a_resync_looks_at_what_has_ended_only_where_it_has_changed() -> None:
+    async with running(lambda *_: Plan((), {"phase": "Succeeded"})) as harness:
+        bodies = [harness.api.add(build_named(f"ended-{number}", phase="Succeeded")) for number in range(3)]
+        passes = harness.controller._metrics.reconciles.labels("FineTuneJob", "done")
+        for body in bodies:
+            harness.controller.handle_event(None, body)
+        await until(lambda: passes._value.get() >= 3 and not len(harness.controller.queue))
+        harness.controller.queue.close()
+        harness.api.add({**bodies[1], "spec": {"valid": True, "suspend": True}})
+        queued: list[str] = []
+        harness.controller.queue.add = lambda key, urgent=False: queued.append(key.name)  # type: ignore[method-assign]
+        await harness.controller.resync_kind("FineTuneJob")
+        assert queued == ["ended-1"]
+        queued.clear()
+        await harness.controller.resync_kind("FineTuneJob", went_back=True)
+        assert sorted(queued) == ["ended-0", "ended-1", "ended-2"]
+
+
 def build_labeled(name: str, owner: str) -> dict[str, Any]:
     metadata = {"namespace": "ns", "name": name, "labels": {OWNER_UID_LABEL: owner}}
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata}

@@ -3,6 +3,8 @@
 import random
 from typing import Any
 
+import orjson
+import pytest
 from long_form import cases
 
 from tunesmith.api.actions import ACTION_ANNOTATION
@@ -84,6 +86,26 @@ def test_a_digest_within_a_record_or_a_uri_is_mentioned() -> None:
         mentioned = mentioned_in({"data": {"record.json": text}})
         assert hashes_of({digest}) <= mentioned
         assert not hashes_of({f"sha256:{'d' * 64}"}) & mentioned
+
+
+URIS = (
+    "pvc://models/tiny", "hf://org/model@main", "s3://bucket/a%20b?x=1", "https://host:443/x", "oci://r/x:1",
+    "configmap://rows/train.jsonl",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("uri", URIS)
+def test_a_uri_is_mentioned_wherever_it_stands(uri: str) -> None:
+    within_json = orjson.dumps({"uri": uri, "next": 1}).decode()
+    for text in (
+        uri,
+        f"from {uri} to",
+        within_json,
+        f"A{uri}",
+        f"x-{uri}",
+        orjson.dumps(within_json).decode(),
+    ):
+        assert hashes_of({uri}) <= mentioned_in({"data": {"text": text}}), text
 
 
 def test_mentions_follow_a_simple_model() -> None:

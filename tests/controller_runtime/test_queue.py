@@ -32,6 +32,11 @@ class QueueMachine(RuleBasedStateMachine):
         self.queue.add(key, urgent)
         self.owed.add(key)
 
+    @rule(key=KEYS)
+    def add_idle(self, key: str) -> None:
+        self.queue.add_idle(key)
+        self.owed.add(key)
+
     @rule(key=KEYS, seconds=st.floats(0.1, 10))
     def add_after(self, key: str, seconds: float) -> None:
         self.queue.add_after(key, seconds)
@@ -40,7 +45,7 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(key=KEYS, seconds=st.floats(0.1, 1))
     def add_soon(self, key: str, seconds: float) -> None:
         self.queue.add_soon(key, seconds)
-        if key not in self.owed:
+        if key not in self.owed or key in self.queue._idle:
             self.soon.setdefault(key, self.clock.now + seconds)
 
     @rule(key=KEYS)
@@ -166,3 +171,31 @@ def test_back_off_doubles_up_to_a_bound_and_starts_over() -> None:
     assert queue.back_off("a", at_least=3.0) == 3.0
     assert queue.back_off("a") == pytest.approx(0.2)
     assert [queue.back_off("b", at_least=5.0, at_most=30.0) for _ in range(40)][-1] == 30.0
+
+
+async def test_keys_for_when_there_is_time_come_last_unless_they_are_asked_for() -> None:
+    clock = FakeClock()
+    queue: WorkQueue[str] = WorkQueue(clock)
+    for key in "abcd":
+        queue.add_idle(key)
+    clock.advance(2 * PATIENCE_SECONDS)
+    for key in "xc":
+        queue.add(key)
+    queue.add_idle("x")
+    queue.add("y", urgent=True)
+    queue.add_soon("d", 0.5)
+    assert [await queue.get() for _ in range(4)] == ["y", "x", "c", "a"]
+    clock.advance(0.5)
+    assert [await queue.get() for _ in range(2)] == ["d", "b"]
+    queue.add_idle("a")
+    assert not len(queue), "it is worked on"
+    queue.done("a")
+    assert (await queue.get(), len(queue)) == ("a", 0)
+
+
+async def test_a_key_for_when_there_is_time_wakes_a_worker() -> None:
+    queue: WorkQueue[str] = WorkQueue(asyncio.get_running_loop())
+    worker = asyncio.create_task(queue.get())
+    await asyncio.sleep(0)
+    queue.add_idle("a")
+    assert await worker == "a"

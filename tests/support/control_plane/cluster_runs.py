@@ -18,7 +18,11 @@ CHILDREN = ("apis/batch/v1/{}/jobs", "api/v1/{}/configmaps", "api/v1/{}/pods", "
 
 
 class Runs:
-    """A namespace with claims and rows for runs."""
+    """A namespace with claims and rows for runs.
+
+    Args:
+        patience: seconds for which a pod is waited for.
+    """
 
     def __init__(
         self,
@@ -26,8 +30,10 @@ class Runs:
         folder: Path,
         claims: tuple[str, ...] = ("models", "artifacts", "data"),
         access_mode: str = "ReadWriteOnce",
+        patience: float = 30,
     ) -> None:
         self.server = server
+        self._patience = patience
         self.namespace = server.namespace("runs")
         for claim in claims:
             server.add_volume(self.namespace, claim, folder, "gpu-0", access_mode=access_mode)
@@ -108,7 +114,7 @@ class Runs:
         selector = (
             f"{OWNER_UID_LABEL}={uid},tunesmith.dev/stage={stage},tunesmith.dev/attempt={attempt},{place}"
         )
-        return self.server.wait_for_pod(self.namespace, selector)
+        return self.server.wait_for_pod(self.namespace, selector, timeout=self._patience)
 
     def patch(self, kind: str, name: str, change: Body, subresource: str = "") -> Body:
         """Merge a change into the resource."""

@@ -1,6 +1,7 @@
 """Fake GPU nodes, and pods on them whose end a test decides."""
 
 import datetime
+from collections.abc import Mapping
 from typing import Any
 
 from tunesmith_cluster.api import ApiError, Document
@@ -11,9 +12,15 @@ MAX_TERMINATION_MESSAGE_BYTES = 4096
 H100 = {"nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3", "nvidia.com/gpu.memory": "81559"}
 
 
-def build_gpu_node(name: str, gpus: int, labels: dict[str, str]) -> Document:
-    """A node that kwok keeps alive, labeled as NVIDIA's gpu-feature-discovery labels real ones."""
-    resources = {"cpu": "64", "memory": "512Gi", "ephemeral-storage": "1Ti", "pods": "1000"}
+def build_gpu_node(
+    name: str, gpus: int, labels: dict[str, str], more: Mapping[str, str] | None = None
+) -> Document:
+    """A node that kwok keeps alive, labeled as NVIDIA's gpu-feature-discovery labels real ones.
+
+    Args:
+        more: resources that differ from those of one machine.
+    """
+    resources = {"cpu": "64", "memory": "512Gi", "ephemeral-storage": "1Ti", "pods": "1000", **(more or {})}
     if gpus:
         resources["nvidia.com/gpu"] = str(gpus)
         labels = {"nvidia.com/gpu.present": "true", "nvidia.com/gpu.count": str(gpus), **H100, **labels}
@@ -62,9 +69,16 @@ def _ended(status: Document, ends: dict[str, dict[str, Any]], now: str) -> Docum
 class ControlPlane(ClusterClient):
     """Cluster with fake nodes: pods are scheduled and run, and end when and as the test decides."""
 
-    def add_node(self, name: str, *, gpus: int = 8, labels: dict[str, str] | None = None) -> None:
-        """Add a fake node and wait until it is Ready. Labels replace those of an 80 GB H100."""
-        self.api.create("/api/v1/nodes", build_gpu_node(name, gpus, labels or {}))
+    def add_node(
+        self,
+        name: str,
+        *,
+        gpus: int = 8,
+        labels: dict[str, str] | None = None,
+        resources: Mapping[str, str] | None = None,
+    ) -> None:
+        """Add a fake node and wait until it is Ready. Labels and resources replace those of a machine with H100s."""
+        self.api.create("/api/v1/nodes", build_gpu_node(name, gpus, labels or {}, resources))
         eventually(lambda: self._accepts_pods(name), what=f"node {name} to get Ready")
 
     def wait_for_pod(self, namespace: str, selector: str, *, timeout: float = 30) -> Document:

@@ -124,7 +124,12 @@ class Controller:
             new = "observedGeneration" not in (body.get("status") or {})
             if new:
                 self._first_seen_at[body["metadata"]["uid"]] = time.monotonic()
-            self.queue.add(key_of(body), urgent=new)
+            if event_type is None and _has_ended(body):
+                # Thousands of them have nothing left to do, and what runs must not wait for them.
+                self.queue.add_idle(key_of(body))
+                self._client.index.set_ended(body["metadata"]["uid"], True)
+            else:
+                self.queue.add(key_of(body), urgent=new)
 
     def child_changed(self, owner_uid: str) -> None:
         """Reconcile the resource with this UID: one of its children has ended, or was removed."""
@@ -155,6 +160,8 @@ class Controller:
         return True
 
     def _wake_referrers(self, body: Body) -> None:
+        if not self.bodies.has_referrers(key_of(body)):
+            return
         mentioned = mentioned_in(body) | self._client.index.mentioned_by(body["metadata"]["uid"])
         for referrer in self.bodies.referrers(key_of(body), mentioned):
             self.queue.add(referrer)
@@ -234,11 +241,14 @@ class Controller:
         await self._forget_missing(kind, present)
 
     def _take_listed(self, body: Body, went_back: bool) -> None:
+        changed = True
         try:
-            self._store(body, went_back)
+            changed = self._store(body, went_back)
         except Exception:
             logger.exception("odd resource left out", extra={"resource": _reference(body)})
-        self.queue.add(key_of(body))
+        # What has ended and was looked at changes only with its children, and those are watched.
+        if changed or went_back or not (_has_ended(body) and body["metadata"]["uid"] in self._reconciled_at):
+            self.queue.add(key_of(body))
 
     async def _forget_missing(self, kind: str, present: Container[str]) -> None:
         for uid, key in self.bodies.uids(kind).items():

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from tunesmith.api.actions import ACTION_ANNOTATION
 from tunesmith.manifests.objects import Body
 
-from .kept import Kept, packed, unpacked, version_of, version_of_kept, without_unread_metadata
+from .kept import Kept, Packer, unpacked, version_of, version_of_kept, without_unread_metadata
 from .mentions import Mentions, hashes_of, mentioned_in
 from .tombstones import Tombstones
 
@@ -62,6 +62,7 @@ class Bodies:
     ) -> None:
         self._has_ended = has_ended
         self._deleted = Tombstones(clock)
+        self._packer = Packer()
         self._bodies: dict[str, dict[str, dict[str, Kept]]] = {}
         self._keys: dict[str, Key] = {}
         # Of those that have ended; of the others so few are there that each is read.
@@ -125,7 +126,7 @@ class Bodies:
         in_namespace = self._bodies.setdefault(key.kind, {}).setdefault(key.namespace, {})
         kept = with_writers(body, ACTION_ANNOTATION)
         has_ended = self._has_ended(body)
-        in_namespace[key.name] = packed(kept) if has_ended else kept
+        in_namespace[key.name] = self._packer.pack(kept) if has_ended else kept
         self._keys[body["metadata"]["uid"]] = key
         live = self._live.setdefault((key.kind, key.namespace), {})
         self._mentions.drop(key)
@@ -173,6 +174,11 @@ class Bodies:
     def await_mentions(self, key: Key, texts: Iterable[str]) -> None:
         """Of a kind that the resource refers to, only what mentions one of these texts concerns it from now on."""
         self._awaited[key] = hashes_of(texts)
+
+    def has_referrers(self, key: Key) -> bool:
+        """Whether any resource refers to this one, by its name or by its kind."""
+        named, any_of_kind = Reference(key.kind, key.name), Reference(key.kind, None)
+        return not self._referrers.keys().isdisjoint(((key.namespace, named), (key.namespace, any_of_kind)))
 
     def referrers(self, key: Key, mentioned: frozenset[int] = frozenset()) -> set[Key]:
         """The resources that refer to this one, by its name or by its kind.

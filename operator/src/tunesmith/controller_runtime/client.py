@@ -25,7 +25,8 @@ Bodies = list[Body]
 #: A watch without any event for so long, not even a bookmark (one a minute), counts as dead.
 SILENCE_SECONDS = 150.0
 WATCH_SECONDS = 600
-PAGE = 500
+#: Small, so that a page takes little memory, and passes go on between two of them.
+PAGE = 100
 #: Far below the connections that calls share: while all watches list anew, passes still go on.
 LISTS_OF_WATCHES = 16
 USER_AGENT = FIELD_MANAGER

@@ -1,6 +1,7 @@
 """Children in memory: kept up to date by watches and by the operator's own writes."""
 
 import logging
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 
@@ -8,7 +9,7 @@ from tunesmith.manifests.names import OWNER_UID_LABEL, TRAINER_CONTAINER
 from tunesmith.manifests.objects import Body, with_first_deletion_request
 from tunesmith.manifests.verdict_records import VERDICTS_OWNER, verdicts_group
 
-from .kept import Kept, Packed, packed, stripped, unpacked, version_of_kept
+from .kept import Kept, Packed, Packer, stripped, unpacked, version_of_kept
 from .mentions import Mentions, hashes_of, mentioned_in
 from .tombstones import Tombstones
 
@@ -77,6 +78,7 @@ class ChildIndex:
         self._ended: set[str] = set()
         self._mentions: Mentions[str] = Mentions()
         self._deleted = Tombstones(clock)
+        self._packer = Packer()
 
     def follow(self, api_version: str, kind: str, synced: Callable[[], bool]) -> None:
         """Index this kind from now on; ``synced`` is true once all its objects were listed."""
@@ -109,15 +111,16 @@ class ChildIndex:
         uid = body["metadata"]["uid"]
         if uid in self._deleted:
             return False
-        children = self._objects[api_version, kind].setdefault(owner, {})
+        # The same text is a key for each kind.
+        children = self._objects[api_version, kind].setdefault(sys.intern(owner), {})
         earlier = children.get(uid)
         if earlier is not None and int(body["metadata"]["resourceVersion"]) <= version_of_kept(earlier):
             return False
         earlier = None if earlier is None else unpacked(earlier)
         stored = with_first_deletion_request(stripped(api_version, kind, body), earlier)
-        children[uid] = packed(stored) if self._stays_packed(owner) else stored
+        children[uid] = self._packer.pack(stored) if self._stays_packed(owner) else stored
         if (api_version, kind) == _CONFIG_MAP:
-            self._mentions.add(owner, mentioned_in(stored))
+            self._mentions.add(sys.intern(owner), mentioned_in(stored))
         if kind == "Pod" and self._on_pod is not None:
             self._on_pod(body, False)
         return True
@@ -137,7 +140,7 @@ class ChildIndex:
         for owners in self._objects.values():
             children = owners.get(owner_uid, {})
             for uid, kept in children.items():
-                children[uid] = packed(kept)
+                children[uid] = self._packer.pack(kept)
 
     def removed_pods(self, owner_uid: str) -> tuple[Body, ...]:
         """The owner's pods that ended and then were removed, in their last state."""
@@ -262,7 +265,7 @@ class IndexListing:
         """Most of what is listed at the start belongs to resources that have ended."""
         uid, children = body["metadata"]["uid"], self._index._objects[self._kind].get(_owner(body) or "", {})
         if uid in children:
-            children[uid] = packed(children[uid])
+            children[uid] = self._index._packer.pack(children[uid])
 
     def _missing(self) -> list[Body]:
         """What is known of this place, is not younger than the list, and is not in it."""

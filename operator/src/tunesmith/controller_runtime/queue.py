@@ -1,7 +1,7 @@
 """A work queue in the manner of client-go: de-duplicating, one worker per key, with back-off and delays."""
 
 import asyncio
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable
 from typing import Generic, Protocol, TypeVar
 
@@ -36,7 +36,7 @@ class WorkQueue(Generic[Key]):
     afterwards, and never by two workers at a time.
 
     Urgent keys go first. So that they can't keep the others waiting for ever, one that has waited for more than
-    ``PATIENCE_SECONDS`` follows after ``URGENT_IN_A_ROW`` of them.
+    ``PATIENCE_SECONDS`` follows after ``URGENT_IN_A_ROW`` of them. Keys for when there is time come last.
 
     Args:
         clock: the event loop.
@@ -49,6 +49,7 @@ class WorkQueue(Generic[Key]):
         self._waiting: deque[tuple[float, Key]] = deque()
         self._urgent: deque[Key] = deque()
         self._urgent_in_a_row = 0
+        self._idle: OrderedDict[Key, None] = OrderedDict()
         self._dirty: set[Key] = set()
         self._working: set[Key] = set()
         self._timers: dict[Key, Timer] = {}
@@ -56,25 +57,36 @@ class WorkQueue(Generic[Key]):
         self._failures: dict[Key, int] = {}
         self._ready = asyncio.Event()
         self._is_stopped = False
-        self._idle = asyncio.Event()
+        self._rests = asyncio.Event()
 
     def __len__(self) -> int:
-        return len(self._urgent) + len(self._waiting)
+        return len(self._urgent) + len(self._waiting) + len(self._idle)
 
     def add(self, key: Key, urgent: bool = False) -> None:
         """Work on this key as soon as possible; an urgent one before those that are not, unless it waits already."""
-        if key in self._dirty:
+        if key in self._idle:
+            del self._idle[key]
+        elif key in self._dirty:
             return
         self._dirty.add(key)
         if key not in self._working:
             self._push(key, urgent)
+
+    def add_idle(self, key: Key) -> None:
+        """Work on this key once no other one waits."""
+        if key in self._working:
+            self.add(key)
+        elif key not in self._dirty:
+            self._dirty.add(key)
+            self._idle[key] = None
+            self._ready.set()
 
     def add_soon(self, key: Key, seconds: float) -> None:
         """Work on this key after so many seconds, once for all that happens until then.
 
         Work that begins earlier, for whatever cause, counts: it sees what has happened before its begin.
         """
-        if key not in self._dirty and key not in self._soon:
+        if (key not in self._dirty or key in self._idle) and key not in self._soon:
             self._soon[key] = self._clock.call_later(seconds, self._due, self._soon, key)
 
     def add_after(self, key: Key, seconds: float) -> None:
@@ -129,14 +141,14 @@ class WorkQueue(Generic[Key]):
         if key in self._dirty:
             self._push(key)
         if not self._working:
-            self._idle.set()
+            self._rests.set()
 
     async def stop(self) -> None:
         """Give no more keys to workers, and wait until those that they have are done."""
         self._is_stopped = True
         while self._working:
-            self._idle.clear()
-            await self._idle.wait()
+            self._rests.clear()
+            await self._rests.wait()
 
     def close(self) -> None:
         """Cancel all timers."""
@@ -157,7 +169,9 @@ class WorkQueue(Generic[Key]):
             self._urgent_in_a_row += 1
             return self._urgent.popleft()
         self._urgent_in_a_row = 0
-        return self._waiting.popleft()[1]
+        if self._waiting:
+            return self._waiting.popleft()[1]
+        return self._idle.popitem(last=False)[0]
 
     def _due(self, timers: dict[Key, Timer], key: Key) -> None:
         timers.pop(key, None)

@@ -1,6 +1,7 @@
 """Life of the process: settings, servers, election, watches and workers; when one part ends, all end."""
 
 import asyncio
+import gc
 import logging
 import signal
 import ssl
@@ -64,6 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"error: {describe(error)}\n")
         return 2
     set_up_logs(settings.log_level, settings.log_format)
+    # Imported objects live as long as the process: to look through them for garbage takes a third of the start.
+    gc.freeze()
     try:
         uvloop.run(run(settings, RECONCILERS))
     except Exception as error:

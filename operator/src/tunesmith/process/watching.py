@@ -11,6 +11,7 @@ import kopf
 from kopf._core.reactor.inventory import ResourceMemories, ResourceMemory
 
 from tunesmith.controller_runtime.backoff import Backoff
+from tunesmith.controller_runtime.client import PAGE
 from tunesmith.controller_runtime.connection import Connection
 from tunesmith.manifests.names import API_VERSION, GROUP, PLURALS
 from tunesmith.manifests.objects import Body
@@ -94,7 +95,7 @@ def build_kopf_settings(backoff: Backoff = BACKOFF) -> kopf.OperatorSettings:
     settings.watching.connect_timeout = CONNECT_SECONDS
     settings.watching.server_timeout = SERVER_SECONDS
     settings.watching.inactivity_timeout = SILENCE_SECONDS
-    settings.watching.chunk_size = 500
+    settings.watching.chunk_size = PAGE
     settings.queueing.idle_timeout = IDLE_SECONDS
     settings.persistence.finalizer = f"{GROUP}/operator"
     settings.persistence.progress_storage = NoProgress()

@@ -98,8 +98,10 @@ from .publication import SharedState, generations_of, needed_by_pods, next_state
 
 #: Interval while something is in progress whose end causes no watch event.
 BUSY_SECONDS = 2.0
-#: Interval while waiting for objects that the resource does not own.
-WAITING_SECONDS = 15.0
+#: The same while no agent is connected: its first report leads to a pass, and so do its pod and the Deployment.
+UNCONNECTED_SECONDS = 15.0
+#: Interval while FineTuneJobs or EvalRuns decide what is served: each end of one leads to a pass, if a watch tells it.
+REFERRING_SECONDS = 60.0
 #: Interval while no pod is started because no GPU can be used, or the model fits on none: nodes with others may join.
 REFUSED_SECONDS = 60.0
 #: Interval between moves of home pods: an agent loads the versions that are new at home on it in less.
@@ -620,11 +622,11 @@ def _requeue_after(state: ServingState, wait: float | None) -> float | None:
             waits.append(due)
         is_blocked = record.candidate is None and not context.target.admitted
         if is_blocked or context.adapter.source.fine_tune_job_ref is not None:
-            waits.append(WAITING_SECONDS)
+            waits.append(REFERRING_SECONDS)
     if state.obstacle and state.obstacle[0] in REFUSALS:
         waits.append(REFUSED_SECONDS)
     if state.is_busy:
-        waits.append(BUSY_SECONDS)
+        waits.append(BUSY_SECONDS if state.sets.everyone.has_agents else UNCONNECTED_SECONDS)
     if state.set_plan.removal_seconds is not None:
         waits.append(max(state.set_plan.removal_seconds, 1.0))
     return min(waits, default=None)

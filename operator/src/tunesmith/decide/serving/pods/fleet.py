@@ -122,6 +122,11 @@ class Fleet:
         return all(pod.agent is not None and pod.agent.connected for pod in self.ready)
 
     @property
+    def has_agents(self) -> bool:
+        """True if any pod's agent is connected to this operator."""
+        return any(pod.agent is not None and pod.agent.connected for pod in self.pods)
+
+    @property
     def is_told(self) -> bool:
         """True if this operator has sent a state to each connected agent."""
         return all(pod.agent.told for pod in self.pods if pod.agent and pod.agent.connected)
