@@ -317,10 +317,12 @@ def _continue(attempt: Attempt, job: Body) -> Step:
         timers.append(attempt.limit.seconds_left)
     held_by_queue = attempt.suspended and not stage.suspended
     all_running = bool(attempt.pods) and all(is_running(pod) and not is_deleting(pod) for pod in attempt.pods)
+    unschedulable = waiting is not None and waiting.reason is RunReason.UNSCHEDULABLE
     if not held_by_queue and not all_running:
         age = (now - created_at(job)).total_seconds()
-        timers.append(min(max(age / 4, MIN_POLL_SECONDS), MAX_POLL_SECONDS))
-    unschedulable = waiting is not None and waiting.reason is RunReason.UNSCHEDULABLE
+        # The scheduler tells when it has found a node: until then nothing else can go wrong unseen.
+        seldom = MAX_POLL_SECONDS if unschedulable else MIN_POLL_SECONDS
+        timers.append(min(max(age / 4, seldom), MAX_POLL_SECONDS))
     if stage.suspended and (attempt.suspended or not stage.queued):
         state = StageState.SUSPENDED
     elif (attempt.suspended and stage.queued) or unschedulable:
