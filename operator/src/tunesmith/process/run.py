@@ -53,8 +53,8 @@ SYNC_SECONDS = 120.0
 #: API group of OpenShift's SecurityContextConstraints.
 SECURITY_CONSTRAINTS = "security.openshift.io"
 CLAIM_NAME = "tunesmith-controller"
-#: Allocations between two looks of the collector at young objects. kopf leaves some cycles for each event; with Python's
-#: 700, one twentieth of the operator's processor time went into the collector.
+#: Allocations between two looks of the collector at young objects. kopf leaves some cycles for each event; with
+#: Python's 700, one twentieth of the operator's processor time went into the collector.
 YOUNG_OBJECTS = 10_000
 CLAIM_TIMES = LeaseTimes(duration=60.0, deadline=40.0, retry=5.0)
 
