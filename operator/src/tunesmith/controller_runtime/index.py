@@ -192,26 +192,23 @@ class ChildIndex:
         owner = _owner(body)
         if owner is None:
             return
+        before = self._kept(api_version, kind, body)
         if event_type == "DELETED":
             if (
                 kind == "Pod"
                 and _has_terminated(body)
                 and len(self._removed_pods.get(owner, ())) < MAX_REMOVED_PODS
             ):
-                uid = body["metadata"]["uid"]
-                kept = self._kept(api_version, kind, body)
-                earlier = None if kept is None else unpacked(kept)
+                earlier = None if before is None else unpacked(before)
                 stored = with_first_deletion_request(stripped(api_version, kind, body), earlier)
-                self._removed_pods.setdefault(owner, {})[uid] = stored
+                self._removed_pods.setdefault(owner, {})[body["metadata"]["uid"]] = stored
             self.drop(api_version, kind, body)
             self._on_change(owner)
+        elif not self.put(api_version, kind, body):
             return
-        earlier = self._kept(api_version, kind, body)
-        if not self.put(api_version, kind, body):
-            return
-        if _has_an_end(kind, body):
+        elif _has_an_end(kind, body):
             self._on_change(owner)
-        elif _is_news(kind, body, earlier, self._kept(api_version, kind, body)):
+        elif _is_news(kind, body, before, self._kept(api_version, kind, body)):
             self._on_step(owner)
 
     def _kept(self, api_version: str, kind: str, body: Body) -> Kept | None:
