@@ -69,7 +69,7 @@ def test_own_write_is_there_and_its_echo_wakes_nobody() -> None:
     index.handle_event(*JOB, "MODIFIED", build_child("a", 4))
     assert names(index) == {("a", "5")}
     assert changed == []
-    index.handle_event(*JOB, "MODIFIED", build_child("a", 6))
+    index.handle_event(*JOB, "MODIFIED", build_child("a", 6) | {"spec": {"suspend": True}})
     assert changed == ["owner"]
 
 
@@ -276,7 +276,7 @@ def test_children_of_ended_resources_are_packed_and_read_as_they_were() -> None:
     assert index.find(*JOB, "owner") == first
     assert index.find(*JOB, "owner")[0] is not first[0]  # type: ignore[index]
     index.handle_event(*JOB, "MODIFIED", build_child("a", 5))
-    index.handle_event(*JOB, "MODIFIED", build_child("a", 7))
+    index.handle_event(*JOB, "MODIFIED", build_child("a", 7) | {"spec": {"suspend": True}})
     assert names(index) == {("a", "7")}
     take_list(index, 20)
     assert (names(index), names(index, "other")) == (set(), set())
@@ -294,7 +294,7 @@ JOB_RUNS = {"status": {"active": 1, "conditions": [{"type": "Suspended", "status
         (JOB, "MODIFIED", JOB_RUNS, False),
         (JOB, "MODIFIED", JOB_ENDS, True),
         (JOB, "DELETED", JOB_RUNS, True),
-        (("v1", "Pod"), "MODIFIED", {"status": {"phase": "Pending"}}, False),
+        (("v1", "Pod"), "MODIFIED", {"status": {"phase": "Running"}}, False),
         (("v1", "Pod"), "MODIFIED", {"status": {"phase": "Failed"}}, True),
         (("v1", "Pod"), "MODIFIED", {"status": build_pod("", 1)["status"]}, False),
         (("v1", "Pod"), "MODIFIED", {"status": build_pod("", 1, exit_code=0)["status"]}, True),
@@ -310,6 +310,54 @@ def test_the_end_of_a_child_is_told_apart_from_its_steps(
     index.follow(*kind, lambda: True)
     index.handle_event(*kind, event_type, build_child("a", 1) | state)
     assert (ends, steps) == ((["owner"], []) if is_end else ([], ["owner"]))
+
+
+POD = ("v1", "Pod")
+STARTED = {"status": {"startTime": "2030-01-01T00:00:00Z", "active": 1, "ready": 0}}
+NO_NODE = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "no node"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "before", "after", "is_told"),
+    [
+        (JOB, {}, STARTED, False),
+        (JOB, STARTED, {"status": {**STARTED["status"], "ready": 1}}, False),
+        (JOB, STARTED, STARTED | {"spec": {"suspend": True}}, True),
+        (JOB, STARTED, {"status": {"conditions": [{"type": "Suspended", "status": "True"}]}}, True),
+        (
+            POD,
+            {"status": {"phase": "Pending"}},
+            {"status": {"phase": "Pending", "conditions": [NO_NODE]}},
+            True,
+        ),
+        (POD, {"status": {"conditions": [NO_NODE]}}, {"status": {"conditions": [NO_NODE]}}, False),
+    ],
+)
+def test_changes_that_no_plan_reads_are_not_told(
+    kind: tuple[str, str], before: dict[str, Any], after: dict[str, Any], is_told: bool
+) -> None:
+    steps: list[str] = []
+    index = ChildIndex(lambda uid: None, on_step=steps.append)
+    index.follow(*kind, lambda: True)
+    index.put(*kind, build_child("a", 1) | before)
+    index.handle_event(*kind, "MODIFIED", build_child("a", 2) | after)
+    assert steps == (["owner"] if is_told else [])
+
+
+@pytest.mark.parametrize(
+    ("status", "is_told"),
+    [
+        ({"phase": "Pending", "qosClass": "Burstable"}, False),
+        ({"phase": "Pending", "conditions": [NO_NODE]}, True),
+        ({"phase": "Running"}, True),
+    ],
+)
+def test_a_new_pod_is_told_once_it_says_something(status: dict[str, Any], is_told: bool) -> None:
+    steps: list[str] = []
+    index = ChildIndex(lambda uid: None, on_step=steps.append)
+    index.follow(*POD, lambda: True)
+    index.handle_event(*POD, "ADDED", build_child("a", 1) | {"status": status})
+    assert steps == (["owner"] if is_told else [])
 
 
 def test_a_child_that_is_being_deleted_is_told_at_once() -> None:

@@ -10,6 +10,7 @@ from tunesmith.decide.run.attempts import (
     BACKOFF_SECONDS,
     MAX_BACKOFF_SECONDS,
     MAX_DISRUPTIONS,
+    MAX_POLL_SECONDS,
     REPORT_WAIT_SECONDS,
     SOON_SECONDS,
     advance,
@@ -189,3 +190,10 @@ def test_pods_that_do_not_run_are_looked_at_ever_more_rarely() -> None:
     assert waits == [5.0, 25.0, 60.0]
     running = Children(jobs=(build_job(),), pods=(build_pod(),))
     assert advance(train_stage(), running, after(10)).requeue_after is None
+
+
+def test_pods_without_a_node_are_looked_at_seldom_since_the_scheduler_tells_when_it_has_found_one() -> None:
+    no_node = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes"}
+    pod = build_pod(conditions=(no_node,)) | {"status": {"phase": "Pending", "conditions": [no_node]}}
+    step = advance(train_stage(), Children(jobs=(build_job(),), pods=(pod,)), after(1))
+    assert (step.state, step.requeue_after) == (StageState.QUEUED, MAX_POLL_SECONDS)

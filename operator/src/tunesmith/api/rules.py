@@ -46,7 +46,8 @@ class Rule:
             raise ValueError(self.message)
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_after_validator_function(self._verified, handler(source))
+        schema = handler(source)
+        return core_schema.no_info_after_validator_function(self._verified, schema) if self.check else schema
 
     def __get_pydantic_json_schema__(
         self, schema: CoreSchema, handler: GetJsonSchemaHandler

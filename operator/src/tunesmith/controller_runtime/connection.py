@@ -204,6 +204,8 @@ class Connection:
             "timeout": aiohttp.ClientTimeout(total=REQUEST_SECONDS, sock_connect=CONNECT_SECONDS),
             # aiohttp itself would read the environment and ~/.netrc for each request.
             "trust_env": False,
+            # The API server sets no cookies; a jar would be searched for each request.
+            "cookie_jar": aiohttp.DummyCookieJar(),
             "proxy": self._configuration.proxy or environment_proxy(URL(self.server)),
             "middlewares": (*middlewares, partial(self._authorize, self.server)),
         }

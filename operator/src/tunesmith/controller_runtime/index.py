@@ -38,6 +38,9 @@ OnPod = Callable[[Body, bool], None]
 #: Conditions by which a Job has ended, or is about to.
 _ENDS_OF_JOBS = frozenset({"Complete", "Failed", "SuccessCriteriaMet", "FailureTarget"})
 
+_OF_NEW_PODS = frozenset({"phase", "qosClass"})
+_VERSIONS = frozenset({"resourceVersion", "generation"})
+
 _Kind = tuple[str, str]
 _CONFIG_MAP = ("v1", "ConfigMap")
 
@@ -194,22 +197,28 @@ class ChildIndex:
         owner = _owner(body)
         if owner is None:
             return
+        before = self._kept(api_version, kind, body)
         if event_type == "DELETED":
             if (
                 kind == "Pod"
                 and _has_terminated(body)
                 and len(self._removed_pods.get(owner, ())) < MAX_REMOVED_PODS
             ):
-                uid = body["metadata"]["uid"]
-                kept = self._objects.get((api_version, kind), {}).get(owner, {}).get(uid)
-                earlier = None if kept is None else unpacked(kept)
+                earlier = None if before is None else unpacked(before)
                 stored = with_first_deletion_request(stripped(api_version, kind, body), earlier)
-                self._removed_pods.setdefault(owner, {})[uid] = stored
+                self._removed_pods.setdefault(owner, {})[body["metadata"]["uid"]] = stored
             self.drop(api_version, kind, body)
             self._on_change(owner)
-        elif self.put(api_version, kind, body):
-            tell = self._on_change if _has_an_end(kind, body) else self._on_step
-            tell(owner)
+        elif not self.put(api_version, kind, body):
+            return
+        elif _has_an_end(kind, body):
+            self._on_change(owner)
+        elif _is_news(kind, body, before, self._kept(api_version, kind, body)):
+            self._on_step(owner)
+
+    def _kept(self, api_version: str, kind: str, body: Body) -> Kept | None:
+        children = self._objects.get((api_version, kind), {}).get(_owner(body) or "", {})
+        return children.get(body["metadata"]["uid"])
 
     def _remove(self, api_version: str, kind: str, body: Body) -> None:
         owner = _owner(body)
@@ -306,6 +315,26 @@ def _has_an_end(kind: str, body: Body) -> bool:
         conditions = status.get("conditions") or ()
         return any(item["type"] in _ENDS_OF_JOBS and item["status"] == "True" for item in conditions)
     return kind == "Pod" and (status.get("phase") in {"Succeeded", "Failed"} or _has_terminated(body))
+
+
+def _is_news(kind: str, body: Body, earlier: Kept | None, kept: Kept | None) -> bool:
+    """False for what no plan reads: counters and the start of a Job, and a new pod that says nothing yet.
+
+    The next event of such a pod follows at once, with what its scheduler thinks of it.
+    """
+    if earlier is None or kept is None:
+        status = body.get("status") or {}
+        return kind != "Pod" or bool(status.keys() - _OF_NEW_PODS) or status.get("phase") != "Pending"
+    return _read_part(kind, unpacked(earlier)) != _read_part(kind, unpacked(kept))
+
+
+def _read_part(kind: str, kept: Body) -> Body:
+    """What plans read of an object and may answer to at once."""
+    metadata = {name: value for name, value in kept["metadata"].items() if name not in _VERSIONS}
+    part = {**kept, "metadata": metadata}
+    if kind == "Job":
+        part["status"] = (kept.get("status") or {}).get("conditions")
+    return part
 
 
 def _has_terminated(pod: Body) -> bool:

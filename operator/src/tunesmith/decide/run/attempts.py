@@ -321,11 +321,13 @@ def _continue(attempt: Attempt, job: Body) -> Step:
     held_by_queue = attempt.suspended and not stage.suspended
     all_running = bool(attempt.pods) and all(is_running(pod) and not is_deleting(pod) for pod in attempt.pods)
     age = (now - created_at(job)).total_seconds()
+    unschedulable = waiting is not None and waiting.reason is RunReason.UNSCHEDULABLE
     if not held_by_queue and not all_running:
-        timers.append(min(max(age / 4, MIN_POLL_SECONDS), MAX_POLL_SECONDS))
+        # The scheduler tells when it has found a node: until then nothing else can go wrong unseen.
+        seldom = MAX_POLL_SECONDS if unschedulable else MIN_POLL_SECONDS
+        timers.append(min(max(age / 4, seldom), MAX_POLL_SECONDS))
     elif held_by_queue and attempt.children.workloads is not None:
         timers.append(min(max(age / 4, MIN_QUEUE_SECONDS), MAX_QUEUE_SECONDS))
-    unschedulable = waiting is not None and waiting.reason is RunReason.UNSCHEDULABLE
     if stage.suspended and (attempt.suspended or not stage.queued):
         state = StageState.SUSPENDED
     elif (attempt.suspended and stage.queued) or unschedulable:
