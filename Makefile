@@ -7,7 +7,6 @@ SOURCES := contract/src storage/src gpu/src search/src operator/src serving-imag
 empty :=
 space := $(empty) $(empty)
 export PYTHONPATH := $(subst $(space),:,$(addprefix $(CURDIR)/,$(SOURCES)))
-export PYTHONDONTWRITEBYTECODE := 1
 
 RESULTS := build/test-results
 # Looked up when a target needs them: the environments live in the cache, by the hash of their pins.
@@ -82,7 +81,7 @@ test-engine: ## Agent and evaluation against the real serving engine, on tiny mo
 	@TUNESMITH_ENGINE_PYTHON=$$(python3 -m tunesmith_images venv engine)/bin/python \
 		$(dev)/pytest -q -m engine tests/agent --junitxml=$(RESULTS)/engine.xml
 	@TUNESMITH_ENGINE_PYTHON=$$(python3 -m tunesmith_images venv engine)/bin/python \
-		$(trainer)/pytest -q -m engine tests/evaluation --junitxml=$(RESULTS)/evaluation-engine.xml
+		$(trainer)/pytest -q -m engine tests/evaluation/answering --junitxml=$(RESULTS)/evaluation-engine.xml
 
 test-compiled: ## The agent's HTTP with compiled modules, as in its image
 	@$(dev)/pytest -q $(compiled) $(addprefix tests/agent/test_,$(addsuffix .py,$(compiled_http))) \

@@ -1,4 +1,4 @@
-"""Pauses of coverage where libraries are imported and layers of models compute."""
+"""Pauses of coverage where libraries are imported, layers of models compute and values for tests are drawn."""
 
 import os
 import subprocess
@@ -13,6 +13,8 @@ from tunesmith_checks.paths import ROOT
 PRODUCT = """\
 import sys
 import torch.nn.modules.module as layers
+from hypothesis.internal.conjecture.data import ConjectureData
+from hypothesis.strategies._internal.core import BuildsStrategy, CompositeStrategy
 from torch import state
 
 class Layer(layers.Module):
@@ -27,7 +29,13 @@ def compute():
     except ValueError:
         return sys.gettrace()
 
+def build(draw):
+    trace = sys.gettrace()
+    assert trace and draw(BuildsStrategy()) is None
+    return trace
+
 assert compute() is sys.gettrace()
+assert ConjectureData().draw(CompositeStrategy(build)) is sys.gettrace()
 assert state.traced_while_imported is None
 print("done" if sys.gettrace() else "no trace")
 """
@@ -39,18 +47,40 @@ class Module:
     __call__ = _call
 """
 
+DRAWING = """\
+class ConjectureData:
+    def draw(self, strategy):
+        return strategy.do_draw(self)
+"""
+STRATEGIES = """\
+class BuildsStrategy:
+    def do_draw(self, data):
+        return None
+
+class CompositeStrategy:
+    def __init__(self, definition):
+        self.definition = definition
+
+    def do_draw(self, data):
+        return self.definition(data.draw)
+"""
+LIBRARIES = {
+    "torch/nn/modules/module.py": LAYERS,
+    "torch/state.py": "import sys\ntraced_while_imported = sys.gettrace()\n",
+    "hypothesis/__init__.py": "",
+    "hypothesis/internal/conjecture/data.py": DRAWING,
+    "hypothesis/strategies/_internal/core.py": STRATEGIES,
+}
+
 
 @pytest.fixture
 def measured(tmp_path: Path) -> set[int]:
-    """Lines of the product that were covered, where it imports a library and calls a layer that fails."""
+    """Lines of the product that were covered, where it uses libraries."""
     product = tmp_path / "checkout" / "trainer" / "src" / "product.py"
-    layers = tmp_path / "libraries" / "torch" / "nn" / "modules" / "module.py"
-    for file, text in ((product, PRODUCT), (layers, LAYERS)):
-        file.parent.mkdir(parents=True)
+    files = {tmp_path / "libraries" / name: text for name, text in LIBRARIES.items()}
+    for file, text in (files | {product: PRODUCT}).items():
+        file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
-    (tmp_path / "libraries" / "torch" / "state.py").write_text(
-        "import sys\ntraced_while_imported = sys.gettrace()\n"
-    )
     environment = os.environ | {
         "COVERAGE_PROCESS_START": str(ROOT / ".coveragerc"),
         "TUNESMITH_CHECKOUT": str(tmp_path / "checkout"),

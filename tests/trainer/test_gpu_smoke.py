@@ -122,11 +122,11 @@ def test_what_no_time_is_left_for_is_skipped(tmp_path: Path) -> None:
 
 @pytest.mark.timeout(600)
 def test_native_parts_are_checked_without_a_gpu(tmp_path: Path) -> None:
-    chosen = ("versions", "facts", "preflight", "bitsandbytes", "triton")
+    chosen = ("versions", "preflight", "bitsandbytes")
     lines, results = run_smoke(tmp_path, "--budget", "600", "--only", *chosen)
     assert set(results) == set(chosen)
     status = {name: result["status"] for name, result in results.items()}
-    assert [name for name, word in status.items() if word != "OK"] == ["preflight", "triton"], lines
+    assert [name for name, word in status.items() if word != "OK"] == ["preflight"], lines
     assert results["preflight"]["reason"].startswith("no GPU: NoGPU: ")
     assert {"torch", "trl"} <= results["versions"]["numbers"].keys()
 

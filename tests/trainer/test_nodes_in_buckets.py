@@ -68,7 +68,7 @@ def committed(folder: Path) -> dict[int, CommitManifest]:
     return {manifest.step: manifest for manifest in manifests}
 
 
-@pytest.mark.parametrize("parallelism", [pytest.param("DDP", marks=pytest.mark.long), "ZeRO3"])
+@pytest.mark.parametrize("parallelism", ["DDP", pytest.param("ZeRO3", marks=pytest.mark.long)])
 def test_a_node_that_is_lost_in_the_midst_of_an_upload(
     world: World, make: RowBuilders, s3: S3Server, tmp_path: Path, parallelism: str
 ) -> None:

@@ -97,10 +97,18 @@ _DISTILLATION = {"distillation": {"teacher": {"uri": TEACHER_MODEL}, "maxComplet
 # A series writes to one store beside claims: a pod has one Secret for what it writes.
 _ON_REGISTRY, _ON_BUCKET = "series-on-registry", "series-on-bucket"
 
-#: Adapters, whole models, GGUF and each store have runs with pods of their own; the others share pods, whose imports
-#: take longer than a run.
+#: One run has a pod for each of its stages, with every format. The others share a pod for each store, as imports take
+#: longer than a run; what judges another one's answers is trained before.
 RUNS = (
-    TrainingRun("reward", "preferences", _fixed({"reward": _MAX_LENGTH}), "LoRA", ("Adapter",), Scheme.OCI),
+    TrainingRun(
+        "reward",
+        "preferences",
+        _fixed({"reward": _MAX_LENGTH}),
+        "LoRA",
+        ("Adapter",),
+        Scheme.OCI,
+        series="judge",
+    ),
     TrainingRun(
         "grpo", "prompts", _rewards_of_rules, "QLoRA", ("Adapter", "Merged"), Scheme.S3, series=_ON_BUCKET
     ),
@@ -126,9 +134,23 @@ RUNS = (
         "sft", "chats", _fixed({"sft": _MAX_LENGTH}), "LoRA", ("Adapter", "Merged", "GGUF"), Scheme.PVC
     ),
     TrainingRun(
-        "pretraining", "texts", _fixed({"pretraining": _MAX_LENGTH}), None, ("Adapter", "GGUF"), Scheme.AZ
+        "pretraining",
+        "texts",
+        _fixed({"pretraining": _MAX_LENGTH}),
+        None,
+        ("Adapter", "GGUF"),
+        Scheme.AZ,
+        series="series-on-azure",
     ),
-    TrainingRun("kto", "judged", _fixed({"kto": _MAX_LENGTH}), "DoRA", ("Adapter", "Merged"), Scheme.GS),
+    TrainingRun(
+        "kto",
+        "judged",
+        _fixed({"kto": _MAX_LENGTH}),
+        "DoRA",
+        ("Adapter", "Merged"),
+        Scheme.GS,
+        series="series-on-google",
+    ),
     TrainingRun(
         "dpo",
         "preferences",

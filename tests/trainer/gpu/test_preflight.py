@@ -72,7 +72,7 @@ def run_pod(root: Path, config: AnyConfig) -> tuple[int, RunReport | None]:
 
 
 @without_gpu
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.long)])
 def test_training_without_its_gpus_ends_before_anything_is_read(tmp_path: Path, workers: int) -> None:
     (tmp_path / "pvc/o").mkdir(parents=True)
     # Neither the base model nor the data of this run exist: reading them would be another failure.

@@ -14,6 +14,8 @@ from stages.forked_pods import ScriptedPod
 
 from tunesmith_contract.exit_codes import ExitCode, FailureCategory
 from tunesmith_contract.report import TERMINATION_MESSAGE_BYTES, Outcome, RunReport, parse_report
+from tunesmith_data import failures
+from tunesmith_trainer import worker
 from tunesmith_trainer.launcher.launcher import Gang, read_gang
 
 # The first pod waits for the process that all are forked from, which imports torch, TRL and DeepSpeed.
@@ -101,10 +103,35 @@ FAILURES: list[tuple[str, ExitCode, str]] = [
     ("type('RevisionNotFoundError', (OSError,), {})('no')", ExitCode.USER_ERROR, "ModelNotFound"),
     ("KeyError('bug')", ExitCode.INTERNAL_ERROR, "UnexpectedError"),
 ]
+#: The first failure of each exit code.
+KINDS = {code: (error, code, reason) for error, code, reason in reversed(FAILURES)}
 
 
 @pytest.mark.parametrize(("error", "code", "reason"), FAILURES)
-def test_each_failure_has_its_exit_code(tmp_path: Path, error: str, code: ExitCode, reason: str) -> None:
+def test_each_failure_has_its_exit_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: str, code: ExitCode, reason: str
+) -> None:
+    def stage(*_: Any) -> None:
+        raise eval(error, dict(vars(failures)))
+
+    config, report_file = tmp_path / "run.json", tmp_path / "report.json"
+    config.write_text(json.dumps(CONFIG))
+    monkeypatch.setattr(worker, "run_stage", stage)
+    umask = os.umask(0)
+    try:
+        arguments = ["--stage", "prepare", "--config", str(config), "--mount-root", "/"]
+        returned = worker.main([*arguments, "--report-file", str(report_file)])
+    finally:
+        os.umask(umask)
+    report = parse_report(report_file.read_bytes())
+    assert returned == code
+    assert report
+    assert report.failure
+    assert (report.failure.reason, report.failure.exit_code) == (reason, code)
+
+
+@pytest.mark.parametrize(("error", "code", "reason"), KINDS.values())
+def test_a_failure_of_each_kind_is_the_pods(tmp_path: Path, error: str, code: ExitCode, reason: str) -> None:
     returned, report, _ = Pod(tmp_path, f"stage(lambda: fail({error}))").finish()
     assert returned == code
     assert report

@@ -1,4 +1,7 @@
-"""GGUF export of a real language model: same answers in llama.cpp as in PyTorch."""
+"""GGUF export of a real language model: same answers in llama.cpp as in PyTorch.
+
+`test_exports.py` shows it of a small one with the same architecture and tokenizer.
+"""
 
 import json
 from pathlib import Path
@@ -37,6 +40,8 @@ class Answer(NamedTuple):
     tokens: list[int]
 
 
+@pytest.mark.long
+@pytest.mark.timeout(TRAINING_SECONDS)
 def test_the_gguf_says_what_the_tuned_model_says(world: World) -> None:
     folders = _tune(world, FEW_STEPS)
     tokenizer = AutoTokenizer.from_pretrained(ensure_model())

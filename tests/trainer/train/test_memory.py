@@ -63,7 +63,13 @@ STEPS = {
 }
 
 
-@pytest.mark.parametrize("name", STEPS)
+#: A step without checkpoints of blocks in the form of one with them.
+LONG = ("all weights in float32", "LoRA", "LoRA in bfloat16")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.long] if name in LONG else []) for name in STEPS]
+)
 def test_a_step_takes_what_was_estimated(name: str) -> None:
     config = make_config("Llama", **SIZES)
     setup, model = STEPS[name], report_of(config)

@@ -128,7 +128,7 @@ def test_ddp(curves: Curves) -> None:
     )
 
 
-@pytest.mark.parametrize("stage", ["ZeRO2", "ZeRO3"])
+@pytest.mark.parametrize("stage", [pytest.param("ZeRO2", marks=pytest.mark.long), "ZeRO3"])
 def test_deepspeed_on_two_nodes_resumed_on_one(curves: Curves, stage: str) -> None:
     config = curves.config(f"resumed-{stage.lower()}", LORA, parallelism=stage, formats=MERGED)
     curves.interrupt(config, nodes=2, workers=1)

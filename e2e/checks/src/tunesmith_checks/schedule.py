@@ -28,8 +28,9 @@ class Stage(NamedTuple):
 
 
 # In the order of priority: the longest first, beside others that fit. A stage's cores are somewhat below what it was
-# measured to use, for it waits now and then, and a core that nobody uses is lost. The processes of pods count for no
-# stage: with them, that of real pods takes about half a core.
+# measured to use, for it waits now and then, and a core that nobody uses is lost. Those of stages with a single process
+# that takes up to one core are so low that three run side by side once the first ones have ended: of two, one is left
+# alone in the end. The processes of pods count for no stage: with them, that of real pods takes about half a core.
 STAGES = (
     Stage("setup-tools", 1.0, 1),
     Stage("setup-cluster", 1.5, 4, after=("setup-tools",)),
@@ -39,12 +40,12 @@ STAGES = (
     Stage("test-trainer", 0.6, 5, after=("setup-trainer", "setup-cluster"), niceness=5),
     Stage("test-control-plane", 0.6, 4, after=("setup-cluster",)),
     Stage("test-engine", 0.5, 5, after=("setup-trainer",), niceness=2),
-    Stage("test-data", 0.8, 3, after=("setup-trainer", "setup-cluster"), niceness=5),
-    Stage("test-evaluation", 0.8, 3, after=("setup-trainer", "setup-cluster"), niceness=5),
-    Stage("test-unit", 0.8, 1, after=("setup-cluster",), niceness=5),
-    Stage("test-image", 0.9, 6, after=("images-cpu",), niceness=2),
+    Stage("test-unit", 0.5, 1, after=("setup-cluster",), niceness=5),
+    Stage("test-data", 0.5, 3, after=("setup-trainer", "setup-cluster"), niceness=5),
+    Stage("test-evaluation", 0.5, 3, after=("setup-trainer", "setup-cluster"), niceness=5),
+    Stage("test-image", 0.7, 6, after=("images-cpu",), niceness=2),
     Stage("lint", 0.6, 1, after=("setup-trainer",), niceness=5),
-    Stage("test-compiled", 0.9, 1, after=("setup-cluster",), niceness=5),
+    Stage("test-compiled", 0.6, 1, after=("setup-cluster",), niceness=5),
     Stage("test-storage", 0.5, 1, after=("setup-cluster",), niceness=2),
 )
 
