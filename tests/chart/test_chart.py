@@ -9,9 +9,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-import yaml
 from custom_resources.documented_manifests import DOCUMENTED_VALUES
 from simulation.serving_world import ENVIRONMENT, World, build_adapter
+from yaml_text import read_all_yaml, read_yaml
 
 from tunesmith.api import GROUP, KINDS, VERSION
 from tunesmith.manifests.environment import ServingNetwork
@@ -48,7 +48,7 @@ def render(*settings: str, chart: Path = CHART, values: Path | None = None) -> l
     result = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
     if result.returncode:
         raise ValueError(result.stderr)
-    return [document for document in yaml.safe_load_all(result.stdout) if document]
+    return read_all_yaml(result.stdout)
 
 
 def of_kind(objects: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
@@ -72,7 +72,7 @@ def default() -> list[dict[str, Any]]:
 def test_the_generated_crds_are_installed_and_kept(default: list[dict[str, Any]]) -> None:
     rendered = {crd["metadata"]["name"]: crd for crd in of_kind(default, "CustomResourceDefinition")}
     for file in (ROOT / "crds").glob("*.yaml"):
-        crd = yaml.safe_load(file.read_text())
+        crd = read_yaml(file.read_text())
         installed = rendered.pop(crd["metadata"]["name"])
         assert installed["spec"] == crd["spec"]
         assert installed["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
@@ -505,12 +505,11 @@ def test_other_traffic_of_jobs_is_https_or_what_the_values_say() -> None:
 
 
 def test_artifact_hub_is_told_what_the_chart_installs() -> None:
-    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    chart = read_yaml((CHART / "Chart.yaml").read_text())
     told = {
-        name.removeprefix("artifacthub.io/"): yaml.safe_load(text)
-        for name, text in chart["annotations"].items()
+        name.removeprefix("artifacthub.io/"): read_yaml(text) for name, text in chart["annotations"].items()
     }
-    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    values = read_yaml((CHART / "values.yaml").read_text())
     operator = f"{values['image']['repository']}:{chart['appVersion']}"
     assert [each["image"] for each in told["images"]] == [
         operator,

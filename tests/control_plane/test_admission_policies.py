@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from custom_resources.limited_manifests import manifest_with
 from custom_resources.manifest_cases import load_good, merge
+from yaml_text import read_all_yaml
 
 from tunesmith.api import KINDS
 from tunesmith.api.admission import Limit, build_checks
@@ -61,7 +61,7 @@ def render(folder: Path, *policies: dict[str, Any]) -> list[dict[str, Any]]:
     ]
     command.append("--show-only=templates/admissionpolicies.yaml")
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    return [body for body in yaml.safe_load_all(text) if body]
+    return read_all_yaml(text)
 
 
 def create(server: ControlPlane, body: dict[str, Any], namespace: str, query: str = "") -> dict[str, Any]:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from control_plane.restartable_operator import RestartableOperator
 from control_plane.served_jobs import collection, wait_established
 from custom_resources.manifest_cases import merge, read_documents
@@ -67,7 +66,7 @@ def previous_chart(folder: Path) -> Path:
     shutil.copytree(CHART, chart, ignore=shutil.ignore_patterns("crds"))
     (chart / "files" / "crds").mkdir()
     for crd in json.loads(gzip.decompress((PREVIOUS / "crds.json.gz").read_bytes())):
-        (chart / "files" / "crds" / f"{crd['metadata']['name']}.yaml").write_text(yaml.safe_dump(crd))
+        (chart / "files" / "crds" / f"{crd['metadata']['name']}.yaml").write_text(json.dumps(crd))
     return chart
 
 

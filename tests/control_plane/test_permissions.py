@@ -15,6 +15,7 @@ from control_plane.served_jobs import children, create_job, install_crds
 from simulation.search_world import SEARCH
 from simulation.serving_world import build_adapter, digest_of
 from simulation.simulated_cluster import fine_tune_job, success
+from yaml_text import read_all_yaml
 
 from tunesmith_cluster.binaries import program
 from tunesmith_cluster.client import eventually
@@ -32,7 +33,7 @@ def render(namespace: str, *values: str) -> list[dict[str, Any]]:
     scope = [f"--namespace={namespace}", f"--kube-version={KUBE_VERSION}"]
     command = [program("helm"), "template", "tunesmith", str(CHART), *scope, *settings]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    return [body for body in yaml.safe_load_all(text) if body and body["kind"] in KINDS]
+    return [body for body in read_all_yaml(text) if body["kind"] in KINDS]
 
 
 def grant(server: ControlPlane, namespace: str, *values: str) -> None:

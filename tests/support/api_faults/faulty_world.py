@@ -16,11 +16,11 @@ from api_faults.rollouts import WEIGHTS, Rollouts
 from api_faults.run_pods import RunPods, attempts_of, fails_for_good
 from api_faults.written_history import ENDED, WrittenHistory
 from control_plane.cluster_runs import Body, Runs, lasting
-from control_plane.forked_operator import ForkedOperator, Life
+from control_plane.forked_operator import ForkedOperator
+from control_plane.operator_life import Life
 from control_plane.restartable_operator import odd_ends
 from simulation.simulated_cluster import DIGEST, EVALUATION, eval_run, fine_tune_job
 
-from tunesmith_cluster.api import ApiError
 from tunesmith_cluster.client import eventually
 from tunesmith_cluster.fake import ControlPlane
 
@@ -109,7 +109,7 @@ class FaultyWorld:
         self.proxy.disarm()
         self.operator.kill()
         self.operator.life = None
-        self.free_lease()
+        self.operator.free_lease()
 
     def _count(self, moment: Moment, struck: threading.Event, life: Life) -> None:
         """Count the end of a life: a kill, unless the operator has ended itself."""
@@ -118,20 +118,11 @@ class FaultyWorld:
         else:
             self.exits += 1
 
-    def free_lease(self) -> None:
-        """Let the next operator lead at once: this one is dead for certain."""
-        path = f"/apis/coordination.k8s.io/v1/namespaces/{self.operator.namespace}/leases/tunesmith"
-        try:
-            self.runs.server.api.merge(path, {"spec": {"holderIdentity": ""}})
-        except ApiError as error:
-            if error.status != 404:
-                raise
-
     def keep_alive(self) -> None:
         """Start the operator again if it has ended by itself."""
         if not self.operator.is_running:
             self.exits += self.operator.life is not None
-            self.free_lease()
+            self.operator.free_lease()
             self.operator.start()
 
     def endure(self, seconds: float, at_work: int) -> None:
@@ -163,7 +154,7 @@ class FaultyWorld:
             leader, standby = standby, leader
         for each in (leader, standby):
             each.kill()
-        self.free_lease()
+        self.operator.free_lease()
 
     def calm_down(self) -> None:
         """No more faults: everything ends.

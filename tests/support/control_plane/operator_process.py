@@ -1,16 +1,15 @@
 """The operator as a process of its own, for tests against a real API server."""
 
 import http.client
-import os
 import re
 import signal
 import socket
 import ssl
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+from control_plane.operator_life import Life
 
 from tunesmith_cluster.client import eventually
 from tunesmith_cluster.controlplane import free_ports
@@ -22,7 +21,7 @@ STOP_SECONDS = 20.0
 class OperatorProcess:
     """One replica; ``log`` is its log file."""
 
-    def __init__(self, process: "subprocess.Popen[bytes]", http_port: int, tls_port: int, log: Path) -> None:
+    def __init__(self, process: Life, http_port: int, tls_port: int, log: Path) -> None:
         self.process = process
         self.http_port = http_port
         self.tls_port = tls_port
@@ -66,7 +65,7 @@ class OperatorProcess:
             RuntimeError: it has ended; holds the end of its log.
         """
         eventually(self._is_ready_or_ended, START_SECONDS, what="the operator's start")
-        if self.process.poll() is not None:
+        if self.process.exit_code is not None:
             raise RuntimeError(f"the operator has ended:\n{self.log.read_text()[-4000:]}")
 
     def wait_leading(self) -> None:
@@ -75,36 +74,32 @@ class OperatorProcess:
         eventually(self.is_leading, START_SECONDS, what="the operator's lead")
 
     def stop(self, number: int = signal.SIGTERM) -> int:
-        """Send the signal; returns the exit status."""
-        self.process.send_signal(number)
-        return self.process.wait(STOP_SECONDS)
+        """Send the signal; returns the exit status.
+
+        Raises:
+            TimeoutError: it did not end.
+        """
+        self.process.send(number)
+        code = self.process.wait(STOP_SECONDS)
+        if code is None:
+            raise TimeoutError(f"signal {number} did not end the operator in {STOP_SECONDS:g} s")
+        return code
 
     def _is_ready_or_ended(self) -> bool:
-        return self.process.poll() is not None or self.read("/readyz")[0] == 200
+        return self.process.exit_code is not None or self.read("/readyz")[0] == 200
 
 
-def launch(
-    kubeconfig: Path, log: Path, http_port: int, tls_port: int, arguments: Sequence[str]
-) -> "subprocess.Popen[bytes]":
-    """``python -m tunesmith`` with the paths of this process; its output goes to the end of ``log``."""
-    # None of the operator's own variables, but the one by which coverage knows the checkout.
-    environ = {
-        key: value
-        for key, value in os.environ.items()
-        if not key.startswith("TUNESMITH_") or key == "TUNESMITH_CHECKOUT"
-    }
-    environ |= {"KUBECONFIG": str(kubeconfig), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+def launch(kubeconfig: Path, log: Path, http_port: int, tls_port: int, arguments: Sequence[str]) -> Life:
+    """The operator on these ports; its output goes to the end of ``log``."""
     ports = (f"--http-port={http_port}", f"--tls-port={tls_port}")
-    command = [sys.executable, "-P", "-m", "tunesmith", "--host=127.0.0.1", *ports, *arguments]
-    with log.open("ab") as file:
-        return subprocess.Popen(command, env=environ, stdout=file, stderr=file)
+    return Life(kubeconfig, log, ["--host=127.0.0.1", *ports, *arguments])
 
 
 @contextmanager
 def operator_process(
     kubeconfig: Path, folder: Path, name: str = "operator", **settings: str
 ) -> Iterator[OperatorProcess]:
-    """Run ``python -m tunesmith`` within the block; it must not have failed by itself before.
+    """Run the operator within the block; it must leave no task behind.
 
     Args:
         folder: for its log.
@@ -113,11 +108,11 @@ def operator_process(
     http_port, tls_port = free_ports(2)
     arguments = [f"--{key.replace('_', '-')}={value}" for key, value in settings.items()]
     log = folder / f"{name}.log"
-    with launch(kubeconfig, log, http_port, tls_port, [f"--pod-name={name}", *arguments]) as process:
-        operator = OperatorProcess(process, http_port, tls_port, log)
-        try:
-            yield operator
-        finally:
-            if process.poll() is None:
-                operator.stop()
+    process = launch(kubeconfig, log, http_port, tls_port, [f"--pod-name={name}", *arguments])
+    operator = OperatorProcess(process, http_port, tls_port, log)
+    try:
+        yield operator
+    finally:
+        if process.exit_code is None:
+            operator.stop()
     assert not re.search(r"Task was destroyed|never retrieved|never awaited", log.read_text())

@@ -27,7 +27,7 @@ EXAMPLES = [
 ]
 
 
-class _KubectlLoader(yaml.SafeLoader):
+class _KubectlLoader(yaml.CSafeLoader):
     """Loader that takes 2e-4 for a number, as kubectl does; PyYAML alone takes it for a string."""
 
 

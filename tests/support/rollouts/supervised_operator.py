@@ -2,9 +2,9 @@
 
 import asyncio
 import signal
-import subprocess
 from pathlib import Path
 
+from control_plane.operator_life import Life
 from control_plane.operator_process import STOP_SECONDS, launch
 
 from tunesmith_cluster.controlplane import free_ports
@@ -30,7 +30,7 @@ class SupervisedOperator:
             f"--watch-namespaces={watch_namespace}",
             f"--service-port={self._tls_port}",
         ]
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Life | None = None
 
     async def run(self) -> None:
         """Run it until cancelled."""
@@ -43,17 +43,17 @@ class SupervisedOperator:
                 await self._until_ended(self._process)
                 await asyncio.sleep(RESTART_SECONDS)
         finally:
-            if self._process is not None and self._process.poll() is None:
-                self._process.terminate()
+            if self._process is not None and self._process.exit_code is None:
+                self._process.send(signal.SIGTERM)
                 self._process.wait(STOP_SECONDS)
 
-    async def _until_ended(self, process: "subprocess.Popen[bytes]") -> None:
+    async def _until_ended(self, process: Life) -> None:
         while True:
-            if process.poll() is not None:
+            if process.exit_code is not None:
                 return
             await asyncio.sleep(RESTART_SECONDS / 2)
 
     def kill(self) -> None:
         """Kill it in the middle of anything."""
         assert self._process is not None
-        self._process.send_signal(signal.SIGKILL)
+        self._process.send(signal.SIGKILL)

@@ -25,7 +25,10 @@ _CHART = ROOT / "helm" / "tunesmith"
 
 def render_pages() -> dict[Path, str]:
     """Text of each page, by its path below the repository's root."""
-    crds = [yaml.safe_load(file.read_text()) for file in sorted((ROOT / "crds").glob("*.yaml"))]
+    crds = [
+        yaml.load(file.read_text(), Loader=yaml.CSafeLoader)
+        for file in sorted((ROOT / "crds").glob("*.yaml"))
+    ]
     reference = Path("docs/reference")
     pages = {reference / f"{_singular(crd)}.md": reference_page(crd, _notice("crds/*.yaml")) for crd in crds}
     pages[reference / "chart-values.md"] = values_page(
