@@ -46,14 +46,16 @@ class Environment:
         # Coverage finds its plugin by the path.
         left_out = ("PYTHONPATH", "COVERAGE_PROCESS_START")
         environment = {name: value for name, value in os.environ.items() if name not in left_out}
-        return subprocess.run(
+        # As bytes: text would lose what returns to the start of a line.
+        done = subprocess.run(
             [self.bin / program, *arguments],
             cwd=folder,
             env=environment | {"HF_HUB_OFFLINE": "1"},
             capture_output=True,
-            text=True,
             check=False,
         )
+        output, errors = done.stdout.decode(), done.stderr.decode()
+        return subprocess.CompletedProcess(done.args, done.returncode, output, errors)
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +112,8 @@ def test_neither_torch_nor_trl_is_there(environment: Environment) -> None:
 
 def test_rows_are_prepared(desk: Path, prepared: subprocess.CompletedProcess[str]) -> None:
     assert (prepared.returncode, prepared.stderr) == (ExitCode.SUCCEEDED, "")
+    assert "\r" not in prepared.stdout, "nobody looks, and a bar is drawn"
+    assert "rows.jsonl: Ready" in prepared.stdout
     said = " ".join(prepared.stdout.split())
     assert "torch is not installed: the recommended rank goes by the rows alone" in said
     assert "TRL is not installed: rows were rendered by the model's own chat template" in said
