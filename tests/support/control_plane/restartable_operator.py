@@ -47,6 +47,7 @@ class RestartableOperator:
         self._running: OperatorProcess | None = None
         self._arguments: tuple[str, ...] = ()
         self._lock, self._is_wanted, self._over = threading.RLock(), False, threading.Event()
+        self._kubelet: threading.Thread | None = None
 
     def __enter__(self) -> Self:
         self.start()
@@ -58,7 +59,8 @@ class RestartableOperator:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._over.set()
-        self._kubelet.join()
+        if self._kubelet is not None:
+            self._kubelet.join()
         self.stop()
         if kind is None:
             assert not odd_ends(self.log)
