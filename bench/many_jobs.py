@@ -215,6 +215,7 @@ class Installation:
         self.operator = operator
         self.runs = runs
         self.deadline = deadline
+        self._text = ""
 
     def live(self, names: Sequence[str]) -> None:
         """Let these jobs run to their end, every second one with an EvalRun."""
@@ -239,9 +240,11 @@ class Installation:
         Raises:
             RuntimeError: it has ended.
         """
-        text = self.operator.metrics
-        if not text:
+        # On a busy machine a request may get no answer in time.
+        eventually(lambda: self.operator.has_ended or self._read(), self.deadline.left, what="metrics")
+        if self.operator.has_ended:
             raise RuntimeError("the operator has ended")
+        text = self._text
         sums: dict[str, float] = {}
         for line in text.splitlines():
             if not line.startswith("#"):
@@ -249,6 +252,10 @@ class Installation:
                 name = name.partition("{")[0]
                 sums[name] = sums.get(name, 0.0) + float(value)
         return sums
+
+    def _read(self) -> bool:
+        self._text = self.operator.metrics
+        return bool(self._text)
 
     def wait_for_passes(self) -> float:
         """Wait for the first pass of a new operator; returns the seconds that it took."""

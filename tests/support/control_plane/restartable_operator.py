@@ -90,6 +90,11 @@ class RestartableOperator:
         assert self._running is not None
         return self._running.process.pid
 
+    @property
+    def has_ended(self) -> bool:
+        """True where its process has ended by itself."""
+        return self._running is not None and self._running.process.poll() is not None
+
     def post(self, path: str, body: str, token: str) -> int:
         """Status of a POST to the TLS port with a pod's token."""
         assert self._running is not None
