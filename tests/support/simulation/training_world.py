@@ -15,7 +15,6 @@ from simulation.simulated_cluster import (
 )
 
 from tunesmith.api.finetunejob import FineTuneJob
-from tunesmith.controller_runtime.kept import stripped
 from tunesmith.decide.finetunejob.observed import LiveProgress, RelatedObjects, assemble_training
 from tunesmith.decide.finetunejob.planning import plan_training
 from tunesmith.decide.plan import Create, Plan
@@ -32,10 +31,7 @@ class World(SimulatedCluster):
 
     def plan(self) -> Plan:
         job = FineTuneJob.parse(self.resource)
-        # As the operator keeps them: without what nobody reads.
-        jobs = tuple(stripped("batch/v1", "Job", body) for body in self.children("Job"))
-        pods = tuple(stripped("v1", "Pod", body) for body in self.children("Pod"))
-        services = tuple(self.children("Service"))
+        jobs, pods, services = self.kept("Job"), self.kept("Pod"), tuple(self.children("Service"))
         children = Children((), jobs, pods, services, self.workloads)
         related = replace(self.related, eval_run=self.objects.get(("EvalRun", job.metadata.name)))
         config_maps, finished = self.children("ConfigMap"), self.finished_work(job)
