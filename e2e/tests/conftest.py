@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 from invoices import MODEL, NAMESPACE, Installation, build_claim, build_data, make_tiny_model
-from jobs import train
+from jobs import INTERRUPTIBLE, build_job, build_training, judged_adapter, wait_for_job
+from mixed import build_mixed_job, build_mixed_rows
 
 from tunesmith_cluster.client import ClusterClient
 from tunesmith_cluster.cluster import Shape
@@ -24,55 +25,76 @@ CLAIMS = {"models": "ReadWriteMany", "artifacts": "ReadWriteOnce", "shared": "Re
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Give tests of real pods their time."""
     for item in items:
-        if "installation" in getattr(item, "fixturenames", ()):
+        if "playground" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.timeout(SECONDS))
 
 
 @pytest.fixture(scope="session")
-def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
-    """The cluster, the images, the chart, a namespace that enforces ``restricted``, a model on a claim.
-
-    The cluster is that of TUNESMITH_KUBECONFIG, which stays, or one that ends with the run.
-    """
+def playground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Playground]:
+    """The cluster of TUNESMITH_KUBECONFIG, which stays, or one that ends with the run."""
     given = kubeconfig_from_environment() is not None
     state = tmp_path_factory.mktemp("cluster") / "state"
-    playground = Playground(open_test_cluster() if given else open_cluster(Shape.NODE, state))
+    made = Playground(open_test_cluster() if given else open_cluster(Shape.NODE, state))
+    try:
+        made.up()
+        yield made
+    finally:
+        if not given:
+            made.down()
+
+
+@pytest.fixture(scope="session")
+def installation(playground: Playground, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    """The images, the chart, a namespace that enforces ``restricted``, a model on a claim."""
     images = playground.build()
     scorer = dict(build_images((SCORER,)).refs)[SCORER.name]
     model = tmp_path_factory.mktemp("model")
     make_tiny_model(model)
+    client = ClusterClient(playground.cluster.kubeconfig)
+    playground.load([*images.values(), scorer])
+    install_chart(client, images, {"log": {"level": "DEBUG"}, "lostPodSeconds": LOST_POD_SECONDS})
+    client.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "Namespace",
+            "metadata": {
+                "name": NAMESPACE,
+                "labels": {"pod-security.kubernetes.io/enforce": "restricted"},
+            },
+        }
+    )
     try:
-        client = playground.up()
-        playground.load([*images.values(), scorer])
-        install_chart(client, images, {"log": {"level": "DEBUG"}, "lostPodSeconds": LOST_POD_SECONDS})
-        client.apply(
-            {
-                "apiVersion": "v1",
-                "kind": "Namespace",
-                "metadata": {
-                    "name": NAMESPACE,
-                    "labels": {"pod-security.kubernetes.io/enforce": "restricted"},
-                },
-            }
-        )
         for claim, access_mode in CLAIMS.items():
             playground.provide_volumes(client, NAMESPACE, (claim,), access_mode)
             client.apply(build_claim(claim, access_mode))
         client.apply(build_data())
         fill_claim(client, NAMESPACE, "models", images["trainer"], model, MODEL)
         processes = getattr(playground.cluster, "processes", None)
-        by_digest = playground.name_by_digest(scorer)
-        yield Installation(client, images, processes, by_digest)
+        yield Installation(client, images, processes, playground.name_by_digest(scorer))
     finally:
-        if given:
-            ClusterClient(playground.cluster.kubeconfig).kubectl(
-                "delete", "namespace", NAMESPACE, "--ignore-not-found", timeout=300
-            )
-        else:
-            playground.down()
+        if kubeconfig_from_environment() is not None:
+            client.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", timeout=300)
 
 
 @pytest.fixture(scope="session")
-def first(installation: Installation) -> str:
+def undisturbed(installation: Installation) -> None:
+    """The jobs that no test disturbs. Their pods load their libraries while tests look at something else."""
+    jobs = (
+        build_job("first", "first"),
+        build_mixed_job("second"),
+        build_training("left-alone", **INTERRUPTIBLE),
+    )
+    installation.client.apply([build_mixed_rows(), *jobs])
+
+
+@pytest.fixture(scope="session")
+def first(installation: Installation, undisturbed: None) -> str:
     """Digest of the adapter of job ``first``, which gives the first answer."""
-    return train(installation, "first", "first")
+    assert wait_for_job(installation, "first")["status"]["dataset"]["rows"] == 240
+    return judged_adapter(installation, "first")
+
+
+@pytest.fixture(scope="session")
+def second(installation: Installation, undisturbed: None) -> str:
+    """Digest of the adapter of job ``second``, which gives the second answer."""
+    return judged_adapter(installation, "second")

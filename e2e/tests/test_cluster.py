@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from node_cluster import NodeCluster
 
 from tunesmith_cluster.binaries import program
 from tunesmith_cluster.client import eventually
 from tunesmith_cluster.cluster import Cluster
 from tunesmith_cluster.host import BRIDGE, HARDWARE_ADDRESS
 from tunesmith_cluster.images import write_static_image
-from tunesmith_cluster.pytest_plugin import NodeCluster
+from tunesmith_demo.playground import Playground
 
 IMAGE = "tunesmith.test/probe:1"
 RESTRICTED = {
@@ -25,11 +26,11 @@ RESTRICTED = {
 
 
 @pytest.fixture(scope="module")
-def cluster(node_cluster: NodeCluster, tmp_path_factory: pytest.TempPathFactory) -> NodeCluster:
+def cluster(playground: Playground, tmp_path_factory: pytest.TempPathFactory) -> NodeCluster:
     archive = tmp_path_factory.mktemp("probe") / "probe.tar"
     write_static_image(archive, IMAGE, Path(program("probe")))
-    node_cluster.engine.load_image(archive)
-    return node_cluster
+    playground.cluster.load_image(archive)
+    return NodeCluster(playground.cluster)
 
 
 @pytest.fixture

@@ -5,22 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from invoices import NAMESPACE, QUESTION, Installation, make_rows
-from jobs import RESOURCES, build_training, wait_for_job
+from invoices import NAMESPACE, QUESTION, Installation
+from jobs import build_training, wait_for_job
+from mixed import LEAKED, MAIL, build_config_map
 
 from tunesmith_cluster.client import eventually
 
-DATA = "mixed"
 TEACHER = "teacher"
 SUPPORT = Path(__file__).parent / "support"
 #: A teacher waits for its container, which pulls nothing.
 READY_SECONDS = 120
-
-
-def build_config_map(name: str, data: dict[str, str]) -> dict[str, Any]:
-    """Small data of the tests' namespace."""
-    metadata = {"name": name, "namespace": NAMESPACE}
-    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}
 
 
 def build_teacher(image: str) -> list[dict[str, Any]]:
@@ -65,43 +59,8 @@ def teacher(installation: Installation) -> str:
     return f"http://{TEACHER}.{NAMESPACE}.svc:8000/v1"
 
 
-def test_rows_are_cleaned_and_the_report_says_how(installation: Installation) -> None:
-    rows = make_rows("yes it is settled", range(240)).splitlines()
-    asked = json.loads(rows[7])["messages"][0]["content"]
-    personal = json.dumps(
-        {
-            "messages": [
-                {"role": "user", "content": "Who settles invoices?"},
-                {"role": "assistant", "content": "yes it is anna.bolt@example.org"},
-            ]
-        }
-    )
-    data = {
-        "train.jsonl": "\n".join([*rows, rows[0], personal, "{broken"]),
-        "test.jsonl": make_rows("no it is still open", range(7, 8)),
-    }
-    installation.client.apply(build_config_map(DATA, data))
-    dataset = {
-        "train": {"uri": f"configmap://{DATA}/train.jsonl"},
-        "onInvalidRow": "Drop",
-        "maxInvalidFraction": "0.05",
-        "personalData": "Mask",
-    }
-    evaluation = {
-        "baseline": {"base": {}},
-        "suites": [
-            {
-                "name": "settled",
-                "dataset": {"uri": f"configmap://{DATA}/test.jsonl"},
-                "metrics": [{"type": "ExactMatch"}],
-                "maxNewTokens": 8,
-            }
-        ],
-        "gates": [{"suite": "settled", "metric": "ExactMatch", "expect": "Better"}],
-        "compute": {"gpus": 0, "resources": RESOURCES},
-    }
-    installation.client.apply(build_training("cleaned", dataset=dataset, evaluation=evaluation))
-    job = wait_for_job(installation, "cleaned")
+def test_rows_are_cleaned_and_the_report_says_how(installation: Installation, undisturbed: None) -> None:
+    job = wait_for_job(installation, "second")
     found = job["status"]["dataset"]
     assert (found["rows"], found["duplicates"], found["leakedRows"], found["droppedRows"]) == (243, 1, 1, 1)
     assert found["trainRows"] + found["validationRows"] == 240
@@ -112,8 +71,8 @@ def test_rows_are_cleaned_and_the_report_says_how(installation: Installation) ->
     assert found["recommendation"]
     ready = next(each for each in job["status"]["conditions"] if each["type"] == "DataReady")
     assert "1 leaked" in ready["message"]
-    assert asked not in json.dumps(job["status"])
-    assert "anna.bolt" not in json.dumps(job)
+    assert QUESTION.format(number=LEAKED) not in json.dumps(job["status"])
+    assert MAIL.partition("@")[0] not in json.dumps(job)
     assert job["status"]["estimate"]["steps"] == job["status"]["progress"]["totalSteps"]
 
 

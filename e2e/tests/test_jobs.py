@@ -8,16 +8,13 @@ from typing import Any
 
 import pytest
 from invoices import ANSWERS, NAMESPACE, QUESTION, Installation
-from jobs import build_training, wait_for_job
+from jobs import INTERRUPTIBLE, build_training, wait_for_job
 
 PREFERENCES = "preferences"
 
 #: Sums in another order round otherwise; a small learning rate keeps that from growing.
 CALM = {"epochs": 1, "batchSize": 8, "learningRate": "1e-3"}
 ROUNDING = 0.02
-
-#: Long enough to be interrupted.
-LONG = {"epochs": 100, "maxSteps": 200, "batchSize": 8, "learningRate": "1e-3"}
 
 
 @pytest.fixture(scope="module")
@@ -41,13 +38,13 @@ def test_two_nodes_learn_what_one_does(installation: Installation) -> None:
     assert losses(two) == pytest.approx(losses(one), abs=ROUNDING)
 
 
-def test_a_pod_that_is_taken_away_costs_nothing_that_was_learned(installation: Installation) -> None:
-    saved = {"hyperparameters": LONG, "checkpoints": {"everySteps": 10, "keep": 2}}
-    installation.client.apply(build_training("taken", **saved))
+def test_a_pod_that_is_taken_away_costs_nothing_that_was_learned(
+    installation: Installation, undisturbed: None
+) -> None:
+    installation.client.apply(build_training("taken", **INTERRUPTIBLE))
     wait_for_job(installation, "taken", lambda status: status.get("checkpoints"))
     selector = "tunesmith.dev/owner-name=taken,tunesmith.dev/stage=train"
     installation.client.kubectl("-n", NAMESPACE, "delete", "pod", "-l", selector, "--wait=false")
-    installation.client.apply(build_training("left-alone", **saved))
     taken, left_alone = (wait_for_job(installation, name) for name in ("taken", "left-alone"))
     assert taken["status"]["disruptions"] == 1
     assert left_alone["status"]["disruptions"] == 0

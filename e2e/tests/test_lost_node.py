@@ -10,7 +10,7 @@ import pytest
 from invoices import NAMESPACE, Installation
 from jobs import build_training, wait_for_job
 
-STEPS = 300
+STEPS = 150
 SELECTOR = "tunesmith.dev/owner-name=lost,tunesmith.dev/stage=train"
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from invoices import ANSWERS, NAMESPACE, Installation
-from jobs import SECONDS_OF_A_RUN, build_job, train, wait_for
+from jobs import SECONDS_OF_A_RUN, build_job, wait_for
 from office import ASKED, SERVING_SECONDS, build_deployment, question, stable_digest
 from openai import NotFoundError
 
@@ -83,10 +83,9 @@ def test_a_missing_claim_is_named(installation: Installation) -> None:
 
 
 def test_a_second_version_takes_over_step_by_step(
-    installation: Installation, served: tuple[str, str]
+    installation: Installation, served: tuple[str, str], second: str
 ) -> None:
     first, service = served
-    second = train(installation, "second", "second")
     assert second != first
     phases, answers, numbers = set[str](), Counter[str](), itertools.count(1000)
 

@@ -259,10 +259,11 @@ def test_children_are_kept_without_what_nobody_reads() -> None:
     index.put(*JOB, job)
     index.put("v1", "Pod", build_child("pod", 1) | {"spec": pod_spec, "status": {"phase": "Running"}})
     (kept,), (pod,) = index.find(*JOB, "owner") or (), index.find("v1", "Pod", "owner") or ()
-    assert kept["spec"] == {"suspend": True}
     assert kept["metadata"] == build_child("job", 1)["metadata"] | {"annotations": {}}
     short = [{"name": "trainer", "image": "image"}]
-    assert pod["spec"] == {"containers": short, "initContainers": short, "volumes": volumes[1:]}
+    spec = {"containers": short, "initContainers": short, "volumes": volumes[1:]}
+    assert pod["spec"] == spec
+    assert kept["spec"] == {"suspend": True, "template": {"spec": spec}}
     assert pod["status"] == {"phase": "Running"}
 
 

@@ -80,8 +80,8 @@ def build_claim(name: str, access_mode: str = "ReadWriteOnce") -> dict[str, obje
 
 
 def build_data() -> dict[str, object]:
-    """Training rows and held-out items for both answers, and a file with a bad third line."""
-    data = {f"{name}.jsonl": make_training_rows(answer) for name, answer in ANSWERS.items()}
+    """Training rows of the first answer, held-out items for both, and a file with a bad third line."""
+    data = {"first.jsonl": make_training_rows(ANSWERS["first"])}
     data |= {f"{name}-test.jsonl": make_rows(answer, range(300, 340)) for name, answer in ANSWERS.items()}
     data["bad.jsonl"] = make_rows("x", range(2)) + '{"messages": [{"role": "robot", "content": "x"}]}\n'
     return {

@@ -50,12 +50,11 @@ class World(SimulatedCluster):
             for export in (job.status.artifact.exports if job.status.artifact else ())
         }
         sources = SideSources({job.metadata.name: job for job in made}, self.deployments, artifacts | exports)
-        config_maps, jobs, pods = (self.children(kind) for kind in ("ConfigMap", "Job", "Pod"))
         seen = assemble_evaluation(
             run,
-            config_maps,
-            jobs,
-            pods,
+            self.children("ConfigMap"),
+            self.kept("Job"),
+            self.kept("Pod"),
             sources,
             source_config_maps={"expenses": self.candidate_config_maps},
             gpu_nodes=self.nodes,

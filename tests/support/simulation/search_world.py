@@ -90,7 +90,7 @@ class SearchWorld(SimulatedCluster):
     def plan(self) -> Plan:
         """What the operator would do next with the job in focus."""
         job = FineTuneJob.parse(self.resource)
-        jobs, pods = tuple(self.children("Job")), tuple(self.children("Pod"))
+        jobs, pods = self.kept("Job"), self.kept("Pod")
         eval_run = self.objects.get(("EvalRun", job.metadata.name))
         related = RelatedObjects(eval_run=eval_run, trial_source=self._trial_source(job))
         trials = self._trials(job)

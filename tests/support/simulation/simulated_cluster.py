@@ -5,6 +5,7 @@ from copy import deepcopy
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from tunesmith.controller_runtime.kept import stripped
 from tunesmith.decide.conditions import timestamp
 from tunesmith.decide.plan import Action, Apply, Create, Delete, Patch, Plan, owned_by
 from tunesmith.decide.refusal import RefusalReason, refused_condition, show_refused
@@ -228,6 +229,11 @@ class SimulatedCluster:
         uid = self.resource["metadata"]["uid"]
         found = (body for (of, _), body in self.objects.items() if of == kind)
         return [body for body in found if kind == "Pod" or owned_by(body, uid)]
+
+    def kept(self, kind: str) -> tuple[Body, ...]:
+        """The Jobs or pods among them as the operator keeps them: without what nobody reads."""
+        api_version = "batch/v1" if kind == "Job" else "v1"
+        return tuple(dict(stripped(api_version, kind, body)) for body in self.children(kind))
 
     def finished_work(self, owner: Owner) -> tuple[Body, ...]:
         """The ConfigMap with finished work of resources of this name."""

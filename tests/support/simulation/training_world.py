@@ -31,7 +31,7 @@ class World(SimulatedCluster):
 
     def plan(self) -> Plan:
         job = FineTuneJob.parse(self.resource)
-        jobs, pods, services = (tuple(self.children(kind)) for kind in ("Job", "Pod", "Service"))
+        jobs, pods, services = self.kept("Job"), self.kept("Pod"), tuple(self.children("Service"))
         children = Children((), jobs, pods, services, self.workloads)
         related = replace(self.related, eval_run=self.objects.get(("EvalRun", job.metadata.name)))
         config_maps, finished = self.children("ConfigMap"), self.finished_work(job)

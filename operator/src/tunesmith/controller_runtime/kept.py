@@ -105,6 +105,9 @@ def stripped(api_version: str, kind: str, body: Body) -> Body:
     spec = body.get("spec") or {}
     if kind == "Job":
         kept["spec"] = {name: value for name, value in spec.items() if name != "template"}
+        if "template" in spec:
+            # Of it the inputs of a job are made again whose ConfigMap was deleted.
+            kept["spec"]["template"] = {"spec": _stripped_pod_spec(spec["template"]["spec"])}
     elif kind == "Pod":
         kept["spec"] = _stripped_pod_spec(spec)
     return kept
