@@ -28,6 +28,11 @@ class ForkedOperator(RestartableOperator):
         return twin
 
     @property
+    def has_ended(self) -> bool:
+        """True where its process has ended, or was never started."""
+        return not self.is_running
+
+    @property
     def is_running(self) -> bool:
         """Whether its process has not ended."""
         return self.life is not None and self.life.exit_code is None
@@ -54,9 +59,6 @@ class ForkedOperator(RestartableOperator):
             *self._arguments,
         ]
         self.life = Life(self._kubeconfig, self._log, arguments)
-
-    def _has_ended(self) -> bool:
-        return not self.is_running
 
     def kill(self) -> None:
         """End it as a lost node does, in the middle of anything; its lease runs out by itself."""

@@ -93,7 +93,7 @@ class RestartableOperator:
     @property
     def has_ended(self) -> bool:
         """True where its process has ended by itself."""
-        return self._running is not None and self._running.process.poll() is not None
+        return self._running is not None and self._running.process.exit_code is not None
 
     def post(self, path: str, body: str, token: str) -> int:
         """Status of a POST to the TLS port with a pod's token."""
@@ -132,9 +132,6 @@ class RestartableOperator:
         process = launch(self._kubeconfig, self._log, self._http_port, self.tls_port, arguments)
         self._running = OperatorProcess(process, self._http_port, self.tls_port, self._log)
 
-    def _has_ended(self) -> bool:
-        return self._running is not None and self._running.process.exit_code is not None
-
     def _end(self, number: int) -> None:
         with self._lock:
             self._is_wanted = False
@@ -145,5 +142,5 @@ class RestartableOperator:
     def _keep_alive(self) -> None:
         while not self._over.wait(LOOK_SECONDS):
             with self._lock:
-                if self._is_wanted and self._has_ended():
+                if self._is_wanted and self.has_ended:
                     self._launch()
