@@ -234,7 +234,9 @@ async def test_an_engine_on_cpus_needs_the_forms_of_answers_and_no_nodes() -> No
 
 async def test_what_watches_hold_is_not_asked_for_again() -> None:
     setting = Setting(indexed=True)
-    setting.controller.bodies.put(body_of("FineTuneJob", "tune", phase="Succeeded", artifact={"digest": MADE}))
+    setting.controller.bodies.put(
+        body_of("FineTuneJob", "tune", phase="Succeeded", artifact={"digest": MADE})
+    )
     setting.add(build_verdicts(NAMESPACE, MADE, VERDICT))
     setting.api.calls.clear()
     observed = await observe_adapterdeployment(setting.reader, setting.resource)
