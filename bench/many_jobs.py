@@ -12,11 +12,13 @@ is over.
 
 import argparse
 import base64
+import contextlib
 import hashlib
 import http.client
 import json
 import os
 import platform
+import subprocess
 import sys
 import tempfile
 import time
@@ -26,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from control_plane.cluster_runs import Runs
+from control_plane.operator_process import Process
 from control_plane.restartable_operator import RestartableOperator
 from control_plane.served_jobs import install_crds
 from process_usage import memory_mib, processor_seconds, proportional_mib
@@ -203,6 +206,39 @@ class Deadline:
         """
         if time.monotonic() >= self._end:
             raise TimeoutError("the time for the whole run is over")
+
+
+class FreshProcess:
+    """``python -m tunesmith``, as its image starts it: with imports and memory of its own."""
+
+    def __init__(self, kubeconfig: Path, log: Path, arguments: Sequence[str]) -> None:
+        command = [sys.executable, "-P", "-m", "tunesmith", *arguments]
+        with log.open("ab") as file:
+            environment = {**os.environ, "KUBECONFIG": str(kubeconfig)}
+            self._process = subprocess.Popen(command, env=environment, stdout=file, stderr=file)
+        self.pid = self._process.pid
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs."""
+        return self._process.poll()
+
+    def send(self, number: int) -> None:
+        """Send a signal."""
+        self._process.send_signal(number)
+
+    def wait(self, seconds: float) -> int | None:
+        """Wait for its end; the exit code, None if it has not ended in time."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(seconds)
+        return self.exit_code
+
+
+class FreshOperator(RestartableOperator):
+    """Each life is a new process."""
+
+    def _start_process(self, arguments: list[str]) -> Process:
+        return FreshProcess(self._kubeconfig, self._log, arguments)
 
 
 class Installation:
@@ -394,7 +430,7 @@ class Measurement:
         # All volumes are on this node, and so are all pods.
         server.add_node("gpu-0", resources=ENDLESS)
         runs = Runs(server, folder, patience=PATIENCE)
-        with RestartableOperator(server, folder, "") as operator:
+        with FreshOperator(server, folder, "") as operator:
             installation = Installation(cluster, operator, runs, deadline)
             installation.live((PLAIN, JUDGED))
             seeds = [Seed(runs, PLAIN, judged=False), Seed(runs, JUDGED, judged=True)]

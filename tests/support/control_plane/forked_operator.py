@@ -4,6 +4,7 @@ import copy
 import signal
 
 from control_plane.operator_life import Life
+from control_plane.operator_process import listening
 from control_plane.restartable_operator import RestartableOperator
 
 from tunesmith_cluster.controlplane import free_ports
@@ -52,9 +53,7 @@ class ForkedOperator(RestartableOperator):
         arguments = [
             f"--namespace={self.namespace}",
             f"--watch-namespaces={self._watch_namespace}",
-            f"--http-port={self._http_port}",
-            f"--tls-port={self.tls_port}",
-            "--host=127.0.0.1",
+            *listening(self._http_port, self.tls_port),
             f"--pod-name=operator-{self._http_port}-{self.lives}",
             *self._arguments,
         ]

@@ -5,9 +5,10 @@ import re
 import signal
 import socket
 import ssl
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 from control_plane.operator_life import Life
 
@@ -18,10 +19,24 @@ START_SECONDS = 60.0
 STOP_SECONDS = 20.0
 
 
+class Process(Protocol):
+    """A process of the operator, however it was started: see ``Life``."""
+
+    @property
+    def pid(self) -> int: ...
+
+    @property
+    def exit_code(self) -> int | None: ...
+
+    def send(self, number: int) -> None: ...
+
+    def wait(self, seconds: float) -> int | None: ...
+
+
 class OperatorProcess:
     """One replica; ``log`` is its log file."""
 
-    def __init__(self, process: Life, http_port: int, tls_port: int, log: Path) -> None:
+    def __init__(self, process: Process, http_port: int, tls_port: int, log: Path) -> None:
         self.process = process
         self.http_port = http_port
         self.tls_port = tls_port
@@ -89,10 +104,9 @@ class OperatorProcess:
         return self.process.exit_code is not None or self.read("/readyz")[0] == 200
 
 
-def launch(kubeconfig: Path, log: Path, http_port: int, tls_port: int, arguments: Sequence[str]) -> Life:
-    """The operator on these ports; its output goes to the end of ``log``."""
-    ports = (f"--http-port={http_port}", f"--tls-port={tls_port}")
-    return Life(kubeconfig, log, ["--host=127.0.0.1", *ports, *arguments])
+def listening(http_port: int, tls_port: int) -> tuple[str, ...]:
+    """Arguments by which the operator listens on these ports of loopback."""
+    return ("--host=127.0.0.1", f"--http-port={http_port}", f"--tls-port={tls_port}")
 
 
 @contextmanager
@@ -108,7 +122,7 @@ def operator_process(
     http_port, tls_port = free_ports(2)
     arguments = [f"--{key.replace('_', '-')}={value}" for key, value in settings.items()]
     log = folder / f"{name}.log"
-    process = launch(kubeconfig, log, http_port, tls_port, [f"--pod-name={name}", *arguments])
+    process = Life(kubeconfig, log, [*listening(http_port, tls_port), f"--pod-name={name}", *arguments])
     operator = OperatorProcess(process, http_port, tls_port, log)
     try:
         yield operator

@@ -6,7 +6,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from control_plane.operator_process import OperatorProcess, launch
+from control_plane.operator_life import Life
+from control_plane.operator_process import OperatorProcess, Process, listening
 from control_plane.pod_credentials import read_authority
 
 from tunesmith_cluster.api import ApiError
@@ -127,10 +128,14 @@ class RestartableOperator:
         arguments = [
             f"--namespace={self.namespace}",
             f"--watch-namespaces={self._watch_namespace}",
+            *listening(self._http_port, self.tls_port),
             *self._arguments,
         ]
-        process = launch(self._kubeconfig, self._log, self._http_port, self.tls_port, arguments)
+        process = self._start_process(arguments)
         self._running = OperatorProcess(process, self._http_port, self.tls_port, self._log)
+
+    def _start_process(self, arguments: list[str]) -> Process:
+        return Life(self._kubeconfig, self._log, arguments)
 
     def _end(self, number: int) -> None:
         with self._lock:

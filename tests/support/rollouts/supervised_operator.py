@@ -5,7 +5,7 @@ import signal
 from pathlib import Path
 
 from control_plane.operator_life import Life
-from control_plane.operator_process import STOP_SECONDS, launch
+from control_plane.operator_process import STOP_SECONDS, listening
 
 from tunesmith_cluster.controlplane import free_ports
 from tunesmith_cluster.fake import ControlPlane
@@ -24,11 +24,12 @@ class SupervisedOperator:
         self.namespace = server.namespace("operator")
         self.starts = 0
         self._kubeconfig, self._log = server.kubeconfig, folder / "operator.log"
-        self._http_port, self._tls_port = free_ports(2)
+        http_port, tls_port = free_ports(2)
         self._arguments = [
             f"--namespace={self.namespace}",
             f"--watch-namespaces={watch_namespace}",
-            f"--service-port={self._tls_port}",
+            f"--service-port={tls_port}",
+            *listening(http_port, tls_port),
         ]
         self._process: Life | None = None
 
@@ -37,9 +38,7 @@ class SupervisedOperator:
         try:
             while True:
                 self.starts += 1
-                self._process = launch(
-                    self._kubeconfig, self._log, self._http_port, self._tls_port, self._arguments
-                )
+                self._process = Life(self._kubeconfig, self._log, self._arguments)
                 await self._until_ended(self._process)
                 await asyncio.sleep(RESTART_SECONDS)
         finally:
