@@ -407,6 +407,25 @@ def build_named(name: str, **status: Any) -> dict[str, Any]:
     return {**BODY, "metadata": {**BODY["metadata"], "name": name, "uid": name}, "status": status}
 
 
+async def test_passes_that_find_nothing_to_do_leave_turns_to_others() -> None:
+    turns = passes = 0
+
+    def plan_nothing(resource: Any, *_: Any) -> Plan:
+        nonlocal passes
+        passes += 1
+        return Plan((), resource["status"])
+
+    async with running(plan_nothing) as harness:
+        for number in range(100):
+            body = harness.api.add(build_named(f"ended-{number}", phase="Succeeded", observedGeneration=1))
+            harness.controller.handle_event("MODIFIED", body)
+        while passes < 100:
+            turns += 1
+            await asyncio.sleep(0)
+    # Two workers have a pass each in a turn.
+    assert turns >= 50
+
+
 async def test_what_has_ended_is_looked_at_after_all_that_has_not() -> None:
     harness = Harness(plan)
     for number in range(3):

@@ -178,6 +178,9 @@ class Controller:
                 self.queue.back_off(key, 1.0)
             finally:
                 self.queue.done(key)
+            # A pass that finds nothing to do waits for nothing: thousands in a row would keep probes and watches
+            # waiting.
+            await asyncio.sleep(0)
 
     async def drain(self) -> None:
         """Begin no more passes, finish those in progress, and send the states that they published."""
