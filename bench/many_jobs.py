@@ -67,10 +67,12 @@ PATIENCE = 400.0
 SETTLE = 3.0
 #: For so many seconds nobody asks for anything, to see what the operator does by itself.
 IDLE = 20.0
+#: Processor seconds in a second, below which the operator rests.
+QUIET = 0.1
 #: The control plane is calm once its processes have used less than this share of a core for so many seconds.
 CALM_SHARE, CALM_SECONDS, CALM_PATIENCE = 0.25, 2.0, 60.0
 #: Programs in Go collect garbage in earnest from here on; for those of test clusters memory is at hand.
-GO_MEMORY = "5GiB"
+GO_MEMORY = "9GiB"
 #: Room for the pods of all AdapterDeployments.
 ENDLESS = {"cpu": "100000", "memory": "1000Ti", "ephemeral-storage": "1000Ti", "pods": "100000"}
 STAGES = ("prepare", "train", "evaluate")
@@ -305,8 +307,19 @@ class Installation:
         eventually(lambda: self.figures()[QUEUE] == 0, self.deadline.left, what="an empty queue")
         return time.monotonic() - began
 
+    def wait_until_quiet(self) -> None:
+        """Wait until kopf, too, has gone through its lists."""
+        used = processor_seconds(self.operator.pid)
+        while not self.operator.has_ended:
+            self.deadline.check()
+            time.sleep(1.0)
+            before, used = used, processor_seconds(self.operator.pid)
+            if used - before < QUIET:
+                return
+
     def measure_idle(self) -> Body:
         """What the operator does while nobody asks for anything."""
+        self.wait_until_quiet()
         before, used, began = self.figures(), processor_seconds(self.operator.pid), time.monotonic()
         time.sleep(IDLE)
         seconds = time.monotonic() - began
