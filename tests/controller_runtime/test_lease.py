@@ -2,6 +2,8 @@
 
 import asyncio
 import copy
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import pytest
@@ -139,34 +141,36 @@ async def test_a_lease_as_it_was_earlier_tells_that_the_api_server_went_back(kep
     await asyncio.gather(holding, return_exceptions=True)
 
 
-async def test_a_doubt_is_confirmed_by_the_next_renewal_which_begins_at_once() -> None:
-    api, clock = FakeApi(), FakeClock()
-    lease = candidate(api, clock, "first", LeaseTimes(duration=15, deadline=10, retry=3600))
+@asynccontextmanager
+async def confirming(api: FakeApi) -> AsyncIterator[tuple[LeaderLease, list[int]]]:
+    """A lease that is held, and renewed only where it is doubted; with the numbers of the doubts that it confirms."""
+    lease = candidate(api, FakeClock(), "first", LeaseTimes(duration=15, deadline=10, retry=3600))
     confirmed: list[int] = []
     assert await leads(lease)
     lease.on_confirmed = confirmed.append
     holding = asyncio.create_task(lease.hold())
-    lease.doubt(1)
-    await until(lambda: confirmed == [1])
-    lease.doubt(2)
-    lease.doubt(3)
-    await until(lambda: confirmed == [1, 3])
-    holding.cancel()
-    await asyncio.gather(holding, return_exceptions=True)
+    try:
+        yield lease, confirmed
+    finally:
+        holding.cancel()
+        await asyncio.gather(holding, return_exceptions=True)
+
+
+async def test_a_doubt_is_confirmed_by_the_next_renewal_which_begins_at_once() -> None:
+    async with confirming(FakeApi()) as (lease, confirmed):
+        lease.doubt(1)
+        await until(lambda: confirmed == [1])
+        lease.doubt(2)
+        lease.doubt(3)
+        await until(lambda: confirmed == [1, 3])
 
 
 async def test_a_doubt_lasts_while_the_lease_cannot_be_renewed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tunesmith.controller_runtime.lease.URGENT_SECONDS", 0.001)
-    api, clock = FakeApi(), FakeClock()
-    lease = candidate(api, clock, "first", LeaseTimes(duration=15, deadline=10, retry=3600))
-    confirmed: list[int] = []
-    assert await leads(lease)
-    lease.on_confirmed = confirmed.append
-    holding = asyncio.create_task(lease.hold())
-    tries = api.calls.count(("get", "Lease"))
-    api.failures["get", "Lease"] = [UNREACHABLE] * 2
-    lease.doubt(1)
-    await until(lambda: bool(confirmed))
-    assert api.calls.count(("get", "Lease")) == tries + 3
-    holding.cancel()
-    await asyncio.gather(holding, return_exceptions=True)
+    api = FakeApi()
+    async with confirming(api) as (lease, confirmed):
+        tries = api.calls.count(("get", "Lease"))
+        api.failures["get", "Lease"] = [UNREACHABLE] * 2
+        lease.doubt(1)
+        await until(lambda: bool(confirmed))
+        assert api.calls.count(("get", "Lease")) == tries + 3

@@ -22,7 +22,7 @@ _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """An object as compressed JSON, which refers to a dictionary of its kind: a fiftieth of what it takes as dicts."""
+    """An object as compressed JSON, which refers to a dictionary of its kind."""
 
     version: int
     namespace: str | None
